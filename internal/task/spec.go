@@ -1,0 +1,151 @@
+package task
+
+import "time"
+
+// Spec is what a caller asks for. It never changes after acceptance, except
+// that Secrets are wiped when the task ends.
+type Spec struct {
+	Image      string   // canonical reference, never an image id
+	Command    []string // replaces the image's CMD when not empty
+	Entrypoint []string // replaces the image's ENTRYPOINT when not nil
+	Env        []string // KEY=value, in the caller's order
+	Workdir    string
+	User       string // name or uid, with :group; empty is the image's
+	Resources  Resources
+	CapAdd     []string // names without CAP_, upper case, sorted
+	Network    Network
+	Timeouts   Timeouts
+	// InfrastructureRetries is how often an attempt lost to infrastructure is
+	// repeated under AtLeastOnce.
+	InfrastructureRetries int
+	Delivery              Delivery
+	// Lease is how long the program may outlive contact with the control
+	// plane, and how long the next attempt waits after contact was lost.
+	Lease     time.Duration
+	Placement Placement
+	MaxOutput int64 // bytes kept of each stream
+	Labels    map[string]string
+	// Retention is how long the finished record is kept at most.
+	Retention time.Duration
+	// Secrets is the sealed Secrets message: registry credentials and
+	// secret_env. Only control nodes can open it.
+	Secrets []byte
+	// SecretEnvNames are the names of the sealed environment variables, to
+	// tell the caller what was accepted.
+	SecretEnvNames []string
+	HasAuth        bool // registry credentials are sealed in Secrets
+	// DefaultCaps keeps Docker's default capabilities, as v1 tasks always had.
+	DefaultCaps bool
+}
+
+// Resources are what a task reserves and where its ceilings are.
+type Resources struct {
+	MilliCPU      int64 // reserved, and the weight under contention
+	MilliCPULimit int64 // ceiling
+	Memory        int64 // bytes; reserved and the ceiling
+	Pids          int64
+}
+
+// Timeouts are the four clocks. Zero means no limit and is allowed for Total only.
+type Timeouts struct {
+	Queue, Pull, Run, Total time.Duration
+}
+
+// Placement restricts and shapes where a task runs.
+type Placement struct {
+	Zones  []string // empty: any
+	Spread Spread
+}
+
+// Spread is how nodes of one zone are chosen.
+type Spread string
+
+// The ways to choose a node inside a zone.
+const (
+	SpreadNodes Spread = "spread" // the emptiest node first
+	BinPack     Spread = "pack"   // the fullest that has room first
+)
+
+// Secrets are what only the attempt's agent may learn. They travel sealed in
+// Spec.Secrets and in the clear only inside mutual TLS.
+type Secrets struct {
+	Auth *RegistryAuth
+	Env  []string // KEY=value
+}
+
+// RegistryAuth are a caller's own credentials for the image's registry.
+type RegistryAuth struct {
+	Username, Password, Email string
+}
+
+// Defaults and bounds, DESIGN.md section 5.
+const (
+	DefaultMilliCPU      = 250
+	DefaultMilliCPULimit = 1000
+	DefaultMemory        = 256 << 20
+	DefaultV1Memory      = 1 << 30
+	DefaultPids          = 256
+	DefaultMaxOutput     = 1 << 20
+	V1MaxOutput          = 64 << 20
+	DefaultRetries       = 3
+	DefaultRetention     = 24 * time.Hour
+
+	DefaultQueue        = 24 * time.Hour
+	DefaultQueueWaiting = 60 * time.Second // v1, and v2 with ?wait
+	DefaultPull         = 5 * time.Minute
+	DefaultRun          = 5 * time.Minute
+
+	DefaultLease    = 10 * time.Second
+	AtMostOnceLease = 5 * time.Minute
+	MaxLease        = 10 * time.Minute
+	// FenceAhead is how long before its lease ends an attempt is ended.
+	FenceAhead = 2 * time.Second
+	Heartbeat  = time.Second
+
+	MinMemory    = 6 << 20
+	MaxPids      = 4096
+	MaxOutput    = 64 << 20
+	MaxArgBytes  = 128<<10 - 1 // one argument or variable; the kernel refuses more
+	MaxArgsBytes = 3 << 19     // 1.5 MiB, all of them together
+	MaxLabels    = 32
+	MaxTimeout   = 7 * 24 * time.Hour
+	MaxRetries   = 10
+)
+
+// WithDefaults fills every field the caller left out. waiting says that the
+// caller waits for the answer, which shortens the queue clock.
+func (s Spec) WithDefaults(api API, waiting bool) Spec {
+	r := &s.Resources
+	setDefault(&r.MilliCPU, DefaultMilliCPU)
+	setDefault(&r.MilliCPULimit, max(DefaultMilliCPULimit, r.MilliCPU))
+	setDefault(&r.Pids, DefaultPids)
+	setDefault(&s.MaxOutput, DefaultMaxOutput)
+	setDefault(&s.Timeouts.Pull, DefaultPull)
+	setDefault(&s.Timeouts.Run, DefaultRun)
+	setDefault(&s.Retention, DefaultRetention)
+	setDefault(&s.Delivery, AtLeastOnce)
+	setDefault(&s.Placement.Spread, SpreadNodes)
+	if api == V1 {
+		setDefault(&r.Memory, DefaultV1Memory)
+		setDefault(&s.Network, NetworkEgress)
+		setDefault(&s.Timeouts.Queue, DefaultQueueWaiting)
+	}
+	setDefault(&r.Memory, DefaultMemory)
+	setDefault(&s.Network, NetworkNone)
+	if waiting {
+		setDefault(&s.Timeouts.Queue, DefaultQueueWaiting)
+	}
+	setDefault(&s.Timeouts.Queue, DefaultQueue)
+	if s.Delivery == AtMostOnce {
+		setDefault(&s.Lease, AtMostOnceLease)
+	}
+	setDefault(&s.Lease, DefaultLease)
+	return s
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}

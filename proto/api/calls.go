@@ -1,0 +1,141 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+)
+
+// SubmitOptions say how a task is submitted.
+type SubmitOptions struct {
+	// Key is the idempotency key. Empty: the client draws one, so that its own
+	// repetitions make no second task.
+	Key string
+	// Wait is how long the service may wait for the task to finish. Zero: the
+	// answer is the task as accepted.
+	Wait time.Duration
+}
+
+// Submit hands in a task. With Wait the task may have finished in the answer;
+// see Task.Finished.
+func (c *Client) Submit(ctx context.Context, r TaskRequest, o SubmitOptions) (*Task, error) {
+	body, err := json.Marshal(r)
+	if err != nil {
+		return nil, fmt.Errorf("encode task: %w", err)
+	}
+	if o.Key == "" {
+		o.Key = newKey()
+	}
+	header := http.Header{HeaderIdempotencyKey: {o.Key}}
+	return c.task(ctx, call{method: http.MethodPost, path: "/v2/tasks", query: waiting(o.Wait), header: header, body: body, wait: o.Wait})
+}
+
+// Get gives the task as it is now.
+func (c *Client) Get(ctx context.Context, id string) (*Task, error) {
+	return c.task(ctx, call{method: http.MethodGet, path: taskPath(id)})
+}
+
+// waitAtOnce is how long one request of Wait is held: short enough for any
+// proxy on the way.
+const waitAtOnce = 50 * time.Second
+
+// Wait gives the task once it has finished, however long that takes: ctx alone
+// ends the wait. It never cancels the task.
+func (c *Client) Wait(ctx context.Context, id string) (*Task, error) {
+	for {
+		t, err := c.task(ctx, call{method: http.MethodGet, path: taskPath(id), query: waiting(waitAtOnce), wait: waitAtOnce})
+		if err != nil || t.Finished() {
+			return t, err
+		}
+	}
+}
+
+// Cancel asks for the task to stop and gives it as it is then: finished, or
+// with Stopping set. Cancelling a finished task changes nothing.
+func (c *Client) Cancel(ctx context.Context, id string) (*Task, error) {
+	return c.task(ctx, call{method: http.MethodPost, path: taskPath(id) + "/cancel"})
+}
+
+// ListOptions choose tasks. Zero: all of the caller's.
+type ListOptions struct {
+	States []string
+	Labels []string // "key=value", or "key" for any value; all must match
+	Limit  int      // at most MaxList; 0: DefaultList
+	Cursor string   // TaskList.Next of the page before
+}
+
+// List gives one page of the caller's tasks, newest first.
+func (c *Client) List(ctx context.Context, o ListOptions) (*TaskList, error) {
+	query := url.Values{}
+	for _, s := range o.States {
+		query.Add("state", s)
+	}
+	for _, l := range o.Labels {
+		query.Add("label", l)
+	}
+	if o.Limit > 0 {
+		query.Set("limit", strconv.Itoa(o.Limit))
+	}
+	if o.Cursor != "" {
+		query.Set("cursor", o.Cursor)
+	}
+	list := new(TaskList)
+	_, err := c.do(ctx, call{method: http.MethodGet, path: "/v2/tasks", query: query, into: list})
+	return list, err
+}
+
+// Nodes gives every node the cluster knows.
+func (c *Client) Nodes(ctx context.Context) ([]Node, error) {
+	list := new(NodeList)
+	_, err := c.do(ctx, call{method: http.MethodGet, path: "/v2/nodes", into: list})
+	return list.Nodes, err
+}
+
+// Node gives one node, by id or by name.
+func (c *Client) Node(ctx context.Context, id string) (*Node, error) {
+	n := new(Node)
+	_, err := c.do(ctx, call{method: http.MethodGet, path: nodePath(id), into: n})
+	return n, err
+}
+
+// Drain makes a node, named by id or by name, take no new tasks, or take them
+// again.
+func (c *Client) Drain(ctx context.Context, id string, drain bool) (*Node, error) {
+	verb := "/undrain"
+	if drain {
+		verb = "/drain"
+	}
+	n := new(Node)
+	_, err := c.do(ctx, call{method: http.MethodPost, path: nodePath(id) + verb, into: n})
+	return n, err
+}
+
+// Cluster gives the cluster as one of its control nodes sees it.
+func (c *Client) Cluster(ctx context.Context) (*Cluster, error) {
+	cl := new(Cluster)
+	_, err := c.do(ctx, call{method: http.MethodGet, path: "/v2/cluster", into: cl})
+	return cl, err
+}
+
+func (c *Client) task(ctx context.Context, q call) (*Task, error) {
+	t := new(Task)
+	q.into = t
+	if _, err := c.do(ctx, q); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+func taskPath(id string) string { return "/v2/tasks/" + url.PathEscape(id) }
+func nodePath(id string) string { return "/v2/nodes/" + url.PathEscape(id) }
+
+func waiting(d time.Duration) url.Values {
+	if d <= 0 {
+		return nil
+	}
+	return url.Values{"wait": {Duration(d).String()}}
+}

@@ -1,0 +1,88 @@
+package api
+
+import "time"
+
+// Node is one agent's node.
+type Node struct {
+	ID           string            `json:"id"`
+	Name         string            `json:"name"`
+	Zone         string            `json:"zone"`
+	Status       string            `json:"status"` // ready | draining | lost | left
+	Drain        bool              `json:"drain"`  // an operator wants it empty
+	Unfit        string            `json:"unfit,omitempty"`
+	Capacity     Capacity          `json:"capacity"`
+	Reserved     Capacity          `json:"reserved"`
+	Free         Capacity          `json:"free"`
+	Attempts     int               `json:"attempts"` // live ones
+	Attributes   map[string]string `json:"attributes,omitempty"`
+	Engine       string            `json:"engine,omitempty"`
+	Version      string            `json:"version,omitempty"`
+	Epoch        uint64            `json:"epoch"`
+	RegisteredAt time.Time         `json:"registered_at,omitzero"`
+}
+
+// Capacity is an amount of a node.
+type Capacity struct {
+	CPU    CPU  `json:"cpu"`
+	Memory Size `json:"memory"`
+}
+
+// NodeList is every node the cluster knows, by id.
+type NodeList struct {
+	Nodes []Node `json:"nodes"`
+}
+
+// Cluster is the cluster as the answering node sees it.
+type Cluster struct {
+	Name    string   `json:"name"`
+	Node    string   `json:"node"` // that answers
+	Version string   `json:"version"`
+	Leader  string   `json:"leader,omitempty"`
+	Term    uint64   `json:"term"`
+	Applied uint64   `json:"applied"` // log index that the answer reflects
+	Voters  []Voter  `json:"voters"`
+	Members []Member `json:"members"`
+	Tasks   Counts   `json:"tasks"`
+	Health  Health   `json:"health"`
+}
+
+// Voter is one control node of the replicated configuration.
+type Voter struct {
+	ID     string `json:"id"`
+	Addr   string `json:"addr"`
+	Voter  bool   `json:"voter"`
+	Leader bool   `json:"leader"`
+}
+
+// Member is one process that gossip shows.
+type Member struct {
+	ID       string `json:"id"`
+	Role     string `json:"role"` // control | agent
+	Zone     string `json:"zone"`
+	Version  string `json:"version"`
+	HTTP     string `json:"http,omitempty"` // host:port of a control node
+	Draining bool   `json:"draining,omitempty"`
+}
+
+// Counts are numbers of tasks.
+type Counts struct {
+	Pending       int   `json:"pending"`
+	Live          int   `json:"live"`
+	Finished      int   `json:"finished"`
+	PendingBytes  int64 `json:"pending_bytes"`
+	FinishedBytes int64 `json:"finished_bytes"`
+}
+
+// Health says whether the answering node can accept and answer a task.
+type Health struct {
+	Ready   bool     `json:"ready"`
+	Reasons []string `json:"reasons,omitempty"` // why not
+	Checks  []Check  `json:"checks,omitempty"`
+}
+
+// Check is one thing that was looked at.
+type Check struct {
+	Name   string `json:"name"` // raft | gossip | disk | certificate
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail,omitempty"`
+}

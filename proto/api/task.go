@@ -1,0 +1,204 @@
+package api
+
+import (
+	"encoding/base64"
+	"fmt"
+	"time"
+)
+
+// TaskRequest is the body of POST /v2/tasks. Only Image is needed; a zero field
+// takes its default.
+type TaskRequest struct {
+	Image      string   `json:"image"`
+	Command    []string `json:"command,omitempty"`    // replaces the image's CMD
+	Entrypoint []string `json:"entrypoint,omitzero"`  // empty but not nil: none at all
+	Env        []string `json:"env,omitempty"`        // KEY=value
+	SecretEnv  []string `json:"secret_env,omitempty"` // KEY=value, sealed and never echoed
+	Workdir    string   `json:"workdir,omitempty"`
+	User       string   `json:"user,omitempty"`
+
+	Resources    Resources         `json:"resources,omitzero"`
+	CapAdd       []string          `json:"cap_add,omitempty"`
+	Network      string            `json:"network,omitempty"` // none | egress
+	Timeouts     Timeouts          `json:"timeouts,omitzero"`
+	Retry        Retry             `json:"retry,omitzero"`
+	Delivery     string            `json:"delivery,omitempty"` // at_least_once | at_most_once
+	Lease        Duration          `json:"lease,omitzero"`
+	Placement    Placement         `json:"placement,omitzero"`
+	RegistryAuth *RegistryAuth     `json:"registry_auth,omitempty"`
+	MaxOutput    Size              `json:"max_output,omitzero"`
+	MaxInline    *Size             `json:"max_inline,omitempty"`
+	Labels       map[string]string `json:"labels,omitempty"`
+	Retention    Duration          `json:"retention,omitzero"`
+}
+
+// Resources are what a task reserves and where its ceilings are.
+type Resources struct {
+	CPU      CPU   `json:"cpu,omitzero"`       // reserved
+	CPULimit CPU   `json:"cpu_limit,omitzero"` // ceiling
+	Memory   Size  `json:"memory,omitzero"`    // reserved and ceiling
+	Pids     int64 `json:"pids,omitzero"`
+}
+
+// Timeouts are the four clocks of a task. Zero takes the default; Total has none.
+type Timeouts struct {
+	Queue Duration `json:"queue,omitzero"`
+	Pull  Duration `json:"pull,omitzero"`
+	Run   Duration `json:"run,omitzero"`
+	Total Duration `json:"total,omitzero"`
+}
+
+// Retry says how often an attempt is repeated.
+type Retry struct {
+	// Infrastructure counts repetitions of attempts lost to the service's own
+	// machines. Nil takes the default.
+	Infrastructure *int `json:"infrastructure,omitempty"`
+}
+
+// Placement says where a task may run.
+type Placement struct {
+	Zones  []string `json:"zones,omitempty"`
+	Spread string   `json:"spread,omitempty"` // spread | pack
+}
+
+// RegistryAuth are the caller's own credentials for the image's registry.
+type RegistryAuth struct {
+	Username string `json:"username"`
+	Password string `json:"password"`
+	Email    string `json:"email,omitempty"`
+}
+
+// Spec is a task as accepted: every default filled in, no secret in it.
+type Spec struct {
+	Image           string            `json:"image"`
+	Command         []string          `json:"command,omitempty"`
+	Entrypoint      []string          `json:"entrypoint,omitzero"`
+	Env             []string          `json:"env,omitempty"`
+	SecretEnv       []string          `json:"secret_env,omitempty"` // names only
+	Workdir         string            `json:"workdir,omitempty"`
+	User            string            `json:"user,omitempty"`
+	Resources       Resources         `json:"resources"`
+	CapAdd          []string          `json:"cap_add,omitempty"`
+	Network         string            `json:"network"`
+	Timeouts        Timeouts          `json:"timeouts"`
+	Retry           Retry             `json:"retry"`
+	Delivery        string            `json:"delivery"`
+	Lease           Duration          `json:"lease"`
+	Placement       Placement         `json:"placement"`
+	HasRegistryAuth bool              `json:"has_registry_auth,omitempty"`
+	MaxOutput       Size              `json:"max_output"`
+	Labels          map[string]string `json:"labels,omitempty"`
+	Retention       Duration          `json:"retention"`
+}
+
+// Task is what the service answers about a task.
+type Task struct {
+	ID             string `json:"id"`
+	CID            string `json:"cid"` // correlation id of the request that made it
+	IdempotencyKey string `json:"idempotency_key,omitempty"`
+	State          string `json:"state"`
+	Outcome        string `json:"outcome,omitempty"` // set once finished
+	ExitCode       *int   `json:"exit_code,omitempty"`
+	Signal         string `json:"signal,omitempty"` // that ended the program
+	Reason         string `json:"reason,omitempty"`
+	// Stopping is the outcome an unfinished task was asked to end with.
+	Stopping string `json:"stopping,omitempty"`
+
+	Stdout *Stream `json:"stdout,omitempty"`
+	Stderr *Stream `json:"stderr,omitempty"`
+	// OutputIncomplete says that bytes which were asked for inline could not
+	// be had any more: what is here is the beginning.
+	OutputIncomplete bool `json:"output_incomplete,omitempty"`
+
+	ImageDigest string    `json:"image_digest,omitempty"`
+	Node        string    `json:"node,omitempty"`
+	Zone        string    `json:"zone,omitempty"`
+	Attempts    []Attempt `json:"attempts"`
+
+	SubmittedAt time.Time `json:"submitted_at,omitzero"`
+	FinishedAt  time.Time `json:"finished_at,omitzero"`
+	Times       *Times    `json:"times,omitempty"`
+	OverheadMS  *float64  `json:"overhead_ms,omitempty"` // total less the program's own run
+
+	WaitingBecause string `json:"waiting_because,omitempty"`
+	QueuePosition  int    `json:"queue_position,omitempty"` // 1 is next
+
+	Spec Spec `json:"spec"`
+}
+
+// Finished reports whether the task has its one outcome.
+func (t *Task) Finished() bool { return t.State == StateFinished }
+
+// Stream is what an answer holds of one output stream.
+type Stream struct {
+	Encoding string `json:"encoding,omitempty"` // utf-8 | base64; absent where data is
+	Data     string `json:"data,omitempty"`
+	Bytes    int64  `json:"bytes"`  // the program wrote
+	Kept     int64  `json:"kept"`   // of them are kept
+	SHA256   string `json:"sha256"` // of the kept ones, hex
+	// Truncated says that less is kept than was written.
+	Truncated bool `json:"truncated"`
+}
+
+// Encodings of output in JSON.
+const (
+	EncodingUTF8   = "utf-8"
+	EncodingBase64 = "base64"
+)
+
+// Content gives the bytes of Data.
+func (s *Stream) Content() ([]byte, error) { return decode(s.Encoding, s.Data) }
+
+func decode(encoding, data string) ([]byte, error) {
+	switch encoding {
+	case EncodingUTF8, "":
+		return []byte(data), nil
+	case EncodingBase64:
+		b, err := base64.StdEncoding.DecodeString(data)
+		if err != nil {
+			return nil, fmt.Errorf("decode output: %w", err)
+		}
+		return b, nil
+	}
+	return nil, fmt.Errorf("decode output: unknown encoding %q", encoding)
+}
+
+// Attempt is one try at a task on one node.
+type Attempt struct {
+	Number  int       `json:"number"`
+	Node    string    `json:"node"`
+	Zone    string    `json:"zone"`
+	Outcome string    `json:"outcome,omitempty"`
+	Reason  string    `json:"reason,omitempty"`
+	Placed  time.Time `json:"placed,omitzero"`
+	Started time.Time `json:"started,omitzero"`
+	Ended   time.Time `json:"ended,omitzero"`
+}
+
+// Times says in milliseconds where a task's time went. A part that the
+// answering node cannot know is nil.
+type Times struct {
+	Accepted  *float64 `json:"accepted_ms,omitempty"`  // request read until proposed
+	Committed *float64 `json:"committed_ms,omitempty"` // proposed until committed
+	Queued    *float64 `json:"queued_ms,omitempty"`    // until a node was chosen
+	Placed    *float64 `json:"placed_ms,omitempty"`    // until that was committed
+	Assigned  *float64 `json:"assigned_ms,omitempty"`  // until it was sent
+	Image     *float64 `json:"image_ms,omitempty"`     // permission and pull
+	Create    *float64 `json:"create_ms,omitempty"`    // container made
+	Start     *float64 `json:"start_ms,omitempty"`     // until the program ran
+	Run       *float64 `json:"run_ms,omitempty"`       // the program itself
+	Output    *float64 `json:"output_ms,omitempty"`    // its end until its last byte
+	Reported  *float64 `json:"reported_ms,omitempty"`  // until the result was sent
+	Recorded  *float64 `json:"recorded_ms,omitempty"`  // until that was committed
+	Transfer  *float64 `json:"transfer_ms,omitempty"`  // between clocks
+	Answered  *float64 `json:"answered_ms,omitempty"`  // until the answer was written
+	Total     *float64 `json:"total_ms,omitempty"`
+}
+
+// TaskList is one page of tasks, newest first.
+type TaskList struct {
+	Tasks []Task `json:"tasks"`
+	// Next is the cursor of the next page, empty on the last. A page may be
+	// short or empty and still have a next one.
+	Next string `json:"next_cursor,omitempty"`
+}
