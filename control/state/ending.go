@@ -1,0 +1,110 @@
+package state
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"ecs/internal/task"
+)
+
+// endAttempt copies a task with its live attempt ended. The caller decides what
+// becomes of the task.
+func (c *change) endAttempt(t *task.Task, o task.Outcome, reason string) *task.Task {
+	next := *t
+	next.Attempts = slices.Clone(t.Attempts)
+	live := next.Live()
+	live.Outcome = o
+	live.Reason = reason
+	live.EndedAt = c.now
+	return &next
+}
+
+// lose ends the live attempt of a task whose node is gone: the task goes back
+// to the queue or ends.
+func (c *change) lose(t *task.Task, reason string) *task.Task {
+	next := c.endAttempt(t, task.NodeLost, reason)
+	if retries(next, task.NodeLost) {
+		next.State = task.Pending
+	} else {
+		c.finish(next, settled(next, task.Result{
+			Outcome: task.NodeLost,
+			Reason:  reason,
+			Attempt: len(next.Attempts),
+		}))
+	}
+	c.put(t, next)
+	return next
+}
+
+// retries reports whether a task whose attempt ended with o gets another one.
+// An at-most-once attempt may have started even where nobody saw it start.
+// Every attempt before this one was lost to infrastructure too, or there would
+// not have been this one.
+func retries(t *task.Task, o task.Outcome) bool {
+	return o.Infrastructure() && t.StopAs == "" && t.Spec.Delivery != task.AtMostOnce &&
+		len(t.Attempts) <= t.Spec.InfrastructureRetries
+}
+
+// settled is the task's result, given how its last attempt ended. A task that
+// was asked to stop ends as asked, unless its program had ended by itself
+// before the wish reached it: then that is what happened.
+func settled(t *task.Task, r task.Result) task.Result {
+	switch r.Outcome {
+	case task.Exited, task.OOMKilled, task.TimedOut:
+		return r
+	}
+	switch {
+	case t.StopAs == "":
+		if r.Outcome.Infrastructure() && t.Spec.Delivery != task.AtMostOnce && len(t.Attempts) > 1 {
+			r.Reason = fmt.Sprintf("%s (attempt %d, the last that its retries allow)", r.Reason, len(t.Attempts))
+		}
+	case t.StopAs == r.Outcome:
+		r.Reason = cmp.Or(r.Reason, stopReason(t, t.StopAs))
+	default:
+		r.Outcome, r.Reason = t.StopAs, stopReason(t, t.StopAs)
+	}
+	return r
+}
+
+// finish gives a task its one result. What only an attempt may know leaves the
+// record with it.
+func (c *change) finish(t *task.Task, r task.Result) {
+	t.State = task.Finished
+	t.Result = &r
+	t.FinishedAt = c.now
+	t.Spec.Secrets = nil
+	t.Bill.LeaderTotal = max(0, c.now.Sub(t.SubmittedAt)) // leaders' clocks may differ
+}
+
+func stopReason(t *task.Task, o task.Outcome) string {
+	if o == task.DeadlineExceeded {
+		return fmt.Sprintf("over its total limit of %v", t.Spec.Timeouts.Total)
+	}
+	return "cancelled on request"
+}
+
+// stale refuses a token that does not name a live attempt.
+func (c *change) stale(tok task.Token) Outcome {
+	out := refuse(task.CodeStale, fmt.Sprintf("attempt %d of task %s in epoch %d is not live", tok.Attempt, tok.Task, tok.Epoch))
+	out.Task = c.task(tok.Task)
+	return out
+}
+
+// merged adds the parts of a bill that come with a result to those that the
+// record has.
+func merged(b, with task.Bill) task.Bill {
+	return task.Bill{
+		Accepted:  cmp.Or(with.Accepted, b.Accepted),
+		Committed: cmp.Or(with.Committed, b.Committed),
+		Queued:    cmp.Or(with.Queued, b.Queued),
+		Placed:    cmp.Or(with.Placed, b.Placed),
+		Assigned:  cmp.Or(with.Assigned, b.Assigned),
+		Image:     cmp.Or(with.Image, b.Image),
+		Create:    cmp.Or(with.Create, b.Create),
+		Start:     cmp.Or(with.Start, b.Start),
+		Run:       cmp.Or(with.Run, b.Run),
+		Output:    cmp.Or(with.Output, b.Output),
+		Reported:  cmp.Or(with.Reported, b.Reported),
+	}
+}

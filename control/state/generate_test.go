@@ -1,0 +1,203 @@
+package state_test
+
+import (
+	"fmt"
+	"time"
+
+	"ecs/control/state"
+	"ecs/internal/task"
+)
+
+// command draws the next command: most are what a control plane would do now,
+// some come late, twice, or from nowhere.
+func (m *model) command() state.Command {
+	switch n := m.rng.IntN(100); {
+	case n < 22:
+		return state.Submit{Task: m.newTask()}
+	case n < 44:
+		return m.place()
+	case n < 54:
+		return state.Progress{Token: m.token(), StartedAt: m.w.now}
+	case n < 72:
+		return m.finish()
+	case n < 77:
+		return m.stop()
+	case n < 83:
+		return m.register()
+	case n < 86:
+		return m.loseNode()
+	case n < 90:
+		return state.LoseAttempt{Token: m.token(), Reason: "drawn"}
+	case n < 93:
+		return m.setNode()
+	case n < 95:
+		return state.Expire{Tasks: m.some(2)}
+	default:
+		return state.Forget{Tasks: m.some(8)}
+	}
+}
+
+func (m *model) newTask() *task.Task {
+	id := task.ID(fmt.Sprintf("t%d", m.rng.IntN(1<<30)))
+	if m.rng.IntN(10) == 0 {
+		id = m.someTask() // the same request again
+	}
+	t := aTask(id, owned(pick(m, "ann", "bob")), body(pick(m, "x", "y")))
+	if m.rng.IntN(2) == 0 {
+		t.Key = fmt.Sprint("k", m.rng.IntN(40))
+	}
+	t.Spec.InfrastructureRetries = m.rng.IntN(4)
+	t.Spec.Delivery = pick(m, task.AtLeastOnce, task.AtLeastOnce, task.AtMostOnce)
+	t.Spec.Lease = pick(m, 10*time.Second, time.Minute, 10*time.Minute)
+	t.Spec.Resources.MilliCPU = int64(1 + m.rng.IntN(2*taskCPU))
+	t.Spec.Resources.Memory = int64(1+m.rng.IntN(4)) * (taskMemory / 2)
+	t.Spec.Timeouts.Total = pick(m, 0, time.Minute)
+	return t
+}
+
+func (m *model) place() state.Command {
+	sn := m.w.sn()
+	var c state.Place
+	for t := range sn.Pending() {
+		if m.rng.IntN(3) == 0 {
+			continue
+		}
+		d := state.Decision{Task: t.ID, Attempt: len(t.Attempts) + 1, Node: m.nodeID(), Queued: time.Second}
+		if n := sn.Node(d.Node); n != nil {
+			d.Epoch = n.Epoch
+		}
+		switch m.rng.IntN(20) {
+		case 0:
+			d.Epoch--
+		case 1:
+			d.Attempt += m.rng.IntN(3) - 1
+		case 2:
+			d.Task = m.someTask()
+		}
+		c.Decisions = append(c.Decisions, d)
+		if len(c.Decisions) == 5 {
+			break
+		}
+	}
+	return c
+}
+
+func (m *model) finish() state.Command {
+	all := task.Outcomes()
+	o := pick(m, task.Exited, task.Exited, task.Exited, task.Interrupted, task.Cancelled, all[m.rng.IntN(len(all))])
+	return state.Finish{
+		Token:     m.token(),
+		Result:    task.Result{Outcome: o, Reason: "drawn", Stdout: task.Stream{Head: []byte("out"), Bytes: 3, Kept: 3}},
+		Bill:      task.Bill{Run: time.Duration(m.rng.IntN(1000))},
+		StartedAt: time.Unix(int64(m.rng.IntN(3)), 0).UTC(),
+	}
+}
+
+func (m *model) stop() state.Command {
+	c := state.Stop{Task: m.someTask(), Outcome: pick(m, task.Cancelled, task.DeadlineExceeded)}
+	if m.rng.IntN(3) == 0 {
+		c.Owner = pick(m, "ann", "bob")
+	}
+	return c
+}
+
+func (m *model) register() state.Command {
+	n := aNode(m.nodeID())
+	if m.rng.IntN(4) == 0 {
+		n.Capacity.MilliCPU /= 2 // part of the machine was taken away
+	}
+	c := state.Register{Node: n}
+	for t := range m.w.sn().On(n.ID) {
+		if m.rng.IntN(4) > 0 {
+			c.Running = append(c.Running, t.Live().Token(t.ID))
+		}
+	}
+	if m.rng.IntN(4) == 0 {
+		c.Running = append(c.Running, m.token())
+	}
+	return c
+}
+
+func (m *model) loseNode() state.Command {
+	c := state.LoseNode{Node: m.nodeID(), Lease: pick(m, 10*time.Second, time.Minute), Left: m.rng.IntN(4) == 0}
+	if n := m.w.sn().Node(c.Node); n != nil {
+		c.Epoch = n.Epoch
+	}
+	if m.rng.IntN(4) == 0 {
+		c.Epoch--
+	}
+	return c
+}
+
+func (m *model) setNode() state.Command {
+	c := state.SetNode{Node: m.nodeID()}
+	if n := m.w.sn().Node(c.Node); n != nil {
+		c.Epoch = n.Epoch
+	}
+	if m.rng.IntN(2) == 0 {
+		c.Drain = new(m.rng.IntN(4) == 0)
+	}
+	if m.rng.IntN(2) == 0 {
+		c.Unfit = new(pick(m, "", "", "", "disk full"))
+	}
+	return c
+}
+
+func (m *model) nodeID() task.NodeID { return pick[task.NodeID](m, "n1", "n2", "n3", "n4", "n12") }
+
+// token draws one that is live, if there is any, or one that was once.
+func (m *model) token() task.Token {
+	if len(m.tokens) == 0 {
+		return task.Token{Task: "t1", Attempt: 1, Epoch: 1}
+	}
+	if m.rng.IntN(4) > 0 {
+		node := m.nodeID()
+		for t := range m.w.sn().On(node) {
+			if m.rng.IntN(3) == 0 {
+				return t.Live().Token(t.ID)
+			}
+		}
+	}
+	tok := m.tokens[m.rng.IntN(len(m.tokens))]
+	switch m.rng.IntN(8) {
+	case 0:
+		tok.Epoch++
+	case 1:
+		tok.Attempt++
+	}
+	return tok
+}
+
+// someTask draws a task of the record, most often an unfinished one.
+func (m *model) someTask() task.ID {
+	sn := m.w.sn()
+	for range 3 {
+		for t := range sn.Newest(m.rng.Uint64N(m.w.index+2) << 12) {
+			if t.State != task.Finished {
+				return t.ID
+			}
+			break
+		}
+	}
+	for t := range sn.Newest(m.rng.Uint64N(m.w.index+2) << 12) {
+		return t.ID
+	}
+	return "none"
+}
+
+func (m *model) some(n int) []task.ID {
+	list := make([]task.ID, n)
+	for i := range list {
+		list[i] = m.someTask()
+	}
+	// The oldest finished ones too, or the record grows for ever.
+	for t := range m.w.sn().Ended() {
+		list = append(list, t.ID)
+		if len(list) == 2*n {
+			break
+		}
+	}
+	return list
+}
+
+func pick[T any](m *model, of ...T) T { return of[m.rng.IntN(len(of))] }

@@ -1,0 +1,184 @@
+package state
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"ecs/internal/task"
+)
+
+func (cmd Submit) apply(c *change) Outcome {
+	if cmd.Task == nil || cmd.Task.ID == "" {
+		return refuse(task.CodeBadRequest, "a task needs an id")
+	}
+	if known := c.task(cmd.Task.ID); known != nil {
+		return Outcome{Task: known, Existed: true}
+	}
+	if cmd.Task.Key != "" && keysCheckedHere {
+		if known := c.byKey(cmd.Task.Owner, cmd.Task.Key); known != nil {
+			return sameKey(known, cmd.Task)
+		}
+	}
+	t := *cmd.Task
+	t.Seq = c.stamp()
+	t.State = task.Pending
+	t.SubmittedAt = c.now
+	t.StopAs, t.Attempts, t.Result = "", nil, nil
+	t.FinishedAt = time.Time{}
+	if c.counts.Pending >= c.limits.MaxPending {
+		return refuse(task.CodeQueueFull, fmt.Sprintf("%d tasks wait for a node already", c.counts.Pending))
+	}
+	if c.counts.PendingBytes+Size(&t) > c.limits.MaxPendingBytes {
+		return refuse(task.CodeQueueFull, fmt.Sprintf("the tasks that wait for a node hold %d MiB already",
+			c.counts.PendingBytes>>20))
+	}
+	c.add(&t)
+	return Outcome{Task: &t}
+}
+
+func sameKey(known, asked *task.Task) Outcome {
+	if !bytes.Equal(known.BodyMAC, asked.BodyMAC) {
+		return refuse(task.CodeKeyConflict, "this idempotency key was used for another task")
+	}
+	return Outcome{Task: known, Existed: true}
+}
+
+// apply checks every decision again: it was made on an older snapshot. What no
+// longer holds is skipped and its task stays pending.
+func (cmd Place) apply(c *change) Outcome {
+	var out Outcome
+	for _, d := range cmd.Decisions {
+		t, n := c.task(d.Task), c.node(d.Node)
+		if t == nil || n == nil || !holds(d, t, n) {
+			continue
+		}
+		next := *t
+		next.State = task.Assigned
+		next.Bill.Queued = d.Queued
+		next.Attempts = append(slices.Clip(t.Attempts), task.Attempt{
+			Number:   d.Attempt,
+			Node:     n.ID,
+			Zone:     n.Zone,
+			Epoch:    n.Epoch,
+			PlacedAt: c.now,
+		})
+		c.put(t, &next)
+		out.Placed = append(out.Placed, t.ID)
+	}
+	return out
+}
+
+func holds(d Decision, t *task.Task, n *task.Node) bool {
+	return t.State == task.Pending && t.StopAs == "" && d.Attempt == len(t.Attempts)+1 &&
+		n.Takes() && n.Epoch == d.Epoch && n.Free().Fits(t.Spec.Resources)
+}
+
+func (cmd Progress) apply(c *change) Outcome {
+	t := c.held(cmd.Token)
+	if t == nil || !speaksFor(cmd.Node, t) {
+		return c.stale(cmd.Token)
+	}
+	if t.State == task.Running {
+		return Outcome{Task: t}
+	}
+	next := *t
+	next.State = task.Running
+	next.Attempts = slices.Clone(t.Attempts)
+	next.Live().StartedAt = cmd.StartedAt
+	c.put(t, &next)
+	return Outcome{Task: &next}
+}
+
+// speaksFor reports whether the node may report the task's live attempt: it is
+// on it. Entries of before nodes were noted name none.
+func speaksFor(node task.NodeID, t *task.Task) bool { return node == "" || node == t.Live().Node }
+
+func (cmd Finish) apply(c *change) Outcome {
+	t := c.held(cmd.Token)
+	if t == nil || !speaksFor(cmd.Node, t) {
+		return c.stale(cmd.Token)
+	}
+	if !slices.Contains(task.Outcomes(), cmd.Result.Outcome) {
+		return refuse(task.CodeBadRequest, fmt.Sprintf("%q is not an outcome", cmd.Result.Outcome))
+	}
+	next := c.endAttempt(t, cmd.Result.Outcome, cmd.Result.Reason)
+	if ended := &next.Attempts[len(next.Attempts)-1]; ended.StartedAt.IsZero() {
+		ended.StartedAt = cmd.StartedAt
+	}
+	result := cmd.Result
+	result.Attempt = cmd.Token.Attempt
+	if retries(next, result.Outcome) {
+		next.State = task.Pending // its place in the queue is its old one
+	} else {
+		next.Bill = merged(next.Bill, cmd.Bill)
+		c.finish(next, settled(next, result))
+	}
+	c.put(t, next)
+	return Outcome{Task: next}
+}
+
+func (cmd LoseAttempt) apply(c *change) Outcome {
+	t := c.held(cmd.Token)
+	if t == nil {
+		return c.stale(cmd.Token)
+	}
+	reason := cmp.Or(cmd.Reason, "its lease ended while its node was out of contact")
+	return Outcome{Task: c.lose(t, reason), Lost: []task.Token{cmd.Token}}
+}
+
+func (cmd Stop) apply(c *change) Outcome {
+	if cmd.Outcome != task.Cancelled && cmd.Outcome != task.DeadlineExceeded {
+		return refuse(task.CodeBadRequest, fmt.Sprintf("a task can't be stopped as %q", cmd.Outcome))
+	}
+	t := c.task(cmd.Task)
+	if t == nil || cmd.Owner != "" && cmd.Owner != t.Owner {
+		return refuse(task.CodeNotFound, "no such task")
+	}
+	if t.State == task.Finished || t.StopAs != "" {
+		return Outcome{Task: t} // the first wish stands
+	}
+	next := *t
+	next.StopAs = cmd.Outcome
+	if t.State == task.Pending {
+		c.finish(&next, task.Result{
+			Outcome: cmd.Outcome,
+			Reason:  cmp.Or(cmd.Reason, stopReason(t, cmd.Outcome)),
+			Attempt: len(t.Attempts),
+		})
+	}
+	c.put(t, &next)
+	return Outcome{Task: &next}
+}
+
+func (cmd Expire) apply(c *change) Outcome {
+	var out Outcome
+	for _, id := range cmd.Tasks {
+		t := c.task(id)
+		if t == nil || t.State != task.Pending {
+			continue
+		}
+		next := *t
+		c.finish(&next, task.Result{
+			Outcome: task.QueueExpired,
+			Reason:  fmt.Sprintf("no node had room for it within its queue limit of %v", t.Spec.Timeouts.Queue),
+			Attempt: len(t.Attempts),
+		})
+		c.put(t, &next)
+		out.Ended = append(out.Ended, id)
+	}
+	return out
+}
+
+func (cmd Forget) apply(c *change) Outcome {
+	var out Outcome
+	for _, id := range cmd.Tasks {
+		if t := c.task(id); t != nil && t.State == task.Finished {
+			c.drop(t)
+			out.Ended = append(out.Ended, id)
+		}
+	}
+	return out
+}
