@@ -1,0 +1,192 @@
+package place
+
+import (
+	"cmp"
+	"math"
+	"slices"
+
+	"ecs/internal/task"
+)
+
+// spot is a node with what is reserved on it during one call.
+type spot struct {
+	node     *task.Node
+	zone     *zone
+	rank     int // among the zone's nodes by ID
+	egress   bool
+	images   map[string]bool // that its engine holds
+	reserved task.Capacity
+	free     task.Capacity
+	share    float64 // reserved of capacity, of whichever resource is scarcer
+}
+
+// reserve sets what is reserved.
+func (s *spot) reserve(r task.Capacity) {
+	s.reserved = r
+	s.free = task.Capacity{
+		MilliCPU: s.node.Capacity.MilliCPU - r.MilliCPU,
+		Memory:   s.node.Capacity.Memory - r.Memory,
+	}
+	s.share = max(share(r.MilliCPU, s.node.Capacity.MilliCPU), share(r.Memory, s.node.Capacity.Memory))
+}
+
+func share(part, whole int64) float64 {
+	if whole <= 0 {
+		return 1
+	}
+	return float64(part) / float64(whole)
+}
+
+// query is one search for a node with room.
+type query struct {
+	need
+	pack  bool          // the fullest instead of the emptiest
+	avoid []task.NodeID // few
+}
+
+// board finds the best of some nodes with room, in about the logarithm of their
+// number: a segment tree whose inner nodes bound what is below them.
+type board struct {
+	spots []*spot // the leaves
+	tree  []bound // tree[1] is the root, those of i are 2i and 2i+1
+	first int     // tree[first+i] is that of spots[i]
+}
+
+// bound says what the nodes below can offer at best.
+type bound struct {
+	cpu, memory       int64 // the most that is free
+	emptiest, fullest float64
+	rank              int // the lowest
+	egress            bool
+}
+
+// nothing bounds no nodes at all.
+func nothing() bound {
+	return bound{
+		cpu:      math.MinInt64,
+		memory:   math.MinInt64,
+		emptiest: math.Inf(1),
+		fullest:  math.Inf(-1),
+		rank:     math.MaxInt,
+	}
+}
+
+// newBoard makes a board of nodes of one zone. Alike nodes lie beside each
+// other, so that whole stretches that are too small are passed over at once.
+func newBoard(spots []*spot) *board {
+	spots = slices.Clone(spots)
+	slices.SortFunc(spots, compareSpots)
+	b := &board{spots: spots, first: 1}
+	for b.first < len(spots) {
+		b.first *= 2
+	}
+	b.tree = make([]bound, 2*b.first)
+	for i := range b.first {
+		b.tree[b.first+i] = nothing()
+		if i < len(spots) {
+			b.tree[b.first+i] = boundOf(spots[i])
+		}
+	}
+	for i := b.first - 1; i > 0; i-- {
+		b.tree[i] = join(&b.tree[2*i], &b.tree[2*i+1])
+	}
+	return b
+}
+
+func compareSpots(a, b *spot) int {
+	if a.egress != b.egress {
+		if a.egress {
+			return 1
+		}
+		return -1
+	}
+	return cmp.Or(
+		cmp.Compare(a.node.Capacity.MilliCPU, b.node.Capacity.MilliCPU),
+		cmp.Compare(a.node.Capacity.Memory, b.node.Capacity.Memory),
+		cmp.Compare(a.rank, b.rank),
+	)
+}
+
+func boundOf(s *spot) bound {
+	return bound{
+		cpu:      s.free.MilliCPU,
+		memory:   s.free.Memory,
+		emptiest: s.share,
+		fullest:  s.share,
+		rank:     s.rank,
+		egress:   s.egress,
+	}
+}
+
+func join(a, b *bound) bound {
+	return bound{
+		cpu:      max(a.cpu, b.cpu),
+		memory:   max(a.memory, b.memory),
+		emptiest: min(a.emptiest, b.emptiest),
+		fullest:  max(a.fullest, b.fullest),
+		rank:     min(a.rank, b.rank),
+		egress:   a.egress || b.egress,
+	}
+}
+
+// update takes note of a node's new reservation, if the node is on the board.
+func (b *board) update(s *spot) {
+	i, found := slices.BinarySearchFunc(b.spots, s, compareSpots)
+	if !found {
+		return
+	}
+	i += b.first
+	b.tree[i] = boundOf(s)
+	for i /= 2; i > 0; i /= 2 {
+		b.tree[i] = join(&b.tree[2*i], &b.tree[2*i+1])
+	}
+}
+
+// best gives the best node with room, or nil.
+func (b *board) best(q query) *spot { return b.under(1, q, nil) }
+
+// under gives the better of best and what is below tree[i].
+func (b *board) under(i int, q query, best *spot) *spot {
+	if !b.tree[i].may(q, best) {
+		return best
+	}
+	if i >= b.first {
+		if s := b.spots[i-b.first]; !slices.Contains(q.avoid, s.node.ID) {
+			return s
+		}
+		return best
+	}
+	near, far := 2*i, 2*i+1
+	if b.tree[far].score(q) < b.tree[near].score(q) {
+		near, far = far, near
+	}
+	return b.under(far, q, b.under(near, q, best))
+}
+
+// may reports whether something better than best may be below. On a leaf it is
+// exact.
+func (b *bound) may(q query, best *spot) bool {
+	if b.rank == math.MaxInt || b.cpu < q.cpu || b.memory < q.memory || q.egress && !b.egress {
+		return false
+	}
+	if best == nil {
+		return true
+	}
+	mine, its := b.score(q), best.score(q)
+	return mine < its || mine == its && b.rank < best.rank
+}
+
+// score is the less the better.
+func (b *bound) score(q query) float64 {
+	if q.pack {
+		return -b.fullest
+	}
+	return b.emptiest
+}
+
+func (s *spot) score(q query) float64 {
+	if q.pack {
+		return -s.share
+	}
+	return s.share
+}

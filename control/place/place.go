@@ -1,0 +1,246 @@
+// Package place chooses a node for each pending task, and says in a sentence
+// why one waits.
+//
+// It is pure: the same snapshot and hints give the same answer. It starts no
+// goroutine, reads no clock and knows nothing of raft or gRPC. What it decides
+// is a proposal; state.Place checks each decision again when it is applied.
+//
+// The rules, in order:
+//
+//  1. A node must take tasks, not be under suspicion, lie in one of the task's
+//     zones, have what the task's network needs, and have room.
+//  2. A node where an attempt of the task was lost is used last, a zone where a
+//     node was lost under it second to last.
+//  3. The zone with the fewest live attempts among those with such a node.
+//  4. Inside it, and among equal zones: a node that holds the image, then the
+//     emptiest node, or the fullest where the task asks to be packed, then the
+//     lowest ID.
+package place
+
+import (
+	"slices"
+	"strings"
+
+	"ecs/control/state"
+	"ecs/internal/task"
+)
+
+// Hints are what the leader knows beside the record. They may be out of date.
+type Hints struct {
+	// Images are the references that a node's engine holds.
+	Images map[task.NodeID]map[string]bool
+	// Avoid are the nodes that gossip suspects: nothing new is placed there.
+	Avoid map[task.NodeID]bool
+}
+
+// Place decides for all pending tasks in the order of the queue, at most max of
+// them (0: no bound), as if each decision had been carried out before the next.
+// A task that fits nowhere holds up nobody behind it. Queued is left for the
+// caller to fill.
+func Place(sn *state.Snapshot, h Hints, max int) []state.Decision {
+	var c *cluster
+	var decisions []state.Decision
+	for t := range sn.Pending() {
+		if max > 0 && len(decisions) == max {
+			break
+		}
+		if c == nil {
+			c = newCluster(sn, h) // reads every node: not when nothing waits
+		}
+		s := c.choose(t)
+		if s == nil {
+			continue
+		}
+		c.take(s, t.Spec.Resources)
+		decisions = append(decisions, state.Decision{
+			Task:    t.ID,
+			Attempt: len(t.Attempts) + 1,
+			Node:    s.node.ID,
+			Epoch:   s.node.Epoch,
+		})
+	}
+	return decisions
+}
+
+// cluster is the snapshot's nodes with the reservations that one call makes.
+type cluster struct {
+	zones []*zone // by live attempts, then name
+}
+
+// zone is one zone's nodes that may be given tasks.
+type zone struct {
+	name  string
+	live  int // attempts on all of its nodes, also those that take nothing new
+	nodes *board
+	// holding are the nodes that hold an image, made when one is asked for.
+	holding map[string]*board
+	// full are requests that found no room. Room only shrinks during a call,
+	// so they need not be tried again.
+	full map[need]bool
+}
+
+// need is what decides whether a node has room for a task.
+type need struct {
+	cpu, memory int64
+	egress      bool
+}
+
+func needOf(s *task.Spec) need {
+	return need{
+		cpu:    s.Resources.MilliCPU,
+		memory: s.Resources.Memory,
+		egress: s.Network == task.NetworkEgress,
+	}
+}
+
+func newCluster(sn *state.Snapshot, h Hints) *cluster {
+	c := &cluster{}
+	byName := make(map[string]*zone)
+	spots := make(map[*zone][]*spot)
+	for n := range sn.Nodes() {
+		z := byName[n.Zone]
+		if z == nil {
+			z = &zone{name: n.Zone, holding: make(map[string]*board), full: make(map[need]bool)}
+			byName[n.Zone] = z
+			c.zones = append(c.zones, z)
+		}
+		z.live += n.Attempts
+		if n.Takes() && !h.Avoid[n.ID] {
+			s := &spot{node: n, zone: z, rank: len(spots[z]), egress: hasEgress(n), images: h.Images[n.ID]}
+			s.reserve(n.Reserved)
+			spots[z] = append(spots[z], s)
+		}
+	}
+	for _, z := range c.zones {
+		z.nodes = newBoard(spots[z])
+	}
+	slices.SortFunc(c.zones, compareZones)
+	return c
+}
+
+func compareZones(a, b *zone) int {
+	if a.live != b.live {
+		return a.live - b.live
+	}
+	return strings.Compare(a.name, b.name)
+}
+
+func hasEgress(n *task.Node) bool { return n.Attributes[task.AttributeEgress] == "true" }
+
+// choose finds the best node for a task, or nil.
+func (c *cluster) choose(t *task.Task) *spot {
+	q := query{need: needOf(&t.Spec), pack: t.Spec.Placement.Spread == task.BinPack}
+	zones, nodes := bereft(t)
+	if len(nodes) == 0 {
+		return c.search(t, q, nil)
+	}
+	q.avoid = nodes
+	if s := c.search(t, q, zones); s != nil {
+		return s
+	}
+	if s := c.search(t, q, nil); s != nil {
+		return s
+	}
+	q.avoid = nil
+	return c.search(t, q, nil)
+}
+
+// bereft gives where earlier attempts of the task were lost: the nodes, and the
+// zones that lost a node under it. An engine that takes a container away says
+// nothing about the zone.
+func bereft(t *task.Task) (zones []string, nodes []task.NodeID) {
+	for _, a := range t.Attempts {
+		if a.Outcome.Infrastructure() {
+			nodes = append(nodes, a.Node)
+		}
+		if a.Outcome == task.NodeLost {
+			zones = append(zones, a.Zone)
+		}
+	}
+	return zones, nodes
+}
+
+// search finds the best node outside the avoided zones.
+func (c *cluster) search(t *task.Task, q query, avoid []string) *spot {
+	allowed := t.Spec.Placement.Zones
+	var best candidate
+	for _, z := range c.zones {
+		if best.spot != nil && z.live > best.spot.zone.live {
+			break // zones are in order: only busier ones follow
+		}
+		if len(allowed) > 0 && !slices.Contains(allowed, z.name) || slices.Contains(avoid, z.name) {
+			continue
+		}
+		if found := z.search(t.Spec.Image, q); found.spot != nil && found.before(best, q.pack) {
+			best = found
+		}
+	}
+	return best.spot
+}
+
+// candidate is the best node of one zone.
+type candidate struct {
+	spot    *spot
+	holding bool // the image
+}
+
+// before reports whether a is better than b, the best of an equally busy zone.
+func (a candidate) before(b candidate, pack bool) bool {
+	switch {
+	case b.spot == nil:
+		return true
+	case a.holding != b.holding:
+		return a.holding
+	case a.spot.share != b.spot.share:
+		return (a.spot.share < b.spot.share) != pack
+	}
+	return a.spot.node.ID < b.spot.node.ID
+}
+
+// search finds the zone's best node for a request.
+func (z *zone) search(image string, q query) candidate {
+	if z.full[q.need] {
+		return candidate{}
+	}
+	if s := z.holders(image).best(q); s != nil {
+		return candidate{spot: s, holding: true}
+	}
+	s := z.nodes.best(q)
+	if s == nil && len(q.avoid) == 0 {
+		z.full[q.need] = true
+	}
+	return candidate{spot: s}
+}
+
+// holders gives the zone's nodes that hold the image.
+func (z *zone) holders(image string) *board {
+	b, ok := z.holding[image]
+	if !ok {
+		var spots []*spot
+		for _, s := range z.nodes.spots {
+			if s.images[image] {
+				spots = append(spots, s)
+			}
+		}
+		b = newBoard(spots)
+		z.holding[image] = b
+	}
+	return b
+}
+
+// take carries a decision out.
+func (c *cluster) take(s *spot, r task.Resources) {
+	s.reserve(task.Capacity{MilliCPU: s.reserved.MilliCPU + r.MilliCPU, Memory: s.reserved.Memory + r.Memory})
+	s.zone.nodes.update(s)
+	for _, b := range s.zone.holding { // each is updated alone: the order does not matter
+		b.update(s)
+	}
+	s.zone.live++
+	// Keep the zones in order: this one moves back past those it has overtaken.
+	for i := slices.Index(c.zones, s.zone); i+1 < len(c.zones); i++ {
+		if compareZones(c.zones[i], c.zones[i+1]) < 0 {
+			break
+		}
+		c.zones[i], c.zones[i+1] = c.zones[i+1], c.zones[i]
+	}
+}
