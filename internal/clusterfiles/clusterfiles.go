@@ -1,0 +1,122 @@
+// Package clusterfiles writes and reads the files that a cluster's trust rests
+// on: the certificate authority, the certificates of nodes, the gossip key and
+// the seal key. Private ones are readable by their owner only; none is ever
+// overwritten.
+package clusterfiles
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"ecs/internal/pki"
+	"ecs/internal/seal"
+)
+
+// The files in a cluster's directory.
+const (
+	CACert    = "ca.crt"
+	CAKey     = "ca.key" // whoever has it is the whole cluster; nodes do not need it
+	GossipKey = "gossip.key"
+	SealKey   = "seal.key" // control nodes only
+	NodeCert  = "node.crt"
+	NodeKey   = "node.key"
+)
+
+// Init makes the authority and the keys of a new cluster in dir, which it
+// creates. It changes nothing when one of the files is there already.
+func Init(dir, cluster string, now time.Time) (*pki.CA, error) {
+	for _, name := range []string{CACert, CAKey, GossipKey, SealKey} {
+		if _, err := os.Lstat(filepath.Join(dir, name)); !errors.Is(err, fs.ErrNotExist) {
+			if err == nil {
+				err = fs.ErrExist
+			}
+			return nil, fmt.Errorf("make a cluster in %s: %s: %w", dir, name, err)
+		}
+	}
+	ca, err := pki.NewCA(cluster, now)
+	if err != nil {
+		return nil, err
+	}
+	gossipKey, err := newKey()
+	if err != nil {
+		return nil, err
+	}
+	sealKey, err := newKey()
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	return ca, errors.Join(
+		write(filepath.Join(dir, CACert), ca.CertPEM(), 0o644),
+		write(filepath.Join(dir, CAKey), ca.KeyPEM(), 0o600),
+		write(filepath.Join(dir, GossipKey), gossipKey, 0o600),
+		write(filepath.Join(dir, SealKey), sealKey, 0o600),
+	)
+}
+
+// OpenCA reads the authority that Init made in dir.
+func OpenCA(dir string) (*pki.CA, error) {
+	cert, err := os.ReadFile(filepath.Join(dir, CACert))
+	if err != nil {
+		return nil, fmt.Errorf("read the cluster's authority: %w", err)
+	}
+	key, err := os.ReadFile(filepath.Join(dir, CAKey))
+	if err != nil {
+		return nil, fmt.Errorf("read the cluster's authority: %w", err)
+	}
+	return pki.LoadCA(cert, key)
+}
+
+// IssueNode writes a certificate and key for id into dir, which it creates.
+func IssueNode(ca *pki.CA, id pki.Identity, dir string, hosts []string, now time.Time, ttl time.Duration) error {
+	cert, key, err := ca.Issue(id, hosts, now, ttl)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return errors.Join(
+		write(filepath.Join(dir, NodeCert), cert, 0o644),
+		write(filepath.Join(dir, NodeKey), key, 0o600),
+	)
+}
+
+// ReadKey reads a key file: seal.KeySize bytes in base64, on one line.
+func ReadKey(file string) ([]byte, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	key, err := base64.StdEncoding.DecodeString(string(bytes.TrimSpace(text)))
+	if err != nil || len(key) != seal.KeySize {
+		// Never with the content: it is a secret.
+		return nil, fmt.Errorf("%s: want %d bytes in base64 on one line", file, seal.KeySize)
+	}
+	return key, nil
+}
+
+func newKey() ([]byte, error) {
+	key, err := seal.NewKey()
+	if err != nil {
+		return nil, err
+	}
+	return append(base64.StdEncoding.AppendEncode(nil, key), '\n'), nil
+}
+
+func write(path string, data []byte, mode fs.FileMode) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Close())
+}

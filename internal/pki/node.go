@@ -1,0 +1,149 @@
+package pki
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+)
+
+// Node is one node's certificate and the authority it trusts. It is immutable
+// and safe for concurrent use.
+type Node struct {
+	identity Identity
+	cert     tls.Certificate
+	leaf     *x509.Certificate
+	roots    *x509.CertPool
+}
+
+// LoadNode reads the PEM files of the cluster's authority and of a node's
+// certificate and key. It refuses a certificate that the authority did not
+// sign or that carries no identity of its cluster. One that has expired still
+// loads, so that the node can say so (see Expires); peers refuse it.
+func LoadNode(caFile, certFile, keyFile string) (*Node, error) {
+	caPEM, err := os.ReadFile(caFile)
+	if err != nil {
+		return nil, fmt.Errorf("read the cluster's authority: %w", err)
+	}
+	certPEM, err := os.ReadFile(certFile)
+	if err != nil {
+		return nil, fmt.Errorf("read the node's certificate: %w", err)
+	}
+	keyPEM, err := os.ReadFile(keyFile)
+	if err != nil {
+		return nil, fmt.Errorf("read the node's key: %w", err)
+	}
+	n, err := NewNode(caPEM, certPEM, keyPEM)
+	if err != nil {
+		return nil, fmt.Errorf("use %s with %s: %w", certFile, caFile, err)
+	}
+	return n, nil
+}
+
+// NewNode is LoadNode for what is already in memory.
+func NewNode(caPEM, certPEM, keyPEM []byte) (*Node, error) {
+	ca, err := parseCert(caPEM)
+	if err != nil {
+		return nil, fmt.Errorf("parse the authority's certificate: %w", err)
+	}
+	cluster, err := clusterOf(ca)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		return nil, fmt.Errorf("pair the certificate with its key: %w", err)
+	}
+	n := &Node{cert: cert, leaf: cert.Leaf, roots: x509.NewCertPool()}
+	n.roots.AddCert(ca)
+	if n.identity, err = identityIn(n.leaf); err != nil {
+		return nil, err
+	}
+	if n.identity.Cluster != cluster {
+		return nil, fmt.Errorf("the certificate of %s is not of cluster %s", n.identity, cluster)
+	}
+	// Checked as of the first moment both are valid: expiry is judged later.
+	at := n.leaf.NotBefore
+	if at.Before(ca.NotBefore) {
+		at = ca.NotBefore
+	}
+	if err := n.verifyChain([]*x509.Certificate{n.leaf}, x509.ExtKeyUsageClientAuth, at); err != nil {
+		return nil, err
+	}
+	return n, nil
+}
+
+// Identity is who this node is.
+func (n *Node) Identity() Identity { return n.identity }
+
+// Expires is when peers begin to refuse this node's certificate.
+func (n *Node) Expires() time.Time { return n.leaf.NotAfter }
+
+// ServerTLS makes a server configuration that lets in only holders of a valid
+// certificate of this cluster with one of the roles; without roles, nobody. A
+// client of TLS 1.3 learns of its refusal at its first read, not in its
+// handshake.
+func (n *Node) ServerTLS(roles ...Role) *tls.Config {
+	return &tls.Config{
+		MinVersion:   tls.VersionTLS13,
+		Certificates: []tls.Certificate{n.cert},
+		ClientAuth:   tls.RequireAnyClientCert, // verified below, once, by our rules
+		// A resumed session would skip the look at expiry.
+		SessionTicketsDisabled: true,
+		VerifyConnection:       n.verifier(x509.ExtKeyUsageClientAuth, roles),
+	}
+}
+
+// ClientTLS makes a client configuration that talks only to servers with a
+// valid certificate of this cluster and one of the roles; without roles, to
+// none. The server's host name is not looked at.
+func (n *Node) ClientTLS(roles ...Role) *tls.Config {
+	return &tls.Config{
+		MinVersion:   tls.VersionTLS13,
+		Certificates: []tls.Certificate{n.cert},
+		// Turns off only the check against host names and the system's
+		// authorities; VerifyConnection does the checking.
+		InsecureSkipVerify: true,
+		VerifyConnection:   n.verifier(x509.ExtKeyUsageServerAuth, roles),
+	}
+}
+
+func (n *Node) verifier(usage x509.ExtKeyUsage, roles []Role) func(tls.ConnectionState) error {
+	roles = slices.Clone(roles)
+	return func(state tls.ConnectionState) error {
+		if len(state.PeerCertificates) == 0 {
+			return errors.New("the other end showed no certificate")
+		}
+		if err := n.verifyChain(state.PeerCertificates, usage, time.Now()); err != nil {
+			return err
+		}
+		id, err := IdentityOf(state)
+		if err != nil {
+			return err
+		}
+		if id.Cluster != n.identity.Cluster {
+			return fmt.Errorf("%s is of another cluster than %s", id, n.identity)
+		}
+		if !slices.Contains(roles, id.Role) {
+			return fmt.Errorf("%s may not do this: want a role of %v", id, roles)
+		}
+		return nil
+	}
+}
+
+// verifyChain trusts only certificates that the authority signed itself: the
+// chain has no intermediates, whatever else the other end sends.
+func (n *Node) verifyChain(certs []*x509.Certificate, usage x509.ExtKeyUsage, at time.Time) error {
+	_, err := certs[0].Verify(x509.VerifyOptions{
+		Roots:       n.roots,
+		CurrentTime: at,
+		KeyUsages:   []x509.ExtKeyUsage{usage},
+	})
+	if err != nil {
+		return fmt.Errorf("verify the certificate of %q: %w", certs[0].Subject.CommonName, err)
+	}
+	return nil
+}
