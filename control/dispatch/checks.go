@@ -1,0 +1,78 @@
+package dispatch
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// checkEvery bounds how often leadership is checked: whoever asks in between
+// shares the next check. It must stay well under the agent's 2 s of silence.
+const checkEvery = time.Second
+
+// checks shares leadership checks between heartbeats. Each asker gets the
+// answer of a check that began after it asked.
+type checks struct {
+	verify func(context.Context) error
+	wake   chan struct{}
+	mu     struct {
+		sync.Mutex
+		waiting []chan check
+	}
+}
+
+func newChecks(verify func(context.Context) error) *checks {
+	return &checks{verify: verify, wake: make(chan struct{}, 1)}
+}
+
+// check is what one leadership check found, and when it began.
+type check struct {
+	began time.Time
+	err   error
+}
+
+// leading waits for a check that begins after the call. Its error is nil when
+// this node led at a moment after it began.
+func (c *checks) leading(ctx context.Context) (began time.Time, err error) {
+	answer := make(chan check, 1)
+	c.mu.Lock()
+	c.mu.waiting = append(c.mu.waiting, answer)
+	c.mu.Unlock()
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+	select {
+	case found := <-answer:
+		return found.began, found.err
+	case <-ctx.Done():
+		return time.Time{}, ctx.Err()
+	}
+}
+
+// run answers askers until ctx ends.
+func (c *checks) run(ctx context.Context) {
+	for {
+		select {
+		case <-c.wake:
+		case <-ctx.Done():
+			return
+		}
+		c.mu.Lock()
+		asked := c.mu.waiting
+		c.mu.waiting = nil
+		c.mu.Unlock()
+		found := check{began: time.Now()}
+		found.err = c.verify(ctx)
+		for _, answer := range asked {
+			answer <- found
+		}
+		pause := time.NewTimer(checkEvery)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			return
+		}
+	}
+}

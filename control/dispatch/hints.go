@@ -1,0 +1,132 @@
+package dispatch
+
+import (
+	"maps"
+	"time"
+
+	"ecs/control/state"
+	"ecs/internal/task"
+)
+
+// Hints is what the leader knows of nodes beyond the record: who is connected
+// and heard of, and which images they hold. Placement may use it, nothing that
+// must be right may.
+type Hints struct {
+	Connected map[task.NodeID]bool
+	Images    map[task.NodeID]map[string]bool
+	// Changed is closed when the hints may differ.
+	Changed <-chan struct{}
+}
+
+// Hints returns the present hints; all empty while this node does not lead.
+// The maps of images are shared and must not be changed.
+func (s *Server) Hints() Hints {
+	s.mu.Lock()
+	t, turned := s.mu.tenure, s.mu.turned
+	s.mu.Unlock()
+	if t == nil {
+		return Hints{Changed: turned}
+	}
+	now := s.cfg.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h := Hints{Connected: make(map[task.NodeID]bool, len(t.mu.sessions)),
+		Images: make(map[task.NodeID]map[string]bool, len(t.mu.sessions)), Changed: t.mu.changed}
+	for id, ses := range t.mu.sessions {
+		if now-ses.heardAt <= quiet {
+			h.Connected[id] = true
+			h.Images[id] = ses.images
+		}
+	}
+	return h
+}
+
+// mark are the leader's own times of one attempt, for the bill.
+type mark struct{ chosen, committed, sent time.Time }
+
+// Chosen notes when nodes were chosen for attempts, before that is proposed.
+func (s *Server) Chosen(tokens []task.Token, at time.Time) {
+	s.eachMark(tokens, func(m *mark) { m.chosen = at })
+}
+
+// Committed notes when the choice was committed.
+func (s *Server) Committed(tokens []task.Token, at time.Time) {
+	s.eachMark(tokens, func(m *mark) { m.committed = at })
+}
+
+// present is the tenure of now, or nil while this node does not lead.
+func (s *Server) present() *tenure {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.tenure
+}
+
+// Dropped forgets attempts whose placement was refused.
+func (s *Server) Dropped(tokens []task.Token) {
+	t := s.present()
+	if t == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, tok := range tokens {
+		delete(t.mu.marks, tok)
+	}
+}
+
+func (s *Server) eachMark(tokens []task.Token, set func(*mark)) {
+	t := s.present()
+	if t == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, tok := range tokens {
+		m := t.mu.marks[tok]
+		if m == nil {
+			m = &mark{}
+			t.mu.marks[tok] = m
+		}
+		set(m)
+	}
+}
+
+// sent notes when an assignment went out.
+func (s *session) sent(tok task.Token) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if m := s.mu.marks[tok]; m != nil {
+		m.sent = time.Now()
+	}
+}
+
+// settle moves an attempt's marks into its bill.
+func (t *tenure) settle(tok task.Token, b *task.Bill) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	m := t.mu.marks[tok]
+	if m == nil {
+		return
+	}
+	delete(t.mu.marks, tok)
+	if m.committed.IsZero() || (!m.sent.IsZero() && m.sent.Before(m.committed)) {
+		m.committed = m.sent // the stream was quicker than the scheduler's note
+	}
+	b.Placed = between(m.chosen, m.committed)
+	b.Assigned = between(m.committed, m.sent)
+}
+
+// pruneMarksLocked drops marks of attempts that ended without a report.
+func (t *tenure) pruneMarksLocked(sn *state.Snapshot) {
+	if len(t.mu.marks) < 10_000 {
+		return
+	}
+	maps.DeleteFunc(t.mu.marks, func(tok task.Token, m *mark) bool { return !m.committed.IsZero() && !live(sn, tok) })
+}
+
+func between(from, to time.Time) time.Duration {
+	if from.IsZero() || to.IsZero() {
+		return 0
+	}
+	return max(0, to.Sub(from))
+}
