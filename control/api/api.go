@@ -1,0 +1,178 @@
+// Package api is the HTTP side of a control node: routes, the checks of what
+// callers send, and the answers.
+//
+// It decides nothing about tasks. What it needs of the rest of the node it
+// declares here as small interfaces; package control provides them. It starts
+// no goroutine that outlives its request.
+package api
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/armon/go-metrics"
+
+	"ecs/control/state"
+	"ecs/internal/task"
+	"ecs/proto/api"
+)
+
+// Tasks changes the record of tasks. Errors that a caller can act on are
+// *task.Error.
+type Tasks interface {
+	// Submit commits a new task. existed says that an earlier request with
+	// the same key made the task that is returned.
+	Submit(ctx context.Context, t *task.Task) (committed *task.Task, existed bool, err error)
+	// Stop asks for a task to end as outcome; owner "" is the operator.
+	Stop(ctx context.Context, id task.ID, owner string, outcome task.Outcome, reason string) (*task.Task, error)
+}
+
+// Reader gives the record as this node has it.
+type Reader interface {
+	Snapshot() *state.Snapshot
+	// Sync waits until Snapshot holds everything committed before the call.
+	Sync(ctx context.Context) error
+}
+
+// Explainer says why a pending task waits and where it is in the queue.
+type Explainer interface {
+	Explain(ctx context.Context, id task.ID) (because string, position int, err error)
+}
+
+// OutputChunk is a piece of a stream.
+type OutputChunk struct {
+	Offset    int64
+	Data      []byte // valid until send returns
+	End       bool   // the last piece: the stream has ended
+	Truncated bool
+	Bytes     int64 // the program wrote, set with End
+}
+
+// Outputs reads the output of finished tasks and of live attempts. limit 0 is
+// everything. With follow it stays until the present attempt's stream ends.
+// Output that is gone is a *task.Error with CodeOutputLost.
+type Outputs interface {
+	Output(ctx context.Context, t *task.Task, stream string, offset, limit int64, follow bool, send func(OutputChunk) error) error
+}
+
+// Cluster is what a node knows of its cluster, and what operators change.
+type Cluster interface {
+	Info(ctx context.Context) ClusterInfo
+	// Drain makes a node take nothing new, or take tasks again.
+	Drain(ctx context.Context, node task.NodeID, drain bool) (*task.Node, error)
+	Health(ctx context.Context) Health
+}
+
+// ClusterInfo is the cluster as this node sees it.
+type ClusterInfo struct {
+	Name    string // of the cluster
+	Node    string // this one
+	Version string
+	Leader  string // id, empty when none is known
+	Term    uint64
+	Voters  []Voter
+	Members []Member
+}
+
+// Voter is one control node of the replicated configuration.
+type Voter struct {
+	ID, Addr string
+	Voter    bool
+}
+
+// Member is one process that gossip shows.
+type Member struct {
+	ID, Role, Zone, Version, HTTPAddr string
+	Draining                          bool
+}
+
+// Health says whether this node can accept and answer a task.
+type Health struct {
+	Ready   bool
+	Reasons []string // why not, for people
+	Checks  []Check  // raft, gossip, disk, certificate, ...
+}
+
+// Check is one thing that was looked at.
+type Check struct {
+	Name   string
+	OK     bool
+	Detail string
+}
+
+// Sealer hides what only agents may learn and makes keyed hashes.
+type Sealer interface {
+	Seal(plain, bound []byte) ([]byte, error)
+	MAC(data []byte) []byte
+}
+
+// Authenticator knows who may call. It may be called by many goroutines and
+// gives up when ctx ends.
+type Authenticator interface {
+	Authenticate(ctx context.Context, key, secret string) (owner string, ok bool)
+}
+
+// Config is everything the handler is given.
+type Config struct {
+	Tasks     Tasks
+	Reader    Reader
+	Explainer Explainer
+	Outputs   Outputs
+	Cluster   Cluster
+	Sealer    Sealer
+	Auth      Authenticator
+	Metrics   http.Handler // serves /metrics
+	Log       *slog.Logger
+	Now       func() time.Time // nil: time.Now
+	NewID     func() task.ID
+	Version   string
+
+	// OutputBudget bounds the bytes of all answers that hold output while
+	// they are assembled. Default 64 MiB. Beyond it callers get 503.
+	OutputBudget int64
+	// CapAdd are the capabilities a task may ask for, upper case and without
+	// CAP_. Nil: those Docker gives by itself.
+	CapAdd []string
+	// V1Memory is what a v1 task gets, in bytes. Default 1 GiB.
+	V1Memory int64
+	// Stats takes the handler's own metrics. Nil: none are made.
+	Stats *metrics.Metrics
+}
+
+// Handler answers the HTTP API of one node.
+type Handler struct {
+	cfg    Config
+	parse  *parser
+	codes  map[api.Code]api.CodeInfo
+	budget *budget
+	stats  stats
+}
+
+// New makes the handler of a node's HTTP port.
+func New(cfg Config) http.Handler {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.OutputBudget <= 0 {
+		cfg.OutputBudget = 64 << 20
+	}
+	if cfg.CapAdd == nil {
+		cfg.CapAdd = defaultCapabilities()
+	}
+	if cfg.V1Memory <= 0 {
+		cfg.V1Memory = task.DefaultV1Memory
+	}
+	if auth, ok := cfg.Auth.(*Htpasswd); ok {
+		auth.logTo(cfg.Log)
+	}
+	h := &Handler{
+		cfg:    cfg,
+		parse:  &parser{grammar: newGrammar(), capAdd: cfg.CapAdd},
+		codes:  codeTable(),
+		budget: newBudget(cfg.OutputBudget),
+		stats:  stats{sink: cfg.Stats},
+	}
+	return h.outermost(h.router())
+}

@@ -1,0 +1,120 @@
+package api
+
+import (
+	"fmt"
+	"net/http"
+
+	"github.com/julienschmidt/httprouter"
+
+	"ecs/internal/task"
+	"ecs/proto/api"
+)
+
+// nodes serves GET /v2/nodes.
+func (h *Handler) nodes(w http.ResponseWriter, r *http.Request, _ httprouter.Params) error {
+	if _, err := query(r, nil); err != nil {
+		return err
+	}
+	list := api.NodeList{Nodes: []api.Node{}}
+	for n := range h.cfg.Reader.Snapshot().Nodes() {
+		list.Nodes = append(list.Nodes, renderNode(n))
+	}
+	h.json(w, r, http.StatusOK, list)
+	return nil
+}
+
+// node serves GET /v2/nodes/{id}.
+func (h *Handler) node(w http.ResponseWriter, r *http.Request, p httprouter.Params) error {
+	n, err := h.findNode(r, p.ByName("id"))
+	if err != nil {
+		return err
+	}
+	h.json(w, r, http.StatusOK, renderNode(n))
+	return nil
+}
+
+// drain serves POST /v2/nodes/{id}/drain and /undrain.
+func (h *Handler) drain(drain bool) handle {
+	return func(w http.ResponseWriter, r *http.Request, p httprouter.Params) error {
+		if err := noBody(w, r); err != nil {
+			return err
+		}
+		n, err := h.findNode(r, p.ByName("id"))
+		if err != nil {
+			return err
+		}
+		n, err = h.cfg.Cluster.Drain(r.Context(), n.ID, drain)
+		if err != nil {
+			return err
+		}
+		h.json(w, r, http.StatusOK, renderNode(n))
+		return nil
+	}
+}
+
+// findNode finds a node by id, else by name when one node alone has it. Before
+// it says that there is none, it makes sure that this one has seen everything.
+func (h *Handler) findNode(r *http.Request, name string) (*task.Node, error) {
+	n, err := h.nodeNamed(name)
+	if n != nil || err != nil {
+		return n, err
+	}
+	if err := h.sync(r.Context()); err != nil {
+		return nil, err
+	}
+	n, err = h.nodeNamed(name)
+	if n == nil && err == nil {
+		err = refusal(api.CodeNotFound, "there is no such node")
+	}
+	return n, err
+}
+
+func (h *Handler) nodeNamed(name string) (*task.Node, error) {
+	sn := h.cfg.Reader.Snapshot()
+	if n := sn.Node(task.NodeID(name)); n != nil {
+		return n, nil
+	}
+	var found *task.Node
+	for n := range sn.Nodes() {
+		if n.Name != name || n.Status == task.Left {
+			continue
+		}
+		if found != nil {
+			return nil, badParameter("id", fmt.Sprintf("names more than one node: %s and %s; use the id", found.ID, n.ID))
+		}
+		found = n
+	}
+	return found, nil
+}
+
+// cluster serves GET /v2/cluster.
+func (h *Handler) cluster(w http.ResponseWriter, r *http.Request, _ httprouter.Params) error {
+	if _, err := query(r, nil); err != nil {
+		return err
+	}
+	info, health, sn := h.cfg.Cluster.Info(r.Context()), h.cfg.Cluster.Health(r.Context()), h.cfg.Reader.Snapshot()
+	counts := sn.Counts()
+	v := api.Cluster{
+		Name: info.Name, Node: info.Node, Version: info.Version, Leader: info.Leader, Term: info.Term, Applied: sn.Index(),
+		Voters: []api.Voter{}, Members: []api.Member{}, Health: renderHealth(health),
+		Tasks: api.Counts{Pending: counts.Pending, Live: counts.Live, Finished: counts.Finished,
+			PendingBytes: counts.PendingBytes, FinishedBytes: counts.FinishedBytes},
+	}
+	for _, o := range info.Voters {
+		v.Voters = append(v.Voters, api.Voter{ID: o.ID, Addr: o.Addr, Voter: o.Voter, Leader: o.ID == info.Leader})
+	}
+	for _, m := range info.Members {
+		v.Members = append(v.Members, api.Member{ID: m.ID, Role: m.Role, Zone: m.Zone, Version: m.Version,
+			HTTP: m.HTTPAddr, Draining: m.Draining})
+	}
+	h.json(w, r, http.StatusOK, v)
+	return nil
+}
+
+func renderHealth(health Health) api.Health {
+	v := api.Health{Ready: health.Ready, Reasons: health.Reasons}
+	for _, c := range health.Checks {
+		v.Checks = append(v.Checks, api.Check{Name: c.Name, OK: c.OK, Detail: c.Detail})
+	}
+	return v
+}

@@ -1,0 +1,187 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"ecs/internal/task"
+)
+
+// position is how far a stream has been followed. Offsets count within one
+// attempt: the next attempt's output begins at 0.
+type position struct {
+	attempt int
+	offset  int64
+}
+
+// follower follows one stream of a task through all its attempts, until the
+// task has finished.
+type follower struct {
+	h      *Handler
+	id     task.ID
+	stream string
+	at     position
+	// send gets pieces in order, each directly behind the one before or at 0
+	// of a higher attempt. An error of it ends the following.
+	send func(at position, data []byte) error
+
+	ended   bool  // the present attempt's stream has been read to its end
+	failed  error // of send
+	retries int   // readings in a row that brought nothing
+}
+
+const (
+	// giveUpAfter is how many readings of a finished task's output may break
+	// before it is taken for lost.
+	giveUpAfter = 4
+	// tailWithin is how long the end of a live stream may take to arrive once
+	// the record says that the task has finished; then it is read again from
+	// where that says it is kept.
+	tailWithin = 2 * time.Second
+	// A reading that broke is repeated after firstPause, then after twice as
+	// long each time, up to maxPause.
+	firstPause = 50 * time.Millisecond
+	maxPause   = 2 * time.Second
+)
+
+// run returns nil when everything kept has been sent. A *task.Error with
+// CodeOutputLost says that the rest is gone.
+func (f *follower) run(ctx context.Context) error {
+	for {
+		t, changed := f.h.cfg.Reader.Snapshot().WatchTask(f.id)
+		if t == nil {
+			return errNotFound()
+		}
+		n := attemptOf(t)
+		if n != 0 && n != f.at.attempt {
+			f.at, f.ended, f.retries = position{attempt: n}, false, 0
+		}
+		finished := t.State == task.Finished
+		if finished && (n == 0 || f.complete(t)) {
+			return nil
+		}
+		var pause *time.Timer
+		if n != 0 && (finished || !f.ended) {
+			err := f.read(ctx, t)
+			switch {
+			case f.failed != nil:
+				return f.failed
+			case ctx.Err() != nil:
+				return ctx.Err()
+			case finished && f.complete(t):
+				return nil
+			case finished && f.retries > giveUpAfter:
+				return fmt.Errorf("follow %s of task %s: %w", f.stream, f.id, err)
+			case f.ended && !finished:
+				continue // look at the record again: it may have moved on
+			}
+			pause = time.NewTimer(min(firstPause<<f.retries, maxPause))
+			f.retries = min(f.retries+1, giveUpAfter+1)
+		}
+		if err := pauseOrChange(ctx, pause, changed); err != nil {
+			return err
+		}
+	}
+}
+
+// pauseOrChange waits for the record to change and, when pause is not nil, no
+// longer than that.
+func pauseOrChange(ctx context.Context, pause *time.Timer, changed <-chan struct{}) error {
+	var over <-chan time.Time
+	if pause != nil {
+		defer pause.Stop()
+		over = pause.C
+	}
+	select {
+	case <-changed:
+		return nil
+	case <-over:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// complete reports whether everything that a finished task's record says is
+// kept has been sent.
+func (f *follower) complete(t *task.Task) bool {
+	return f.at.offset >= streamOf(t.Result, f.stream).Kept
+}
+
+// read takes the attempt's output from where it was left. It returns when the
+// stream ends, breaks, or another attempt has taken its place.
+func (f *follower) read(ctx context.Context, t *task.Task) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	if t.State != task.Finished {
+		watching.Go(func() {
+			defer cancel()
+			f.whileCurrent(ctx)
+		})
+	}
+	defer watching.Wait()
+	defer cancel()
+	return f.h.cfg.Outputs.Output(ctx, t, f.stream, f.at.offset, 0, t.State != task.Finished, func(c OutputChunk) error {
+		skip := f.at.offset - c.Offset
+		if skip < 0 {
+			return fmt.Errorf("a piece at %d does not follow %d", c.Offset, f.at.offset)
+		}
+		if skip < int64(len(c.Data)) {
+			data := c.Data[skip:]
+			f.failed = f.send(f.at, data)
+			if f.failed != nil {
+				return f.failed
+			}
+			f.at.offset += int64(len(data))
+			f.retries = 0
+		}
+		f.ended = f.ended || c.End
+		return nil
+	})
+}
+
+// whileCurrent returns when the attempt that is read is over for good: an agent
+// that vanished would keep its reader waiting.
+func (f *follower) whileCurrent(ctx context.Context) {
+	attempt := f.at.attempt
+	for {
+		t, changed := f.h.cfg.Reader.Snapshot().WatchTask(f.id)
+		if t == nil || attemptOf(t) != attempt {
+			return
+		}
+		var over <-chan time.Time
+		if t.State == task.Finished {
+			timer := time.NewTimer(tailWithin)
+			defer timer.Stop()
+			over, changed = timer.C, nil
+		}
+		select {
+		case <-changed:
+		case <-over:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// attemptOf is the number of the attempt that runs or whose result stands, 0
+// when there is none.
+func attemptOf(t *task.Task) int {
+	switch t.State {
+	case task.Pending:
+		return 0
+	case task.Finished:
+		return t.Result.Attempt
+	}
+	return t.Live().Number
+}
+
+// isLost reports whether following ended because output is gone, and not
+// because its reader is.
+func isLost(err error) bool {
+	return errors.Is(err, &task.Error{Code: task.CodeOutputLost})
+}

@@ -1,0 +1,232 @@
+package api
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"ecs/internal/task"
+	"ecs/proto/api"
+)
+
+// bad is a request that must create nothing.
+type bad struct {
+	name, path, body string
+	status           int
+	code             api.Code
+	pointers         string // of the faults, in order
+}
+
+// checkBad sends each request and wants status, code and pointers as given and
+// no task.
+func checkBad(t *testing.T, rows []bad) {
+	t.Helper()
+	w := newWorld(t)
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			w.t = t
+			p := w.problem(w.do(http.MethodPost, row.path, row.body), row.status, row.code)
+			var pointers []string
+			for _, e := range p.Errors {
+				pointers = append(pointers, e.Pointer)
+				if e.Detail == "" {
+					t.Errorf("%s: got no detail", e.Pointer)
+				}
+			}
+			if got := strings.Join(pointers, " "); got != row.pointers {
+				t.Errorf("got faults %+v, want %q", p.Errors, row.pointers)
+			}
+		})
+	}
+	w.t = t
+	if c := w.Snapshot().Counts(); c.Pending != 0 {
+		t.Errorf("got %d tasks from bad input, want none", c.Pending)
+	}
+}
+
+// v2 is a body with an image and the given members.
+func v2(members string) string { return `{"image":"busybox:1",` + members + `}` }
+
+func v1(members string) string {
+	return `{"docker_image":"busybox:1","cmd":["true"]` + members + `}`
+}
+
+func TestBadV2BodiesAreRefused(t *testing.T) {
+	const path = "/v2/tasks"
+	arg := strings.Repeat("x", task.MaxArgBytes+1)
+	deep := strings.Repeat(`{"a":`, 33) + "1" + strings.Repeat("}", 33)
+	labels := make([]string, 33)
+	for i := range labels {
+		labels[i] = fmt.Sprintf(`"l%d":""`, i)
+	}
+	row := func(name, members string, pointers string) bad {
+		return bad{name, path, v2(members), 400, api.CodeInvalidTask, pointers}
+	}
+	checkBad(t, []bad{
+		{"no image", path, `{}`, 400, api.CodeInvalidTask, "/image"},
+		{"image null", path, `{"image":null}`, 400, api.CodeInvalidTask, "/image"},
+		{"image a number", path, `{"image":6}`, 400, api.CodeInvalidTask, "/image"},
+		{"image id", path, `{"image":"6"}`, 400, api.CodeImageRef, "/image"},
+		{"image id of more digits", path, `{"image":"69f0"}`, 400, api.CodeImageRef, "/image"},
+		{"image hash", path, `{"image":"sha256:69f0"}`, 400, api.CodeImageRef, "/image"},
+		{"upper case image", path, `{"image":"Busybox"}`, 400, api.CodeImageRef, "/image"},
+		{"image with spaces", path, `{"image":"busy box"}`, 400, api.CodeImageRef, "/image"},
+		row("empty command", `"command":[]`, "/command"),
+		row("empty word", `"command":[""]`, "/command/0"),
+		row("command a string", `"command":"true"`, "/command"),
+		row("a number among the words", `"command":["a",1]`, "/command/1"),
+		row("empty entrypoint word", `"entrypoint":[""]`, "/entrypoint/0"),
+		row("NUL in an argument", `"command":["a","b\u0000"]`, "/command/1"),
+		row("NUL in a variable", `"env":["A=\u0000"]`, "/env/0"),
+		{"argument too long", path, v2(`"command":["a","` + arg + `"]`), 413, api.CodeTooLarge, "/command/1"},
+		{"variable too long", path, v2(`"env":["A=` + arg + `"]`), 413, api.CodeTooLarge, "/env/0"},
+		row("variable without a name", `"env":["=x"]`, "/env/0"),
+		row("variable without a value", `"env":["A=1","x"]`, "/env/1"),
+		row("secret without a name", `"secret_env":["=x"]`, "/secret_env/0"),
+		row("relative workdir", `"workdir":"a/b"`, "/workdir"),
+		row("workdir with ..", `"workdir":"/a/../../b"`, "/workdir"),
+		row("workdir in proc", `"workdir":"/proc/self/fd/7"`, "/workdir"),
+		row("workdir in sys", `"workdir":"//sys"`, "/workdir"),
+		row("negative user", `"user":"-1"`, "/user"),
+		row("user beyond 31 bits", `"user":"2147483648"`, "/user"),
+		row("group beyond 31 bits", `"user":"0:99999999999999999999"`, "/user"),
+		row("user with a newline", `"user":"a\nb"`, "/user"),
+		row("user with three parts", `"user":"a:b:c"`, "/user"),
+		row("label with a newline in its name", `"labels":{"a\nb":"x"}`, "/labels/a\nb"),
+		row("label with a newline in its value", `"labels":{"a":"x\ny"}`, "/labels/a"),
+		row("label name of 64", `"labels":{"`+strings.Repeat("a", 64)+`":"x"}`, "/labels/"+strings.Repeat("a", 64)),
+		row("label value of 257", `"labels":{"a":"`+strings.Repeat("x", 257)+`"}`, "/labels/a"),
+		row("33 labels", `"labels":{`+strings.Join(labels, ",")+`}`, "/labels"),
+		row("label twice", `"labels":{"a":"1","a":"2"}`, "/labels/a"),
+		row("hostname", `"hostname":"x"`, "/hostname"),
+		row("little memory", `"resources":{"memory":"5MiB"}`, "/resources/memory"),
+		row("negative memory", `"resources":{"memory":-1}`, "/resources/memory"),
+		row("memory like no size", `"resources":{"memory":"500m"}`, "/resources/memory"),
+		row("negative cpu", `"resources":{"cpu":-1}`, "/resources/cpu"),
+		row("no cpu", `"resources":{"cpu":0}`, "/resources/cpu"),
+		row("limit below cpu", `"resources":{"cpu":2,"cpu_limit":1}`, "/resources/cpu_limit"),
+		row("no pids", `"resources":{"pids":0}`, "/resources/pids"),
+		row("unlimited pids", `"resources":{"pids":-1}`, "/resources/pids"),
+		row("too many pids", `"resources":{"pids":4097}`, "/resources/pids"),
+		row("half a pid", `"resources":{"pids":1.5}`, "/resources/pids"),
+		row("pids in words", `"resources":{"pids":"5"}`, "/resources/pids"),
+		row("shm", `"resources":{"shm":"1PiB"}`, "/resources/shm"),
+		row("binds", `"binds":["/:/host"]`, "/binds"),
+		row("privileged", `"privileged":true`, "/privileged"),
+		row("devices", `"devices":[]`, "/devices"),
+		row("pid namespace", `"pid":"host"`, "/pid"),
+		row("host network", `"network":"host"`, "/network"),
+		row("a container's network", `"network":"container:x"`, "/network"),
+		row("forbidden capability", `"cap_add":["CHOWN","SYS_ADMIN"]`, "/cap_add/1"),
+		row("all capabilities", `"cap_add":["ALL"]`, "/cap_add/0"),
+		row("unknown member", `"comand":["x"]`, "/comand"),
+		{"member in other case", path, `{"Image":"busybox:1"}`, 400, api.CodeInvalidTask, "/image /Image"},
+		row("member twice", `"image":"busybox:2"`, "/image"),
+		{"more behind the body", path, v2(`"env":[]`) + "{}", 400, api.CodeBadRequest, ""},
+		{"invalid UTF-8", path, v2("\"workdir\":\"/\xff\""), 400, api.CodeBadRequest, "/workdir"},
+		{"too deep", path, v2(`"labels":` + deep), 400, api.CodeBadRequest, "/labels" + strings.Repeat("/a", 31)},
+		{"no JSON", path, `image=busybox`, 400, api.CodeBadRequest, ""},
+		{"cut JSON", path, `{"image":"busy`, 400, api.CodeBadRequest, "/image"},
+		{"no body", path, ``, 400, api.CodeBadRequest, ""},
+		{"not an object", path, `["busybox"]`, 400, api.CodeInvalidTask, " /image"},
+		{"body beyond 256 KiB", path, v2(`"command":["` + strings.Repeat("x", api.MaxBodyV2) + `"]`), 413, api.CodeTooLarge, ""},
+		row("no time to run", `"timeouts":{"run":"0s"}`, "/timeouts/run"),
+		row("negative time", `"timeouts":{"queue":"-1s"}`, "/timeouts/queue"),
+		row("too much time", `"timeouts":{"pull":"169h"}`, "/timeouts/pull"),
+		row("time as a number", `"timeouts":{"total":5}`, "/timeouts/total"),
+		row("NaN time", `"timeouts":{"run":"NaN"}`, "/timeouts/run"),
+		row("endless time", `"timeouts":{"run":"1e400s"}`, "/timeouts/run"),
+		row("endless number", `"resources":{"cpu":1e400}`, "/resources/cpu"),
+		row("lease too long", `"lease":"11m"`, "/lease"),
+		row("lease too short", `"lease":"1s"`, "/lease"),
+		row("negative retries", `"retry":{"infrastructure":-1}`, "/retry/infrastructure"),
+		row("delivery", `"delivery":"exactly_once"`, "/delivery"),
+		row("zones", `"placement":{"zones":["a","a","b c"]}`, "/placement/zones/1 /placement/zones/2"),
+		row("spread", `"placement":{"spread":"random"}`, "/placement/spread"),
+		row("credentials without a password", `"registry_auth":{"username":"u"}`, "/registry_auth/password"),
+		row("no output", `"max_output":0`, "/max_output"),
+		row("too much output", `"max_output":"65MiB"`, "/max_output"),
+		row("too much inline", `"max_inline":"65MiB"`, "/max_inline"),
+		row("retention", `"retention":"200h"`, "/retention"),
+		{"every fault at once", path, `{"image":"UP","command":[""],"env":["=x"],"workdir":"rel","nonsense":1,"resources":{"pids":0},"timeouts":{"run":"x"}}`,
+			400, api.CodeInvalidTask, "/image /command/0 /env/0 /workdir /resources/pids /timeouts/run /nonsense"},
+		{"not built yet", path, v2(`"stdin":"x","files":[],"outputs":[],"tty":true,"webhook":"x","priority":1,"resources":{"disk":"1GiB"},"placement":{"constraints":[]},"retry":{"program":1,"on_exit_codes":[1],"backoff":"1s"}`),
+			501, api.CodeNotYet, "/stdin /files /outputs /tty /webhook /priority /resources/disk /retry/program /retry/on_exit_codes /retry/backoff /placement/constraints"},
+		{"not built and wrong", path, v2(`"tty":true,"workdir":"x"`), 400, api.CodeInvalidTask, "/tty /workdir"},
+		{"misspelt wait", path + "?wiat=5s", `{"image":"busybox:1"}`, 400, api.CodeBadRequest, ""},
+		{"wait for nothing", path + "?wait=0s", `{"image":"busybox:1"}`, 400, api.CodeBadRequest, ""},
+		{"wait backwards", path + "?wait=-1s", `{"image":"busybox:1"}`, 400, api.CodeBadRequest, ""},
+		{"wait for ever", path + "?wait=1000h", `{"image":"busybox:1"}`, 400, api.CodeBadRequest, ""},
+		{"two waits", path + "?wait=1s&wait=2s", `{"image":"busybox:1"}`, 400, api.CodeBadRequest, ""},
+		{"bad query", path + "?wait=%zz", `{"image":"busybox:1"}`, 400, api.CodeBadRequest, ""},
+	})
+}
+
+func TestBadV1BodiesAreRefused(t *testing.T) {
+	const v11, v10 = "/v1.1/tasks", "/v1.0/tasks"
+	checkBad(t, []bad{
+		{"no tag", v11, `{"docker_image":"busybox","cmd":["x"]}`, 400, api.CodeImageRef, "/docker_image"},
+		{"image id", v11, `{"docker_image":"6","cmd":["x"]}`, 400, api.CodeImageRef, "/docker_image"},
+		{"no image", v11, `{"cmd":["x"]}`, 400, api.CodeInvalidTask, "/docker_image"},
+		{"no cmd", v11, `{"docker_image":"busybox:1"}`, 400, api.CodeInvalidTask, "/cmd"},
+		{"null cmd", v11, `{"docker_image":"busybox:1","cmd":null}`, 400, api.CodeInvalidTask, "/cmd"},
+		{"empty cmd", v11, `{"docker_image":"busybox:1","cmd":[]}`, 400, api.CodeInvalidTask, "/cmd"},
+		{"empty word", v11, `{"docker_image":"busybox:1","cmd":[""]}`, 400, api.CodeInvalidTask, "/cmd/0"},
+		{"a number in cmd", v11, `{"docker_image":"busybox:1","cmd":[1]}`, 400, api.CodeInvalidTask, "/cmd/0"},
+		{"cmd a string", v11, `{"docker_image":"busybox:1","cmd":"x"}`, 400, api.CodeInvalidTask, "/cmd"},
+		{"unknown member", v11, v1(`,"tag":"1"`), 400, api.CodeInvalidTask, "/tag"},
+		{"credentials", v11, v1(`,"creds":{"username":"","email":"e","other":1}`), 400, api.CodeInvalidTask, "/creds/username /creds/password /creds/other"},
+		{"bad JSON", v11, `{"docker_image"`, 400, api.CodeBadRequest, "/docker_image"},
+		{"body beyond 5 KiB", v11, `{"docker_image":"busybox:1","cmd":["` + strings.Repeat("x", 6000) + `"]}`, 413, api.CodeTooLarge, ""},
+		{"v1.0 without its tag", v10, `{"docker_image":"busybox","cmd":["x"]}`, 400, api.CodeInvalidTask, "/tag"},
+		{"v1.0 with two tags", v10, `{"docker_image":"busybox:1","tag":"1","cmd":["x"]}`, 400, api.CodeImageRef, "/docker_image"},
+		{"v1.0 with a bad tag", v10, `{"docker_image":"busybox","tag":"a b","cmd":["x"]}`, 400, api.CodeImageRef, "/tag"},
+		{"v1.0 with an empty tag", v10, `{"docker_image":"busybox","tag":"","cmd":["x"]}`, 400, api.CodeImageRef, "/tag"},
+		{"v1.0 with a digest for a tag", v10, `{"docker_image":"busybox","tag":"1@` + digest + `","cmd":["x"]}`, 400, api.CodeImageRef, "/tag"},
+		{"v1.0 with a hash", v10, `{"docker_image":"sha256","tag":"69f0","cmd":["x"]}`, 400, api.CodeImageRef, "/docker_image"},
+	})
+}
+
+func TestGoodBodiesAreUnderstood(t *testing.T) {
+	w := newWorld(t)
+	id := w.submitted(`{"image":"localhost:5000/a/b","command":["sh","-c",""],"entrypoint":[],"env":["A=1\n2","B="],"secret_env":["TOKEN=hush"],
+		"workdir":"/w","user":"1000:staff","resources":{"cpu":"2500m","memory":"1GiB","pids":10},"cap_add":["cap_kill","NET_RAW","KILL"],
+		"network":"egress","timeouts":{"queue":"1m","pull":"2m","run":"3m","total":"4m"},"retry":{"infrastructure":0},"delivery":"at_most_once",
+		"placement":{"zones":["a"],"spread":"pack"},"registry_auth":{"username":"u","password":"p"},"max_output":"2MiB","labels":{"a/b":"c"},"retention":"1h","stdin":null}`)
+	got := w.Snapshot().Task(id)
+	s := got.Spec
+	if s.Image != "localhost:5000/a/b:latest" || len(s.Command) != 3 || s.Entrypoint == nil || s.Workdir != "/w" || s.User != "1000:staff" ||
+		s.Resources != (task.Resources{MilliCPU: 2500, MilliCPULimit: 2500, Memory: 1 << 30, Pids: 10}) || strings.Join(s.CapAdd, " ") != "KILL NET_RAW" ||
+		s.Network != task.NetworkEgress || s.Timeouts != (task.Timeouts{Queue: time.Minute, Pull: 2 * time.Minute, Run: 3 * time.Minute, Total: 4 * time.Minute}) ||
+		s.InfrastructureRetries != 0 || s.Delivery != task.AtMostOnce || s.Lease != task.AtMostOnceLease || s.Placement.Zones[0] != "a" ||
+		s.Placement.Spread != task.BinPack || s.MaxOutput != 2<<20 || s.Labels["a/b"] != "c" || s.Retention != time.Hour || !s.HasAuth || s.SecretEnvNames[0] != "TOKEN" {
+		t.Errorf("got spec %+v", s)
+	}
+	if sealed := string(s.Secrets); !strings.HasPrefix(sealed, "sealed for "+string(id)+":") {
+		t.Errorf("got secrets %q, want them sealed to the task", sealed)
+	}
+	answer := string(w.do(http.MethodGet, "/v2/tasks/"+string(id), "").body)
+	if strings.Contains(answer, "hush") || strings.Contains(answer, `"p"`) || !strings.Contains(answer, `"secret_env":["TOKEN"]`) {
+		t.Errorf("got %s, want names of secrets and no secret", answer)
+	}
+
+	id = w.submitted(`{"image":"busybox:1","resources":{"cpu_limit":0.1}}`)
+	s = w.Snapshot().Task(id).Spec
+	if s.Resources.MilliCPU != 100 || s.InfrastructureRetries != task.DefaultRetries || s.Lease != task.DefaultLease || s.Timeouts.Queue != task.DefaultQueue || s.Network != task.NetworkNone {
+		t.Errorf("got defaults %+v", s)
+	}
+}
+
+func TestArgumentsAreBoundedTogether(t *testing.T) {
+	f := new(faults)
+	list := make([]string, 20)
+	for i := range list {
+		list[i] = strings.Repeat("x", 100_000)
+	}
+	checkTotal(f, list[:10], list[10:])
+	if len(f.list) != 1 || f.list[0].Code != task.CodeTooLarge {
+		t.Errorf("got %+v, want 2 MB refused", f.list)
+	}
+}

@@ -1,0 +1,217 @@
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"ecs/internal/telemetry"
+	"ecs/proto/api"
+)
+
+const (
+	// authWithin bounds how long a request waits for its secret to be checked:
+	// only as many are checked at once as keeps one core busy.
+	authWithin = 10 * time.Second
+	// writeStall is how long a reader may take no byte before its answer is
+	// given up. Server-wide write timeouts would end every long poll instead.
+	writeStall = 2 * time.Minute
+
+	maxCID = 64
+)
+
+// exchange is what is known of one request while it is served.
+type exchange struct {
+	start  time.Time
+	owner  string
+	route  string // its pattern, for metrics
+	status int
+}
+
+type exchangeKey struct{}
+
+func exchangeOf(r *http.Request) *exchange {
+	x, _ := r.Context().Value(exchangeKey{}).(*exchange)
+	return x
+}
+
+// outermost is everything that happens around routing: the correlation id, the
+// authentication, the log line and the end of a handler that panics.
+func (h *Handler) outermost(next http.Handler, open map[string]bool) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		x := &exchange{start: h.cfg.Now(), route: "none"}
+		cid := r.Header.Get(api.HeaderCID)
+		if !saneCID(cid) {
+			cid = newCID()
+		}
+		ctx := context.WithValue(telemetry.WithCID(r.Context(), cid), exchangeKey{}, x)
+		r = r.WithContext(ctx)
+		rec := &recorder{ResponseWriter: w, control: http.NewResponseController(w), exchange: x, streams: r.ProtoMajor > 1}
+		rec.limit()() // of what an earlier request on this connection left
+		rec.Header().Set(api.HeaderCID, cid)
+		rec.Header().Set("X-Content-Type-Options", "nosniff")
+		rec.Header().Set("Cache-Control", "no-store")
+		defer h.finished(rec, r)
+		if !open[r.URL.Path] && !h.authenticated(rec, r) {
+			return
+		}
+		next.ServeHTTP(rec, r)
+	})
+}
+
+// finished accounts for a request, also for one whose handler panicked.
+func (h *Handler) finished(rec *recorder, r *http.Request) {
+	x := rec.exchange
+	panicked := recover()
+	aborted := panicked == any(http.ErrAbortHandler)
+	begun := x.status != 0
+	if panicked != nil && !aborted {
+		h.cfg.Log.ErrorContext(r.Context(), "handler panicked", "panic", fmt.Sprint(panicked), "stack", string(debug.Stack()))
+		if !begun {
+			h.problem(rec, r, &api.Problem{Code: api.CodeInternal})
+		}
+	}
+	took := h.cfg.Now().Sub(x.start)
+	h.stats.request(x, r.Method, took)
+	level := slog.LevelDebug
+	if r.Method != http.MethodGet && r.Method != http.MethodHead || x.status >= http.StatusInternalServerError {
+		level = slog.LevelInfo
+	}
+	h.cfg.Log.Log(r.Context(), level, "request", "method", r.Method, "path", r.URL.Path, "status", x.status,
+		"owner", x.owner, "took", took, "aborted", aborted)
+	if panicked != nil && (aborted || begun) {
+		panic(http.ErrAbortHandler) // the answer is not whole; cut the connection
+	}
+}
+
+// authenticated lets a request pass or answers it with 401. Every refusal is
+// the same, whatever was wrong.
+func (h *Handler) authenticated(w http.ResponseWriter, r *http.Request) bool {
+	key, secret, ok := r.BasicAuth()
+	if ok {
+		ctx, cancel := context.WithTimeout(r.Context(), authWithin)
+		defer cancel()
+		var owner string
+		owner, ok = h.cfg.Auth.Authenticate(ctx, key, secret)
+		if !ok && ctx.Err() != nil {
+			h.problem(w, r, &api.Problem{Code: api.CodeBusy, Detail: "too many secrets wait to be checked"})
+			return false
+		}
+		exchangeOf(r).owner = owner
+	}
+	if !ok {
+		h.problem(w, r, &api.Problem{Code: api.CodeUnauthorized})
+	}
+	return ok
+}
+
+// saneCID reports whether a caller's correlation id may go into headers, logs
+// and the record.
+func saneCID(cid string) bool {
+	if cid == "" || len(cid) > maxCID {
+		return false
+	}
+	return strings.Trim(cid, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") == ""
+}
+
+func newCID() string {
+	b := make([]byte, 16)
+	_, _ = rand.Read(b) // never fails, see crypto/rand
+	return hex.EncodeToString(b)
+}
+
+// recorder notes the status and gives every write its own deadline.
+type recorder struct {
+	http.ResponseWriter
+	control  *http.ResponseController
+	exchange *exchange
+	// streams: under HTTP/2 a deadline that passes ends the request even while
+	// nothing is written, so there it only stands during a write. Under
+	// HTTP/1 it stands until the next, for what is still buffered.
+	streams bool
+}
+
+// WriteHeader notes the status.
+func (rec *recorder) WriteHeader(status int) {
+	if rec.exchange.status == 0 {
+		rec.exchange.status = status
+	}
+	defer rec.limit()()
+	rec.ResponseWriter.WriteHeader(status)
+}
+
+// Write gives the reader writeStall to take the bytes.
+func (rec *recorder) Write(p []byte) (int, error) {
+	if rec.exchange.status == 0 {
+		rec.exchange.status = http.StatusOK
+	}
+	defer rec.limit()()
+	return rec.ResponseWriter.Write(p)
+}
+
+// limit sets the deadline of a write; what it gives is to be called behind it.
+func (rec *recorder) limit() func() {
+	set := func(t time.Time) { _ = rec.control.SetWriteDeadline(t) } // a writer without deadlines is a test's
+	set(time.Now().Add(writeStall))
+	return func() {
+		if rec.streams {
+			set(time.Time{})
+		}
+	}
+}
+
+// FlushError sends what was written so far.
+func (rec *recorder) FlushError() error {
+	defer rec.limit()()
+	return rec.control.Flush()
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (rec *recorder) Unwrap() http.ResponseWriter { return rec.ResponseWriter }
+
+// holdOpen lets the request last: the deadline for reading it would otherwise
+// end its context.
+func holdOpen(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // a writer without deadlines is a test's
+}
+
+// readBody takes a body of at most limit bytes, as it is.
+func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	if e := r.Header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
+		return nil, refusal(api.CodeMediaType, "send the body without Content-Encoding")
+	}
+	tooLarge := refusal(api.CodeTooLarge, fmt.Sprintf("the body may have %s", api.Size(limit)))
+	if r.ContentLength > limit {
+		return nil, tooLarge
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	var beyond *http.MaxBytesError
+	switch {
+	case errors.As(err, &beyond):
+		return nil, tooLarge
+	case err != nil:
+		return nil, refusal(api.CodeBadRequest, "the body did not arrive: "+err.Error())
+	}
+	return body, nil
+}
+
+// noBody refuses anything but an empty body or an empty object.
+func noBody(w http.ResponseWriter, r *http.Request) error {
+	body, err := readBody(w, r, api.MaxBodyV1)
+	if err != nil || len(body) == 0 {
+		return err
+	}
+	f := new(faults)
+	if root, ok := decode(body, f); ok {
+		fieldsOf(root, f).done()
+	}
+	return f.err()
+}
