@@ -1,0 +1,117 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"ecs/control/api"
+	"ecs/internal/task"
+)
+
+// leaderless is how long a node may be without a leader before its health
+// check fails: an election is shorter, an outage longer.
+const leaderless = 10 * time.Second
+
+// handler is the HTTP API over this node.
+func (s *Server) handler() http.Handler {
+	return api.New(api.Config{
+		Tasks: s, Reader: s, Explainer: s, Outputs: s, Cluster: s, Sealer: s.cfg.Seal, Auth: s.cfg.Auth,
+		Metrics: s.cfg.MetricsHandler, Log: s.cfg.Log, Version: s.cfg.Version, Stats: s.cfg.Metrics,
+		NewID: func() task.ID { return task.ID(strings.ToLower(ulid.Make().String())) },
+	})
+}
+
+// Info is the cluster as this node sees it.
+func (s *Server) Info(context.Context) api.ClusterInfo {
+	leader, _ := s.replica.Leader()
+	info := api.ClusterInfo{Name: s.cfg.Cluster, Node: s.cfg.ID, Version: s.cfg.Version, Leader: leader, Term: s.replica.Term()}
+	for _, v := range s.replica.Voters() {
+		info.Voters = append(info.Voters, api.Voter{ID: v.ID, Addr: v.Addr, Voter: v.Voter})
+	}
+	for _, m := range s.members.Snapshot() {
+		info.Members = append(info.Members, api.Member{ID: m.ID, Role: m.Role, Zone: m.Zone, Version: m.Version,
+			HTTPAddr: m.HTTPAddr, Draining: m.Draining})
+	}
+	return info
+}
+
+// Health says whether this node can accept a task and answer it.
+func (s *Server) Health(context.Context) api.Health {
+	checks := []api.Check{s.checkLeader(), s.checkDrain(), s.checkDisk(), s.checkCertificate(), s.checkAgents()}
+	h := api.Health{Ready: true, Checks: checks}
+	for _, c := range checks {
+		// Without agents a task can still be accepted: it waits. That is red
+		// in v1's _health, which asks for more.
+		if !c.OK && c.Name != checkAgents {
+			h.Ready = false
+			h.Reasons = append(h.Reasons, c.Detail)
+		}
+	}
+	return h
+}
+
+const checkAgents = "agents"
+
+func (s *Server) checkLeader() api.Check {
+	c := api.Check{Name: "raft"}
+	id, _ := s.replica.Leader()
+	silent := s.replica.LastContact()
+	switch {
+	case id == "" && silent > leaderless:
+		c.Detail = fmt.Sprintf("no leader heard of for %s", silent.Round(time.Second))
+	case id == "" && time.Since(s.started) < leaderless && s.store.Snapshot().Index() == 0:
+		c.Detail = "not part of a cluster yet"
+	default:
+		c.OK, c.Detail = true, "leader "+id
+	}
+	return c
+}
+
+func (s *Server) checkDrain() api.Check {
+	if s.draining.Load() {
+		return api.Check{Name: "drain", Detail: "the node is draining"}
+	}
+	return api.Check{Name: "drain", OK: true}
+}
+
+// checkDisk writes and removes a small file where the log is.
+func (s *Server) checkDisk() api.Check {
+	c := api.Check{Name: "disk", OK: true}
+	if s.cfg.DataDir == "" {
+		return c
+	}
+	f, err := os.CreateTemp(s.cfg.DataDir, ".health-")
+	if err == nil {
+		_, err = f.WriteString("ok")
+		err = errors.Join(err, f.Close(), os.Remove(f.Name()))
+	}
+	if err != nil {
+		c.OK, c.Detail = false, "can't write the data directory: "+err.Error()
+	}
+	return c
+}
+
+func (s *Server) checkCertificate() api.Check {
+	if end := s.cfg.NotAfter; !end.IsZero() && time.Now().After(end) {
+		return api.Check{Name: "certificate", Detail: "the node's certificate expired at " + end.Format(time.RFC3339)}
+	}
+	return api.Check{Name: "certificate", OK: true}
+}
+
+func (s *Server) checkAgents() api.Check {
+	total, able := 0, 0
+	for n := range s.store.Snapshot().Nodes() {
+		total++
+		if n.Takes() {
+			able++
+		}
+	}
+	return api.Check{Name: checkAgents, OK: able > 0, Detail: fmt.Sprintf("%d of %d agents can take tasks", able, total)}
+}

@@ -1,0 +1,121 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"ecs/control/state"
+	"ecs/internal/task"
+)
+
+const (
+	// reapAtMost bounds the tasks of one command.
+	reapAtMost = 500
+	// lookAgain paces looks at a queue that changes all the time: a deadline
+	// that is nearer than any before is met at most this much late.
+	lookAgain = 250 * time.Millisecond
+	// lookLatest bounds the wait when nothing has a deadline.
+	lookLatest = 10 * time.Second
+
+	maxFinished      = 100_000
+	maxFinishedBytes = 1 << 30
+)
+
+// reap ends tasks whose queue or total clock ran out and forgets finished ones
+// that are old or too many, while this node leads.
+func (s *Server) reap(ctx context.Context) error {
+	for {
+		sn := s.store.Snapshot()
+		pending := sn.WatchPending()
+		next, err := s.due(ctx, sn, time.Now())
+		if err != nil {
+			return err
+		}
+		if err := s.bound(ctx, sn); err != nil {
+			return err
+		}
+		deadline := time.NewTimer(next)
+		select {
+		case <-deadline.C:
+		case <-pending:
+			look := time.NewTimer(lookAgain)
+			select {
+			case <-look.C:
+			case <-ctx.Done():
+			}
+			look.Stop()
+		case <-ctx.Done():
+		}
+		deadline.Stop()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// due acts on every task whose deadline has passed and says when to look again.
+func (s *Server) due(ctx context.Context, sn *state.Snapshot, now time.Time) (time.Duration, error) {
+	next := lookLatest
+	var expired, late, old []task.ID
+	for at, t := range sn.Deadlines() {
+		if left := at.Sub(now); left > 0 {
+			next = min(next, left)
+			break
+		}
+		if len(expired)+len(late)+len(old) == reapAtMost {
+			next = 0 // the rest at once, in the next round
+			break
+		}
+		total := t.Spec.Timeouts.Total
+		switch {
+		case t.State == task.Finished:
+			old = append(old, t.ID)
+		case total > 0 && !now.Before(t.SubmittedAt.Add(total)):
+			late = append(late, t.ID)
+		case t.State == task.Pending:
+			expired = append(expired, t.ID)
+		}
+	}
+	if len(expired) > 0 {
+		if err := s.command(ctx, state.Expire{Tasks: expired}, "expire waiting tasks"); err != nil {
+			return 0, err
+		}
+	}
+	if len(old) > 0 {
+		if err := s.command(ctx, state.Forget{Tasks: old}, "forget finished tasks"); err != nil {
+			return 0, err
+		}
+	}
+	for _, id := range late {
+		if err := s.command(ctx, state.Stop{Task: id, Outcome: task.DeadlineExceeded}, "end a task at its deadline"); err != nil {
+			return 0, err
+		}
+	}
+	return next, nil
+}
+
+// bound forgets the oldest finished records beyond what may be kept.
+func (s *Server) bound(ctx context.Context, sn *state.Snapshot) error {
+	counts := sn.Counts()
+	var old []task.ID
+	for t := range sn.Ended() {
+		if counts.Finished <= maxFinished && counts.FinishedBytes <= maxFinishedBytes || len(old) == reapAtMost {
+			break
+		}
+		old = append(old, t.ID)
+		counts.Finished--
+		counts.FinishedBytes -= state.Size(t)
+	}
+	if len(old) == 0 {
+		return nil
+	}
+	return s.command(ctx, state.Forget{Tasks: old}, "forget the oldest finished tasks")
+}
+
+func (s *Server) command(ctx context.Context, c state.Command, what string) error {
+	if _, err := s.replica.Propose(ctx, c); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
+}

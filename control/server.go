@@ -1,0 +1,211 @@
+package control
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"ecs/control/api"
+	"ecs/control/dispatch"
+	"ecs/control/replica"
+	"ecs/control/state"
+	"ecs/internal/gossip"
+	"ecs/internal/telemetry"
+	"ecs/proto/ecs/v1/rpc"
+)
+
+// Server is one control node.
+type Server struct {
+	cfg      Config
+	store    *state.Store
+	replica  *replica.Node
+	members  *gossip.Members
+	sessions *dispatch.Server
+	peers    *connections // to other control nodes
+	outputs  *connections // to agents' output ports
+	known    acquaintances
+	draining atomic.Bool
+	started  time.Time
+}
+
+// New makes a control node; it does no I/O.
+func New(cfg Config) (*Server, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	s := &Server{cfg: cfg, store: state.NewStore(state.Limits{}), peers: newConnections(cfg.DialPeer), outputs: newConnections(cfg.DialAgent)}
+	s.replica = replica.New(s.replicaConfig())
+	g := cfg.Gossip
+	g.Self = gossip.Member{ID: cfg.ID, Role: "control", Zone: cfg.Zone, Version: cfg.Version,
+		RPCAddr: cfg.RPCAdvertise, RaftAddr: cfg.RaftAdvertise, HTTPAddr: cfg.HTTPAdvertise, Expect: cfg.BootstrapExpect}
+	given := g.Rejoin
+	g.Rejoin = func() []string {
+		if given == nil {
+			return s.known.addresses()
+		}
+		return append(given(), s.known.addresses()...)
+	}
+	s.members = gossip.New(g)
+	s.sessions = dispatch.New(dispatch.Config{Log: s.replica, Snapshot: s.store.Snapshot, LeaderAddr: s.leaderAddr,
+		Peer: cfg.Peer, OpenSecrets: s.openSecrets, Now: cfg.Now, Logger: cfg.Log, Metrics: cfg.Metrics})
+	return s, nil
+}
+
+// Run serves until ctx ends or something fails for good. When ctx ends the
+// health check fails first, requests are accepted for DrainFor longer and
+// answered within ShutdownGrace, then leadership is handed over and everything
+// stops.
+func (s *Server) Run(ctx context.Context) error {
+	s.started = time.Now()
+	// Servers outlive ctx: they stop after the drain.
+	life, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	g, life := errgroup.WithContext(life)
+	g.Go(func() error { return s.gossip(life) })
+	g.Go(func() error { return s.remember(life) })
+	g.Go(func() error { return s.replica.Run(life) })
+	g.Go(func() error { return s.serveRPC(life) })
+	g.Go(func() error { return s.serveHealth(life) })
+	g.Go(func() error { return s.bootstrap(life) })
+	g.Go(func() error { return s.terms(life) })
+	open, closePublic := context.WithCancel(life)
+	defer closePublic()
+	answered := make(chan struct{})
+	g.Go(func() error {
+		defer close(answered)
+		err := s.servePublic(open)
+		if life.Err() == nil && open.Err() != nil && errors.Is(err, context.Canceled) {
+			return nil // the others go on
+		}
+		return err
+	})
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+			s.drain(life)
+			closePublic()
+			<-answered
+			s.handOver(life)
+			stop()
+		case <-life.Done():
+		}
+		return nil
+	})
+	err := g.Wait()
+	s.peers.close()
+	s.outputs.close()
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// gossip runs once it is known whether this node belongs to a cluster: one that
+// comes back must never look like one that could form a new one.
+func (s *Server) gossip(ctx context.Context) error {
+	select {
+	case <-s.replica.Ready():
+	case <-ctx.Done(): // Run still closes what it was given
+	}
+	if s.replica.HasState() {
+		s.members.Update(func(m *gossip.Member) { m.Bootstrapped = true })
+	}
+	return s.members.Run(ctx)
+}
+
+// drain tells load balancers and members that this node leaves, and gives them
+// time to notice.
+func (s *Server) drain(ctx context.Context) {
+	s.draining.Store(true)
+	s.members.Update(func(m *gossip.Member) { m.Draining = true })
+	s.cfg.Log.Info("draining", "for", s.cfg.DrainFor)
+	noticed := time.NewTimer(s.cfg.DrainFor)
+	defer noticed.Stop()
+	select {
+	case <-noticed.C:
+	case <-ctx.Done():
+	}
+}
+
+// handOverWithin bounds how long a leader that stops looks for the next one.
+const handOverWithin = 5 * time.Second
+
+// handOver makes another node the leader, if this one is and there are others.
+func (s *Server) handOver(ctx context.Context) {
+	if ctx.Err() != nil {
+		return
+	}
+	if _, leading, _ := s.replica.Leadership(); leading && len(s.replica.Voters()) > 1 {
+		ctx, cancel := context.WithTimeout(ctx, handOverWithin)
+		defer cancel()
+		if err := s.replica.TransferLeadership(ctx); err != nil {
+			s.cfg.Log.Warn("leadership not handed over", "err", err)
+		}
+	}
+}
+
+func (s *Server) serveRPC(ctx context.Context) error {
+	server := grpc.NewServer(append(rpc.ServerOptions(), grpc.Creds(s.cfg.ServerCreds),
+		grpc.ChainUnaryInterceptor(telemetry.UnaryServerCID()),
+		grpc.ChainStreamInterceptor(telemetry.StreamServerCID()))...)
+	rpc.RegisterSessionsServer(server, s.sessions)
+	rpc.RegisterPeersServer(server, &peerServer{s: s})
+	return serve(ctx, func() error { return server.Serve(s.cfg.RPC) }, server.Stop)
+}
+
+func (s *Server) servePublic(ctx context.Context) error {
+	return s.serveHTTP(ctx, s.cfg.HTTP, api.NewServer(s.handler()))
+}
+
+func (s *Server) serveHealth(ctx context.Context) error {
+	return s.serveHTTP(ctx, s.cfg.Health, api.NewServer(api.NewHealth(s)))
+}
+
+func (s *Server) serveHTTP(ctx context.Context, l net.Listener, h *http.Server) error {
+	return serve(ctx, func() error { return h.Serve(l) }, func() { shutdown(h, cmp.Or(s.cfg.ShutdownGrace, shutdownGrace)) })
+}
+
+// shutdownGrace is Config.ShutdownGrace's default.
+const shutdownGrace = 5 * time.Second
+
+// shutdown lets an HTTP server finish its answers, for so long.
+func shutdown(h *http.Server, grace time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	if h.Shutdown(ctx) != nil {
+		_ = h.Close() // what is left had its time
+	}
+}
+
+// serve runs a blocking server until it fails or ctx ends, and waits for it.
+func serve(ctx context.Context, run func() error, stop func()) error {
+	failed := make(chan error, 1)
+	go func() { failed <- run() }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("serve: %w", err)
+	case <-ctx.Done():
+		stop()
+		<-failed
+		return ctx.Err()
+	}
+}
+
+func (s *Server) replicaConfig() replica.Config {
+	c := replica.DefaultConfig()
+	c.ID, c.Addr, c.Stream, c.Stores = s.cfg.ID, s.cfg.RaftAdvertise, s.cfg.Raft, s.cfg.Stores
+	if s.cfg.Stores == nil {
+		c.Dir = filepath.Join(s.cfg.DataDir, "raft")
+	}
+	c.Store, c.Logger, c.Metrics, c.Fatal = s.store, s.cfg.Log, s.cfg.Metrics, s.cfg.Fatal
+	return c
+}
