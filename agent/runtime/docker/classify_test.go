@@ -1,0 +1,163 @@
+package docker
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+
+	"ecs/internal/task"
+)
+
+// refusal is an answer of the engine as the client gives it.
+func refusal(kind error, text string) error {
+	return fmt.Errorf("Error response from daemon: %s%w", text, silent{kind})
+}
+
+// silent keeps the kind and adds no text.
+type silent struct{ kind error }
+
+func (s silent) Error() string { return "" }
+func (s silent) Unwrap() error { return s.kind }
+
+// What the engine (20.10.24 and later, runc 1.0 and 1.1) says of failed starts.
+func TestStartErrors(t *testing.T) {
+	const oci = "failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: "
+	for _, tt := range []struct {
+		kind error
+		text string
+		want string // the reason, or empty for the engine's own fault
+	}{
+		{errdefs.ErrInvalidArgument, oci + `exec: "/nope": stat /nope: no such file or directory: unknown`, "no such command: \"/nope\""},
+		{errdefs.ErrInvalidArgument, oci + `exec: "nope": executable file not found in $PATH: unknown`, "no such command: \"nope\""},
+		{errdefs.ErrInvalidArgument, `OCI runtime create failed: container_linux.go:380: starting container process caused: exec: "x": permission denied: unknown`, "\"x\" can't be executed: permission denied"},
+		{errdefs.ErrInvalidArgument, oci + `exec: "x": exec format error: unknown`, "\"x\" can't be executed: exec format error"},
+		{errdefs.ErrInternal, "unable to find user nosuch: no matching entries in passwd file", "unable to find user nosuch: no matching entries in passwd file"},
+		{errdefs.ErrInternal, "unable to find group g: no matching entries in group file", "unable to find group g"},
+		{errdefs.ErrInternal, "uids and gids must be in range 0-2147483647", "uids and gids must be in range"},
+		{errdefs.ErrInvalidArgument, oci + "error during container init: mkdir /proc/self/fd/7: not a directory: unknown: Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type", "mkdir /proc/self/fd/7: not a directory"},
+		{errdefs.ErrInvalidArgument, oci + `chdir to cwd ("/x") set in config.json failed: permission denied: unknown`, `chdir to cwd ("/x")`},
+
+		{errdefs.ErrInvalidArgument, oci + `exec: "/sbin/docker-init": stat /sbin/docker-init: no such file or directory: unknown`, ""},
+		{errdefs.ErrInternal, oci + "error during container init: error setting rlimits for ready process: error setting rlimit type 7: operation not permitted: unknown", ""},
+		{errdefs.ErrInvalidArgument, oci + "error during container init: error mounting \"proc\" to rootfs at \"/proc\": no such file or directory: unknown", ""},
+		{errdefs.ErrNotFound, "network ecs-1 not found", ""},
+		{errdefs.ErrInternal, "no space left on device", ""},
+	} {
+		f, ok := asFailure(startError(refusal(tt.kind, tt.text)))
+		switch {
+		case tt.want == "" && ok:
+			t.Errorf("%s: got %v, want the engine's fault", tt.text, f)
+		case tt.want != "" && (!ok || f.Outcome != task.StartFailed || !strings.Contains(f.Reason, tt.want)):
+			t.Errorf("%s: got %v, want start_failed because %q", tt.text, f, tt.want)
+		}
+	}
+}
+
+func TestCreateErrors(t *testing.T) {
+	for _, tt := range []struct {
+		kind error
+		text string
+		want task.Outcome // empty: the engine's fault
+	}{
+		{errdefs.ErrInvalidArgument, "No command specified", task.StartFailed},
+		{errdefs.ErrInvalidArgument, "the working directory 'x' is invalid, it needs to be an absolute path", task.StartFailed},
+		{errdefs.ErrInternal, "Cannot mkdir: /etc/passwd is not a directory", task.StartFailed},
+		{errdefs.ErrNotFound, "No such image: sha256:00", task.ImageNotFound},
+		{errdefs.ErrInternal, "mkdir /var/lib/docker/overlay2/x: no space left on device", ""},
+		{errdefs.ErrConflict, "the container name is in use", ""},
+		{errdefs.ErrNotFound, "network x not found", ""},
+	} {
+		f, _ := asFailure(createError(refusal(tt.kind, tt.text)))
+		var got task.Outcome
+		if f != nil {
+			got = f.Outcome
+		}
+		if got != tt.want {
+			t.Errorf("%s: got %q, want %q", tt.text, got, tt.want)
+		}
+	}
+}
+
+// What engines say of failed pulls, from their streams and status lines.
+func TestPullErrors(t *testing.T) {
+	for _, tt := range []struct {
+		text string
+		auth bool
+		want task.Outcome // empty: the engine's fault
+	}{
+		{"manifest for localhost:5000/x@sha256:00 not found: manifest unknown: manifest unknown", false, task.ImageNotFound},
+		{"manifest unknown", true, task.ImageNotFound},
+		{"name unknown: repository name not known to registry", false, task.ImageNotFound},
+		{"pull access denied for x, repository does not exist or may require 'docker login': denied: requested access to the resource is denied", false, task.ImageNotFound},
+		{"pull access denied for x, repository does not exist or may require 'docker login': denied: requested access to the resource is denied", true, task.ImageDenied},
+		{"Get \"https://r/v2/\": unauthorized: incorrect username or password", true, task.ImageDenied},
+		{"Head \"https://r/v2/x/manifests/1\": no basic auth credentials", false, task.ImageNotFound},
+		{"toomanyrequests: You have reached your pull rate limit.", true, task.ImageUnavailable},
+		{"Get \"https://r/v2/\": dial tcp: lookup r on 10.0.0.1:53: no such host", true, task.ImageUnavailable},
+		{"Get \"http://127.0.0.1:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused", true, task.ImageUnavailable},
+		{"Get \"https://r/v2/\": net/http: request canceled while waiting for connection (Client.Timeout exceeded while awaiting headers)", false, task.ImageUnavailable},
+		{"Get \"https://r/v2/\": x509: certificate signed by unknown authority", false, task.ImageUnavailable},
+		{"received unexpected HTTP status: 503 Service Unavailable", false, task.ImageUnavailable},
+		{"unexpected EOF", false, task.ImageUnavailable},
+		{"no matching manifest for linux/amd64 in the manifest list entries", false, task.ImageInvalid},
+		{"image operating system \"windows\" cannot be used on this platform", false, task.ImageInvalid},
+		{"filesystem layer verification failed for digest sha256:00", false, task.ImageInvalid},
+		{"failed to register layer: Error processing tar file(exit status 1): archive/tar: invalid tar header", false, task.ImageInvalid},
+		{"failed to register layer: Error processing tar file(exit status 1): write /x: no space left on device", false, ""},
+		{"something nobody has seen yet", false, ""},
+	} {
+		f, _ := asFailure(pullError("r/x:1", tt.auth, errStream{tt.text}))
+		var got task.Outcome
+		if f != nil {
+			got = f.Outcome
+		}
+		if got != tt.want {
+			t.Errorf("%s (credentials: %v): got %q, want %q", tt.text, tt.auth, got, tt.want)
+		}
+	}
+	if _, ok := asFailure(pullError("r/x:1", false, errors.New("Cannot connect to the Docker daemon"))); ok {
+		t.Error("an engine that is gone: got a failure, want the engine's fault")
+	}
+}
+
+func TestInitFailure(t *testing.T) {
+	line := "[FATAL tini (7)] exec /nope failed: No such file or directory\n"
+	for _, tt := range []struct {
+		name   string
+		code   int
+		stdout int64
+		stderr string
+		want   bool
+	}{
+		{"missing", 127, 0, line, true},
+		{"not executable", 126, 0, "[FATAL tini (12)] exec /tmp failed: Permission denied\n", true},
+		{"other", 1, 0, "[FATAL tini (7)] exec x failed: Argument list too long\n", true},
+		{"it wrote before", 127, 1, line, false},
+		{"it wrote after", 127, 0, line + "more\n", false},
+		{"another code", 0, 0, line, false},
+		{"its own 127", 127, 0, "sh: x: not found\n", false},
+		{"silent", 127, 0, "", false},
+	} {
+		if f := initFailure(tt.code, tt.stdout, []byte(tt.stderr)); (f != nil) != tt.want {
+			t.Errorf("%s: got %v, want a failure: %v", tt.name, f, tt.want)
+		}
+	}
+}
+
+// FuzzPullStream: whatever an engine sends, the stream ends and errors are
+// found.
+func FuzzPullStream(f *testing.F) {
+	f.Add(`{"status":"Pulling"}` + "\n" + `{"errorDetail":{"message":"x"},"error":"x"}`)
+	f.Add(`{"status":1}`)
+	f.Add("")
+	f.Fuzz(func(t *testing.T, text string) {
+		err := follow(strings.NewReader(text), func() {})
+		var said errStream
+		if errors.As(err, &said) && said.text == "" {
+			t.Errorf("%q: got an error without a text", text)
+		}
+	})
+}

@@ -1,0 +1,62 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/client"
+
+	"ecs/internal/telemetry"
+)
+
+// Cleanup removes everything of a cluster from an engine: the containers of all
+// its agents, its network and its firewall rules. It says how many things it
+// removed. It is for when the whole cluster is gone from this machine; a
+// running agent's containers end as interrupted.
+func Cleanup(ctx context.Context, c *client.Client, cluster string) (removed int, err error) {
+	if cluster == "" {
+		return 0, errors.New("clean up: no cluster named")
+	}
+	r := New(Config{Client: c, Cluster: cluster, Log: slog.New(slog.DiscardHandler), Metrics: telemetry.Discard()})
+	found, err := c.ContainerList(ctx, container.ListOptions{All: true, Filters: ofCluster(cluster)})
+	if err != nil {
+		return 0, fmt.Errorf("clean up cluster %s: list containers: %w", cluster, err)
+	}
+	ids := make([]string, len(found))
+	for i := range found {
+		ids[i] = found[i].ID
+	}
+	removed, errContainers := r.removeAll(ctx, ids)
+	networks := 0
+	errNetworks := withLock(ctx, networkName(cluster), func() (err error) {
+		networks, err = removeNetworks(ctx, c, cluster)
+		return err
+	})
+	removed += networks
+	if err := errors.Join(errContainers, errNetworks); err != nil {
+		return removed, fmt.Errorf("clean up cluster %s: %w", cluster, err)
+	}
+	return removed, nil
+}
+
+// removeNetworks removes a cluster's network and then its rules, which stay
+// when the network does. The caller holds the lock.
+func removeNetworks(ctx context.Context, c *client.Client, cluster string) (removed int, err error) {
+	found, err := c.NetworkList(ctx, network.ListOptions{Filters: ofCluster(cluster)})
+	if err != nil {
+		return 0, fmt.Errorf("list networks: %w", err)
+	}
+	for _, n := range found {
+		if err := c.NetworkRemove(ctx, n.ID); err != nil && !errdefs.IsNotFound(err) {
+			return removed, fmt.Errorf("remove network %s: %w", n.Name, err)
+		}
+		removed++
+	}
+	rules, err := removeRules(ctx, cluster)
+	return removed + rules, err
+}

@@ -1,0 +1,125 @@
+package docker
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+
+	"ecs/agent/runtime"
+	"ecs/internal/task"
+)
+
+// fullID is an image's whole id. The engine also takes any unique beginning of
+// one, down to a single digit, which could name another caller's image.
+var fullID = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+
+// Create implements runtime.Runtime. The engine is asked once, unless the
+// order wants network or its name is taken.
+func (r *Runtime) Create(ctx context.Context, o runtime.Order) (runtime.Container, error) {
+	if !fullID.MatchString(o.Image.ID) {
+		return nil, fmt.Errorf("create container: image %q is not a full id", o.Image.ID)
+	}
+	if f := refuse(o); f != nil {
+		return nil, f
+	}
+	engine, err := r.info(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("create container: %w", err)
+	}
+	name := containerName(o.Token)
+	make := func(ctx context.Context) (string, error) {
+		network, err := r.network(ctx, o.Spec.Network)
+		if err != nil {
+			return "", err
+		}
+		return r.create(ctx, name, r.containerConfig(o), r.hostConfig(o, network, engine))
+	}
+	id, err := make(ctx)
+	if r.egress != nil && networkGone(err) {
+		if err = r.egress.forget(ctx); err == nil {
+			id, err = make(ctx)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("create container %s: %w", name, err)
+	}
+	c := newAttempt(ctx, r, id, o)
+	c.init = hasInit(engine)
+	if o.Spec.Network == task.NetworkEgress {
+		c.remake = make
+	}
+	return c, nil
+}
+
+// network gives the engine's name of what the task asked for.
+func (r *Runtime) network(ctx context.Context, want task.Network) (string, error) {
+	if want != task.NetworkEgress {
+		return "none", nil
+	}
+	if r.egress == nil {
+		return "", fmt.Errorf("this node offers no network to tasks")
+	}
+	return r.egress.ensure(ctx)
+}
+
+// create asks the engine and replaces what an earlier create of the same
+// attempt left behind when its answer was lost. After an error nothing of that
+// name is left, as far as the engine still answers; the rest is Reap's.
+func (r *Runtime) create(ctx context.Context, name string, c *container.Config, h *container.HostConfig) (string, error) {
+	id, err := r.createOnce(ctx, name, c, h)
+	if errdefs.IsConflict(err) {
+		if err := r.discard(ctx, name); err != nil {
+			return "", fmt.Errorf("replace the one that is there: %w", err)
+		}
+		id, err = r.createOnce(ctx, name, c, h)
+	}
+	if err == nil {
+		return id, nil
+	}
+	if !answered(err) {
+		// The engine may have made it all the same.
+		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), shortCall)
+		defer cancel()
+		if left := r.discard(undo, name); left != nil {
+			r.log.Warn("container may be left behind", "container", name, "err", left)
+		}
+	}
+	return "", createError(err)
+}
+
+func (r *Runtime) createOnce(ctx context.Context, name string, c *container.Config, h *container.HostConfig) (string, error) {
+	var made container.CreateResponse
+	err := r.call(ctx, "create", longCall, func(ctx context.Context) (err error) {
+		made, err = r.client.ContainerCreate(ctx, c, h, nil, nil, name)
+		return err
+	})
+	return made.ID, err
+}
+
+// discard removes the container of that name if it is this agent's. One that
+// is not there is no error; somebody else's is.
+func (r *Runtime) discard(ctx context.Context, name string) error {
+	found, err := r.inspect(ctx, name)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if found.Config == nil || !r.mine(found.Config.Labels) {
+		return fmt.Errorf("container %s belongs to somebody else", name)
+	}
+	return r.remove(ctx, found.ID)
+}
+
+func (r *Runtime) inspect(ctx context.Context, id string) (container.InspectResponse, error) {
+	var found container.InspectResponse
+	err := r.call(ctx, "inspect", shortCall, func(ctx context.Context) (err error) {
+		found, err = r.client.ContainerInspect(ctx, id)
+		return err
+	})
+	return found, err
+}

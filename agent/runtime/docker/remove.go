@@ -1,0 +1,101 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+
+	"ecs/internal/task"
+)
+
+const (
+	// removeWithin bounds the tries at one removal when the caller's context
+	// does not.
+	removeWithin = 2 * time.Minute
+	firstPause   = 100 * time.Millisecond
+	longestPause = 5 * time.Second
+	// reapers is how many containers Reap removes at once.
+	reapers = 4
+)
+
+// remove removes a container in whatever state it is, with its volumes, and
+// tries again until it is gone or ctx ends: a busy mount or a removal under
+// way elsewhere is a matter of time.
+func (r *Runtime) remove(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, removeWithin)
+	defer cancel()
+	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+		err := r.call(ctx, "remove", longCall, func(ctx context.Context) error {
+			return r.client.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
+		})
+		if err == nil || errdefs.IsNotFound(err) {
+			return nil
+		}
+		if !sleep(ctx, pause) {
+			r.cfg.Metrics.IncrCounter(metricLeaked, 1)
+			return fmt.Errorf("remove container %s: %w", short(id), err)
+		}
+	}
+}
+
+// Reap implements runtime.Runtime.
+func (r *Runtime) Reap(ctx context.Context, keep func(task.Token) bool) (int, error) {
+	var found []container.Summary
+	err := r.call(ctx, "list", shortCall, func(ctx context.Context) (err error) {
+		found, err = r.client.ContainerList(ctx, container.ListOptions{All: true, Filters: r.own()})
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("list containers: %w", err)
+	}
+	var unclaimed []string
+	for _, c := range found {
+		// Labels that make no token can be no attempt's.
+		if t, ok := tokenOf(c.Labels); !ok || !keep(t) {
+			unclaimed = append(unclaimed, c.ID)
+		}
+	}
+	return r.removeAll(ctx, unclaimed)
+}
+
+// removeAll removes containers, a few at once, and says how many are gone.
+func (r *Runtime) removeAll(ctx context.Context, ids []string) (int, error) {
+	errs := make([]error, len(ids))
+	slots := make(chan struct{}, reapers)
+	var all sync.WaitGroup
+	for i, id := range ids {
+		slots <- struct{}{}
+		all.Go(func() {
+			defer func() { <-slots }()
+			errs[i] = r.remove(ctx, id)
+		})
+	}
+	all.Wait()
+	gone := 0
+	for _, err := range errs {
+		if err == nil {
+			gone++
+		}
+	}
+	return gone, errors.Join(errs...)
+}
+
+// sleep waits and reports whether it slept to the end.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// short is how people see a container's id.
+func short(id string) string { return id[:min(12, len(id))] }

@@ -1,0 +1,164 @@
+package docker_test
+
+import (
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/client"
+
+	"ecs/agent/runtime/docker"
+	"ecs/internal/task"
+	"ecs/internal/telemetry"
+	"ecs/test/images"
+)
+
+// daemon is an engine of the test's own, to be ended and started again. As
+// where it is installed, its containerd is a service apart and outlives it.
+type daemon struct {
+	t    *testing.T
+	dir  string
+	args []string
+	cmd  *exec.Cmd
+}
+
+func newDaemon(t *testing.T, args ...string) *daemon {
+	t.Helper()
+	engine(t) // the common complaint, if there is none
+	if _, err := exec.LookPath("dockerd"); err != nil || os.Geteuid() != 0 {
+		t.Skip("no right or no program to start an engine of one's own: needs root and dockerd on this machine")
+	}
+	dir, err := os.MkdirTemp("", "ecsd") // short: it holds sockets
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &daemon{t: t, dir: dir, args: args}
+	t.Cleanup(func() {
+		// An engine that was killed leaves its own mount behind.
+		_ = syscall.Unmount(d.path("data"), syscall.MNT_DETACH)
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	config := d.path("containerd.toml")
+	if err := os.WriteFile(config, []byte("version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	containerd := d.run("containerd", "--config", config, "--root", d.path("croot"), "--state", d.path("cstate"), "--address", d.path("c"))
+	t.Cleanup(func() { end(containerd, syscall.SIGTERM) })
+	d.start()
+	t.Cleanup(func() { d.stop(syscall.SIGTERM) })
+	return d
+}
+
+func (d *daemon) path(name string) string { return filepath.Join(d.dir, name) }
+
+func (d *daemon) host() string { return "unix://" + d.path("s") }
+
+func (d *daemon) run(program string, args ...string) *exec.Cmd {
+	d.t.Helper()
+	log, err := os.Create(d.path(program + ".log"))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer log.Close()
+	cmd := exec.Command(program, args...)
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		d.t.Fatal(err)
+	}
+	return cmd
+}
+
+func end(cmd *exec.Cmd, with syscall.Signal) {
+	cmd.Process.Signal(with)
+	cmd.Wait()
+}
+
+func (d *daemon) start() {
+	d.t.Helper()
+	d.cmd = d.run("dockerd", append([]string{"--host", d.host(), "--containerd", d.path("c"), "--data-root", d.path("data"),
+		"--exec-root", d.path("exec"), "--pidfile", d.path("pid"), "--iptables=false", "--bridge=none"}, d.args...)...)
+	c := d.client()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		_, err := c.Ping(d.t.Context())
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			text, _ := os.ReadFile(d.path("dockerd.log"))
+			d.t.Fatalf("the test's engine does not answer: %v: %s", err, text)
+		}
+	}
+}
+
+// stop ends the engine and waits for that.
+func (d *daemon) stop(with syscall.Signal) {
+	if d.cmd != nil {
+		end(d.cmd, with)
+		d.cmd = nil
+	}
+}
+
+func (d *daemon) client() *client.Client {
+	d.t.Helper()
+	c, err := client.NewClientWithOpts(client.WithHost(d.host()), client.WithAPIVersionNegotiation())
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// An engine that ends takes no program's word for a result: what it is told to
+// stop may end with any code.
+func TestEngineThatEndsInterrupts(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		with syscall.Signal
+		args []string
+	}{
+		{"in good order", syscall.SIGTERM, nil},
+		{"killed", syscall.SIGKILL, nil},
+		{"killed, and its containers may live on", syscall.SIGKILL, []string{"--live-restore"}},
+		{"in good order, and its containers may live on", syscall.SIGTERM, []string{"--live-restore"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := newDaemon(t, tt.args...)
+			c := d.client()
+			if err := images.Ensure(t.Context(), c); err != nil {
+				t.Fatal(err)
+			}
+			r := docker.New(docker.Config{Host: d.host(), Cluster: "restart", Node: "n1",
+				Log: slog.New(slog.DiscardHandler), Metrics: telemetry.Discard()})
+			plain := orderOf(imageOf(t, c, images.Prog), task.Spec{Command: []string{"prog", "print", "up", ";", "sleep", "2m"}})
+			polite := orderOf(imageOf(t, c, images.Prog), task.Spec{Command: []string{"prog", "trap", "2m", ";", "exit", "0"}})
+			first, second := started(t, r, plain), started(t, r, polite)
+			pids := []int{inspect(t, c, plain.Token).State.Pid, inspect(t, c, polite.Token).State.Pid}
+			began := time.Now()
+			d.stop(tt.with)
+			if exit, err := first.Wait(t.Context()); err != nil || exit.Interrupted == "" {
+				t.Errorf("got %+v, %v; want interrupted", exit, err)
+			}
+			if exit, err := second.Wait(t.Context()); err != nil || exit.Interrupted == "" {
+				t.Errorf("one that ends well when asked to: got %+v, %v; want interrupted", exit, err)
+			}
+			for _, pid := range pids {
+				gone(t, pid)
+			}
+			t.Logf("known after %s", time.Since(began))
+			d.start()
+			if n, err := r.Reap(t.Context(), func(task.Token) bool { return false }); err != nil || n != 2 {
+				t.Errorf("reap afterwards: got %d, %v; want 2", n, err)
+			}
+			res := runOrder(t, r, orderOf(imageOf(t, c, images.Prog), task.Spec{Command: []string{"prog", "exit", "6"}}))
+			if res.err != nil || res.exit.Code != 6 {
+				t.Errorf("afterwards: got %+v, %v; want code 6", res.exit, res.err)
+			}
+		})
+	}
+}

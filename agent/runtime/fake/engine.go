@@ -1,0 +1,296 @@
+// Package fake is a container engine in memory for tests of whole clusters. It
+// passes the same conformance suite as the real one, uses the package time
+// only, and so runs inside testing/synctest.
+//
+// A program is Spec.Command read as a script: steps of words, parted by ";".
+//
+//	print WORD...    the words on stdout, no newline
+//	eprint WORD...   the same on stderr
+//	echo WORD...     the same on stdout with a newline
+//	bytes            every byte value once
+//	lines N          N numbered lines, even ones on stdout, odd ones on stderr
+//	spew N           N bytes on stdout
+//	sleep DURATION
+//	exit CODE
+//	signal NAME      ended by that signal
+//	oom              killed for want of memory
+//
+// A first word that is none of these is a command that the image does not have.
+package fake
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"ecs/agent/runtime"
+	"ecs/internal/task"
+)
+
+// defaultNode is whose containers the Engine's own methods make.
+const defaultNode = "node"
+
+// Engine is one engine on one machine. It is safe for concurrent use.
+type Engine struct {
+	mu struct {
+		sync.Mutex
+		containers map[name]*container
+		history    []*Run // in the order of their starts
+		down       error
+		create     time.Duration
+		start      time.Duration
+		kill       time.Duration // the longest
+		rand       *rand.Rand
+	}
+	images *Images
+}
+
+// name is what an engine knows a container by: one at a time for each.
+type name struct {
+	task    task.ID
+	attempt int
+}
+
+// Run is one run of a program.
+type Run struct {
+	Token     task.Token
+	StartedAt time.Time
+	EndedAt   time.Time // zero while it runs
+}
+
+var _ runtime.Runtime = (*Engine)(nil)
+
+// NewEngine makes an engine without containers.
+func NewEngine() *Engine {
+	e := &Engine{images: newImages()}
+	e.mu.containers = map[name]*container{}
+	return e
+}
+
+// For gives another agent's view of the engine.
+func (e *Engine) For(node string) runtime.Runtime { return view{e, node} }
+
+// Images is what takes the place of package images.
+func (e *Engine) Images() *Images { return e.images }
+
+// History tells every run there was, crashes or not, in the order of their
+// starts: the witness of what really ran when.
+func (e *Engine) History() []Run {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	runs := make([]Run, len(e.mu.history))
+	for i, r := range e.mu.history {
+		runs[i] = *r
+	}
+	return runs
+}
+
+// Crash is the end of the machine: every program ends at once, nobody is told,
+// and the engine comes back with nothing. Waits under way go on until their
+// context ends or their container is killed.
+func (e *Engine) Crash() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, c := range e.mu.containers {
+		c.crash()
+	}
+	clear(e.mu.containers)
+}
+
+// SetDown makes every call fail with err until it is set to nil. Programs go
+// on.
+func (e *Engine) SetDown(err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.mu.down = err
+}
+
+// Slow makes every create and start take as long.
+func (e *Engine) Slow(create, start time.Duration) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.mu.create, e.mu.start = create, start
+}
+
+// SlowKill makes every kill take up to most, drawn from seed; the program goes
+// on meanwhile.
+func (e *Engine) SlowKill(most time.Duration, seed uint64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.mu.kill, e.mu.rand = most, rand.New(rand.NewPCG(seed, seed))
+}
+
+// KillFromOutside ends a program as somebody else with access to the engine
+// may, and reports whether it ran.
+func (e *Engine) KillFromOutside(tok task.Token) bool {
+	c := e.find(tok)
+	return c != nil && c.interrupt("somebody killed the container (SIGKILL)")
+}
+
+// RemoveFromOutside does the same and removes the container too.
+func (e *Engine) RemoveFromOutside(tok task.Token) bool {
+	c := e.find(tok)
+	if c == nil {
+		return false
+	}
+	c.interrupt("somebody removed the container")
+	e.drop(c)
+	return true
+}
+
+// Containers are a node's attempts that have one, or everybody's when node is
+// empty.
+func (e *Engine) Containers(node string) []task.Token {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var tokens []task.Token
+	for _, c := range e.mu.containers {
+		if node == "" || c.node == node {
+			tokens = append(tokens, c.tok)
+		}
+	}
+	slices.SortFunc(tokens, compare)
+	return tokens
+}
+
+func compare(a, b task.Token) int {
+	return cmp.Or(cmp.Compare(a.Task, b.Task), cmp.Compare(a.Attempt, b.Attempt))
+}
+
+func (e *Engine) find(tok task.Token) *container {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.mu.containers[name{tok.Task, tok.Attempt}]
+}
+
+// drop forgets a container.
+func (e *Engine) drop(c *container) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	key := name{c.tok.Task, c.tok.Attempt}
+	if e.mu.containers[key] == c {
+		delete(e.mu.containers, key)
+	}
+}
+
+// Probe implements runtime.Runtime.
+func (e *Engine) Probe(ctx context.Context) (runtime.Engine, error) {
+	return e.For(defaultNode).Probe(ctx)
+}
+
+// Create implements runtime.Runtime.
+func (e *Engine) Create(ctx context.Context, o runtime.Order) (runtime.Container, error) {
+	return e.For(defaultNode).Create(ctx, o)
+}
+
+// Reap implements runtime.Runtime.
+func (e *Engine) Reap(ctx context.Context, keep func(task.Token) bool) (int, error) {
+	return e.For(defaultNode).Reap(ctx, keep)
+}
+
+// view is one agent's engine.
+type view struct {
+	e    *Engine
+	node string
+}
+
+func (v view) Probe(ctx context.Context) (runtime.Engine, error) {
+	if err := v.e.call(ctx, 0); err != nil {
+		return runtime.Engine{}, err
+	}
+	return runtime.Engine{Description: "fake engine", Version: "1", APIVersion: "1", MilliCPU: 64_000, Memory: 64 << 30, Egress: true}, nil
+}
+
+func (v view) Create(ctx context.Context, o runtime.Order) (runtime.Container, error) {
+	if err := v.e.call(ctx, v.e.delays().create); err != nil {
+		return nil, fmt.Errorf("create container: %w", err)
+	}
+	if len(o.Spec.Entrypoint)+len(o.Spec.Command) == 0 {
+		return nil, startFailed("no command specified")
+	}
+	key := name{o.Token.Task, o.Token.Attempt}
+	c := newContainer(ctx, v, o)
+	for {
+		v.e.mu.Lock()
+		left := v.e.mu.containers[key]
+		if left == nil {
+			v.e.mu.containers[key] = c
+			v.e.mu.Unlock()
+			return c, nil
+		}
+		v.e.mu.Unlock()
+		if left.node != v.node {
+			return nil, fmt.Errorf("create container: one of that name belongs to node %s", left.node)
+		}
+		if err := left.Remove(ctx); err != nil {
+			return nil, fmt.Errorf("create container: replace the one that is there: %w", err)
+		}
+	}
+}
+
+func (v view) Reap(ctx context.Context, keep func(task.Token) bool) (int, error) {
+	if err := v.e.call(ctx, 0); err != nil {
+		return 0, fmt.Errorf("list containers: %w", err)
+	}
+	v.e.mu.Lock()
+	var unclaimed []*container
+	for _, c := range v.e.mu.containers {
+		if c.node == v.node && !keep(c.tok) {
+			unclaimed = append(unclaimed, c)
+		}
+	}
+	v.e.mu.Unlock()
+	slices.SortFunc(unclaimed, func(a, b *container) int { return compare(a.tok, b.tok) })
+	var errs []error
+	for _, c := range unclaimed {
+		errs = append(errs, c.Remove(ctx))
+	}
+	return len(unclaimed), errors.Join(errs...)
+}
+
+// delays are how long calls take now.
+type delays struct{ create, start, kill time.Duration }
+
+func (e *Engine) delays() delays {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	d := delays{create: e.mu.create, start: e.mu.start}
+	if e.mu.kill > 0 {
+		d.kill = time.Duration(e.mu.rand.Int64N(int64(e.mu.kill) + 1))
+	}
+	return d
+}
+
+// call is one call to the engine: it takes its time and may fail.
+func (e *Engine) call(ctx context.Context, takes time.Duration) error {
+	if err := sleep(ctx, takes); err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.mu.down
+}
+
+// sleep waits, also for no time at all, unless ctx ends.
+func sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func startFailed(reason string) *runtime.Failure {
+	return &runtime.Failure{Outcome: task.StartFailed, Reason: reason}
+}

@@ -1,0 +1,162 @@
+// Package runtime says what running a container means. Package docker is the
+// real thing and package fake the scripted one; both pass runtimetest.
+//
+// The seam is drawn where ecs-init will sit: whoever implements Container
+// decides how bytes and the exit leave the container, the runner only sees a
+// Sink and an Exit.
+package runtime
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"time"
+
+	"ecs/internal/task"
+)
+
+// Runtime makes containers on one engine for one agent. It never touches a
+// container that carries another agent's labels. All methods are safe for
+// concurrent use and return when ctx ends.
+type Runtime interface {
+	// Probe asks the engine who it is. An error means the node can run
+	// nothing now; its text is shown to people.
+	Probe(ctx context.Context) (Engine, error)
+	// Create makes the container of one attempt and starts nothing. It is
+	// safe to repeat: a container left by an earlier Create of the same token
+	// is replaced. Errors are *Failure where the outcome is known (StartFailed,
+	// and ImageNotFound with ErrNoImage when the image vanished meanwhile, which
+	// another look for it may mend); any other error is the engine's and counts
+	// as Interrupted.
+	Create(ctx context.Context, o Order) (Container, error)
+	// Reap removes every container that carries this agent's labels and that
+	// keep does not claim, running or not, and says how many they were.
+	Reap(ctx context.Context, keep func(task.Token) bool) (int, error)
+}
+
+// Engine describes a container engine.
+type Engine struct {
+	Description string // for people: "Docker 20.10.24, API 1.41, cgroup v1"
+	Version     string
+	APIVersion  string
+	MilliCPU    int64 // what the machine has
+	Memory      int64
+	Egress      bool   // NetworkEgress can be given with the hosts closed off
+	EgressWhy   string // why not
+}
+
+// Order is what Create needs.
+type Order struct {
+	Token     task.Token
+	CID       string
+	Spec      task.Spec
+	SecretEnv []string
+	Image     Image
+	Output    Sink
+	// May is asked right before the engine is told to begin the program, after
+	// every wait for a turn, by the goroutine of Start. An error keeps it from
+	// being told, and Start returns it. It can be asked twice; nil allows.
+	May func() error
+}
+
+// Image is an image that is present on the engine and that the caller may use.
+type Image struct {
+	ID     string // the engine's own full id, "sha256:..."; what Create runs
+	Digest string // the registry's manifest digest, or ID for a local image
+}
+
+// Sink takes what the program writes. Its writers never block for a reader
+// downstream, never fail for being full (they drop, count and say so in the
+// Stream), and are used by one goroutine each.
+type Sink struct{ Stdout, Stderr io.Writer }
+
+// Container is one attempt's container. Its methods may be called from
+// different goroutines.
+type Container interface {
+	// Start asks the order's May, begins the program and returns when it runs
+	// or has already ended.
+	// A *Failure (StartFailed) says that the program could not be started for
+	// a reason of the caller's (no such command, bad user, ...).
+	Start(ctx context.Context) error
+	// Wait blocks until the program has ended and its last byte is in the
+	// Sink. Called once, after Start returned nil. When it returns without an
+	// error, no process of the container is left. A *Failure (StartFailed)
+	// says what Start could not know yet: the program was never executed. Any
+	// other error means that how the program ended is not known.
+	Wait(ctx context.Context) (Exit, error)
+	// Kill ends every process of the container at once. It is idempotent and
+	// a nil error means that none is left and none will be: a container that
+	// was not started yet can't be any more.
+	Kill(ctx context.Context) error
+	// Remove removes the container, its volumes and everything made for it,
+	// whatever state it is in. It is idempotent.
+	Remove(ctx context.Context) error
+}
+
+// Exit is how a program ended.
+type Exit struct {
+	Code      int
+	Signal    string // "SIGKILL", ..., when a signal ended it and that is known
+	OOMKilled bool   // it ended because the kernel killed it for want of memory
+	// Interrupted is not empty when somebody else took the container away:
+	// killed or removed from outside, or the engine went away under it.
+	Interrupted string
+	// StartedAt and Run are by the engine's clock where the engine can still
+	// be asked: it reports an end some 20 ms after it.
+	StartedAt time.Time
+	Run       time.Duration // the program's own time
+	Output    time.Duration // from its end until its last byte was read
+}
+
+// Failure is an error whose outcome is known.
+type Failure struct {
+	Outcome task.Outcome
+	Reason  string // one sentence for the caller
+	Err     error  // what the engine or registry said, or nil
+}
+
+// Error gives the reason and the cause.
+func (f *Failure) Error() string {
+	if f.Err == nil {
+		return f.Reason
+	}
+	return f.Reason + ": " + f.Err.Error()
+}
+
+// maxReason is how many bytes of a reason are kept.
+const maxReason = 1 << 10
+
+// Reason cuts a reason to what a record has room for, between two characters.
+func Reason(text string) string {
+	if len(text) > maxReason {
+		text = strings.ToValidUTF8(text[:maxReason], "") + "..."
+	}
+	return text
+}
+
+// Unwrap gives the cause.
+func (f *Failure) Unwrap() error { return f.Err }
+
+// ErrNoImage is answered by ImageStore.Inspect for an image that is not there.
+var ErrNoImage = errors.New("no such image on this engine")
+
+// ImageStore is the engine's own store of images. Package images decides with
+// it what to pull and who may use what.
+type ImageStore interface {
+	// Inspect finds an image by canonical reference (never by id), or ErrNoImage.
+	Inspect(ctx context.Context, ref string) (StoredImage, error)
+	// Pull fetches repository@digest with the caller's own credentials and
+	// ends with ctx. progress is called whenever bytes arrived. Errors are
+	// *Failure where the outcome is known.
+	Pull(ctx context.Context, ref string, auth *task.RegistryAuth, progress func()) error
+	// List names every tagged reference that the engine holds.
+	List(ctx context.Context) ([]string, error)
+}
+
+// StoredImage is one image of the engine's store.
+type StoredImage struct {
+	ID          string
+	RepoDigests []string // "repository@sha256:..."; empty: built or imported here
+	Platform    string   // "linux/amd64"
+}
