@@ -1,0 +1,119 @@
+package spool
+
+import (
+	"container/list"
+	"errors"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"ecs/internal/task"
+)
+
+// Entry takes the output of one attempt. The spool itself keeps less of it, so
+// whoever made it should let go of it after the end.
+type Entry struct {
+	record *record
+
+	once   sync.Once
+	result [2]task.Stream
+}
+
+// Stdout is where the attempt's standard output goes. Its Write never fails and
+// never waits for a reader; it is safe for concurrent use.
+func (e *Entry) Stdout() io.Writer { return e.record.streams[0] }
+
+// Stderr is Stdout for standard error.
+func (e *Entry) Stderr() io.Writer { return e.record.streams[1] }
+
+// Finish ends both streams and says what became of them. Later writes are
+// dropped without being counted. It is idempotent.
+func (e *Entry) Finish() (stdout, stderr task.Stream) {
+	e.once.Do(func() {
+		for i, s := range e.record.streams {
+			e.result[i] = s.finish()
+		}
+		e.record.settle()
+	})
+	return e.result[0], e.result[1]
+}
+
+// InHead reports whether the record's heads hold everything that is kept, so
+// that nothing is left to fetch. It is meaningful after Finish.
+func (e *Entry) InHead() bool {
+	return e.result[0].Kept <= task.HeadBytes && e.result[1].Kept <= task.HeadBytes
+}
+
+// record is what the spool itself holds of an entry.
+type record struct {
+	spool   *Spool
+	tok     task.Token
+	name    string // of its files, without the suffix
+	streams [2]*stream
+
+	// Under spool.mu.
+	list         *list.List // where it is while finished
+	place        *list.Element
+	disk, memory int64 // what is accounted for it
+}
+
+func newRecord(s *Spool, tok task.Token, name string, maxOutput int64) *record {
+	r := &record{spool: s, tok: tok, name: name}
+	for i, suffix := range []string{suffixStdout, suffixStderr} {
+		r.streams[i] = newStream(r, suffix, maxOutput)
+	}
+	return r
+}
+
+func (r *record) path(suffix string) string { return filepath.Join(r.spool.dir, r.name+suffix) }
+
+// settle puts a finished record into files or leaves it in memory, never half
+// and half: either both streams can be read after a restart or neither need be.
+func (r *record) settle() {
+	if !r.spool.holds(r) {
+		return // released while it ran
+	}
+	if r.streams[0].inFile() || r.streams[1].inFile() {
+		if err := r.persist(); err != nil {
+			r.warn("output will not survive a restart of the agent", err)
+		}
+	}
+	var memory int64
+	for _, s := range r.streams {
+		memory += s.shrink()
+	}
+	if !r.spool.finished(r, memory) {
+		r.drop() // released meanwhile, perhaps before the last file was made
+	}
+}
+
+func (r *record) persist() error {
+	m := meta{Task: string(r.tok.Task), Attempt: r.tok.Attempt, Epoch: r.tok.Epoch}
+	for i, into := range []*metaStream{&m.Stdout, &m.Stderr} {
+		s := r.streams[i]
+		if err := s.spill(); err != nil {
+			return err
+		}
+		into.Bytes, into.Kept = s.sizes()
+	}
+	return m.write(r.path(suffixMeta))
+}
+
+// drop ends what still goes on and removes the files.
+func (r *record) drop() {
+	for _, s := range r.streams {
+		s.drop()
+	}
+	for _, suffix := range suffixes() {
+		if err := os.Remove(r.path(suffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			r.warn("output file stays behind", err)
+		}
+	}
+}
+
+func (r *record) warn(message string, err error) {
+	r.spool.log.Warn(message, slog.String("task", string(r.tok.Task)), slog.Int("attempt", r.tok.Attempt), slog.Any("err", err))
+}
