@@ -1,0 +1,232 @@
+// Package agent runs attempts on one node.
+//
+// An Agent keeps a session with the cluster's leader, runs what the leader
+// assigns and reports what came of it. It never outlives its lease: an attempt
+// is ended by contact plus its lease less task.FenceAhead, where contact is when
+// the last heartbeat was sent that the leader answered.
+//
+// Its loops and what they own:
+//
+//	session     the connections, where the leader is, one line at a time
+//	  line      one stream: a receiver and the only sender
+//	supervisor  the attempts; starts one runner for each and waits for it
+//	  runner    one container, from the image to the removal
+//	lease       watches deadlines, also those that pass while nobody asks
+//	health      probes the engine and lists its images
+//	sweep       removes containers that no attempt claims
+//
+// Statuses wait in the reporter, the newest of each attempt, until the leader
+// has acknowledged them.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/armon/go-metrics"
+	"google.golang.org/grpc"
+
+	"ecs/agent/images"
+	"ecs/agent/runtime"
+	"ecs/agent/spool"
+	"ecs/internal/task"
+)
+
+const (
+	// DefaultGrace is how long running attempts may go on when the node leaves.
+	DefaultGrace = 10 * time.Second
+	// removalsAtOnce bounds how many containers are being removed.
+	removalsAtOnce = 4
+
+	// The steps of leaving, after Grace, have a time each.
+	endPatience     = 15 * time.Second
+	flushPatience   = 5 * time.Second
+	goodbyePatience = 3 * time.Second
+	removePatience  = 30 * time.Second
+)
+
+// ErrKilled, as the cause of the end of Run's context, makes Run return at
+// once, as the end of the process would: nothing is ended, removed or told.
+var ErrKilled = errors.New("the agent was killed")
+
+// Images makes images available; *images.Images is the real one.
+type Images interface {
+	// Ensure makes an image present that the owner may use. Errors are
+	// *runtime.Failure where the outcome is known. It ends with ctx.
+	Ensure(context.Context, images.Request) (runtime.Image, error)
+	// Present names the images that the engine holds, for placement to prefer.
+	Present(context.Context) []string
+}
+
+// Config is what an Agent needs. All but Attributes and Grace is required.
+type Config struct {
+	ID                  task.NodeID
+	Name, Zone, Version string
+	Capacity            task.Capacity // see MeasureCapacity
+	Attributes          map[string]string
+	OutputAddr          string // host:port where this node's output is served
+	Runtime             runtime.Runtime
+	Images              Images
+	Spool               *spool.Spool
+	// Controls gives the gRPC addresses of the control nodes as far as known,
+	// and a channel that is closed when they may have changed.
+	Controls func() (addrs []string, changed <-chan struct{})
+	// Dial makes a connection, secured and with keepalive. It need not connect.
+	Dial func(ctx context.Context, addr string) (*grpc.ClientConn, error)
+	// Now is the clock that leases are counted by. It must not stand still
+	// while the machine sleeps nor be set: CLOCK_BOOTTIME.
+	Now func() time.Duration
+	// Grace is how long running attempts may go on after the end of Run's
+	// context. Default DefaultGrace; negative is none at all.
+	Grace   time.Duration
+	Log     *slog.Logger
+	Metrics *metrics.Metrics
+}
+
+// Agent runs attempts on one node.
+type Agent struct {
+	cfg        Config
+	lease      *lease
+	reporter   *reporter
+	health     *health
+	supervisor *supervisor
+	session    *session
+	sweepNow   chan struct{} // one slot
+}
+
+// New makes an Agent that Run sets to work.
+func New(cfg Config) *Agent {
+	if cfg.Grace == 0 {
+		cfg.Grace = DefaultGrace
+	}
+	cfg.Log = cfg.Log.With("node", cfg.ID)
+	a := &Agent{cfg: cfg, lease: newLease(cfg.Now), reporter: newReporter(), sweepNow: make(chan struct{}, 1)}
+	a.health = newHealth(&a.cfg)
+	a.supervisor = newSupervisor(&kit{node: cfg.ID, outputAddr: cfg.OutputAddr, engine: cfg.Runtime,
+		images: cfg.Images, spool: cfg.Spool, lease: a.lease, reporter: a.reporter, health: a.health,
+		removing: make(chan struct{}, removalsAtOnce), log: cfg.Log, metrics: cfg.Metrics}, a.sweepNow)
+	a.session = newSession(&a.cfg, a.lease, a.supervisor, a.reporter, a.health)
+	return a
+}
+
+// Run takes part in the cluster until ctx ends, and leaves in good order then:
+// it takes nothing new, lets running attempts go on for Grace, ends the rest
+// without a report (the leader places them elsewhere), hands over its results,
+// gives the lease up and removes its containers. Each step has its limit.
+//
+// The error says what could not be ended or removed, or is ErrKilled.
+func (a *Agent) Run(ctx context.Context) error {
+	// The loops outlive ctx: they stop after the leave.
+	life, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var loops sync.WaitGroup
+	defer loops.Wait()
+	defer stop()
+	loops.Go(func() { a.supervisor.run(life) })
+	if !a.prepare(ctx) {
+		return nil
+	}
+	loops.Go(func() { a.lease.watch(life) })
+	loops.Go(func() { a.health.run(life) })
+	loops.Go(func() { a.sweep(life) })
+	loops.Go(func() { a.measure(life) })
+
+	online, hangUp := context.WithCancel(life)
+	defer hangUp()
+	offline := make(chan struct{})
+	loops.Go(func() {
+		defer close(offline)
+		a.session.run(online)
+	})
+	<-ctx.Done()
+	if errors.Is(context.Cause(ctx), ErrKilled) {
+		return ErrKilled
+	}
+	err := a.leave(life, hangUp, offline)
+	if err != nil {
+		return fmt.Errorf("leave: %w", err)
+	}
+	return nil
+}
+
+// prepare waits until the engine works and removes what an earlier process left
+// on it: a node that registers has nothing that it does not name. It reports
+// false when ctx ended before.
+func (a *Agent) prepare(ctx context.Context) bool {
+	for pause := firstPause; ; pause = min(2*pause, mostPause) {
+		err := a.inspect(ctx)
+		if err == nil {
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		a.cfg.Log.Warn("the container engine is not ready", "err", err)
+		sleep(ctx, pause)
+	}
+}
+
+func (a *Agent) inspect(ctx context.Context) error {
+	limited, cancel := context.WithTimeout(ctx, firstProbeTimeout)
+	defer cancel()
+	engine, err := a.cfg.Runtime.Probe(limited)
+	if err != nil {
+		return fmt.Errorf("probe the engine: %w", err)
+	}
+	a.health.fit(engine)
+	if err := a.reap(ctx); err != nil {
+		return fmt.Errorf("remove what was left: %w", err)
+	}
+	a.cfg.Log.Info("container engine ready", "engine", engine.Description, "egress", engine.Egress)
+	if !engine.Egress {
+		a.cfg.Log.Warn("this node gives tasks no network, v1 tasks run elsewhere", "why", engine.EgressWhy)
+	}
+	return nil
+}
+
+// leave ends this node's part in good order.
+func (a *Agent) leave(life context.Context, hangUp func(), offline <-chan struct{}) error {
+	a.cfg.Log.Info("leaving", "grace", a.cfg.Grace)
+	a.health.leave()
+	_ = a.supervisor.leave() // stops only after life has ended, as all below
+	if a.within(life, a.cfg.Grace, hasEnded) != nil {
+		_ = a.supervisor.abandonAll(errLeaving)
+	}
+	ended := a.within(life, endPatience, hasEnded)
+	flushed := a.within(life, flushPatience, isSettled)
+	if ended == nil {
+		// Goodbye gives the word that everything has ended.
+		close(a.session.farewell)
+		farewell := time.NewTimer(goodbyePatience)
+		defer farewell.Stop()
+		select {
+		case <-offline:
+		case <-farewell.C:
+			a.cfg.Log.Warn("no goodbye: no session with the leader")
+		}
+	} else {
+		ended = fmt.Errorf("end every attempt: %w", ended)
+	}
+	hangUp()
+	<-offline
+	if flushed != nil {
+		a.cfg.Log.Warn("results not acknowledged", "results", a.reporter.unacknowledged())
+	}
+	removed := a.within(life, removePatience, isFinished)
+	if removed != nil {
+		removed = fmt.Errorf("remove every container: %w", removed)
+	} else if removed = a.reap(life); removed != nil {
+		removed = fmt.Errorf("look for containers left: %w", removed)
+	}
+	return errors.Join(ended, removed)
+}
+
+// within waits until cond holds for every attempt.
+func (a *Agent) within(ctx context.Context, limit time.Duration, cond func(*member) bool) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return a.supervisor.every(ctx, cond)
+}
