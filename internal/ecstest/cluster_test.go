@@ -1,0 +1,169 @@
+package ecstest_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"ecs/internal/ecstest"
+	"ecs/proto/api"
+)
+
+func TestOneCallThroughAnyNodeRunsAndAnswers(t *testing.T) {
+	ecstest.Bubble(t, ecstest.Options{}, func(c *ecstest.Cluster) {
+		for _, n := range c.Controls {
+			got, err := c.Client.Run(n, ecstest.Script("print", "hi", ";", "exit", "3"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.Outcome != api.OutcomeExited || got.ExitCode == nil || *got.ExitCode != 3 {
+				t.Errorf("got outcome %s exit %v, want exited 3", got.Outcome, got.ExitCode)
+			}
+		}
+		c.Settle(time.Minute)
+		c.CheckInvariants()
+	})
+}
+
+func TestTasksOfACrashedNodeRunElsewhere(t *testing.T) {
+	ecstest.Bubble(t, ecstest.Options{}, func(c *ecstest.Cluster) {
+		ctx := context.Background()
+		submit := func(key, delivery string) string {
+			req := ecstest.Script("sleep", "60s")
+			req.Delivery = delivery
+			req.Labels = map[string]string{"key": key}
+			id, err := c.Client.Submit(ctx, key, req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Until(10*time.Second, key+" runs", func() bool { return get(c, id).State == api.StateRunning })
+			return id
+		}
+		again, once := submit("again", api.DeliveryAtLeastOnce), submit("once", api.DeliveryAtMostOnce)
+		first, lost := get(c, again), get(c, once)
+		crashed := time.Now()
+		for _, a := range c.Agents {
+			if string(a.ID()) == first.Node || string(a.ID()) == lost.Node {
+				a.Crash()
+			}
+		}
+		c.Until(time.Minute, "the at-least-once task runs elsewhere", func() bool {
+			got := get(c, again)
+			return len(got.Attempts) == 2 && got.State == api.StateRunning
+		})
+		if took := time.Since(crashed); took < 8*time.Second || took > 17*time.Second {
+			t.Errorf("placed again after %s, want after lease and margin of 12 s and not much later", took)
+		}
+		c.Until(10*time.Minute, "the at-most-once task ends", func() bool { return get(c, once).State == api.StateFinished })
+		got := get(c, once)
+		if got.Outcome != api.OutcomeNodeLost || len(got.Attempts) != 1 {
+			t.Errorf("got %s after %d attempts, want node_lost after 1", got.Outcome, len(got.Attempts))
+		}
+		if took := time.Since(crashed); took < 5*time.Minute {
+			t.Errorf("declared lost after %s, want after its own lease of 5 min", took)
+		}
+		c.Settle(5 * time.Minute)
+		c.CheckInvariants()
+	})
+}
+
+func TestALostLeaderFencesNobody(t *testing.T) {
+	ecstest.Bubble(t, ecstest.Options{}, func(c *ecstest.Cluster) {
+		id, err := c.Client.Submit(context.Background(), "long", ecstest.Script("sleep", "4m"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Until(10*time.Second, "it runs", func() bool { return get(c, id).State == api.StateRunning })
+		for range 5 {
+			leader := c.Leader()
+			leader.Crash()
+			c.Until(10*time.Second, "another leads", func() bool { l := c.Leader(); return l != nil && l != leader })
+			time.Sleep(15 * time.Second)
+			leader.Restart()
+			time.Sleep(5 * time.Second)
+		}
+		c.Settle(10 * time.Minute)
+		if got := get(c, id); got.Outcome != api.OutcomeExited || len(got.Attempts) != 1 {
+			t.Errorf("got %s after %d attempts, want exited after the first", got.Outcome, len(got.Attempts))
+		}
+		c.CheckInvariants()
+	})
+}
+
+func TestAPartitionedAgentRejoins(t *testing.T) {
+	ecstest.Bubble(t, ecstest.Options{}, func(c *ecstest.Cluster) {
+		a := c.Agents[0]
+		for _, n := range c.Controls {
+			c.Net.Cut(string(a.ID()), n.Name())
+		}
+		time.Sleep(2 * time.Minute)
+		c.Net.HealAll()
+		c.Until(time.Minute, "the agent is registered again", func() bool {
+			for n := range c.Leader().Snapshot().Nodes() {
+				if n.ID == a.ID() {
+					return n.Takes()
+				}
+			}
+			return false
+		})
+		c.CheckInvariants()
+	})
+}
+
+// get reads a task from the node that leads, or any that answers.
+func get(c *ecstest.Cluster, id string) api.Task {
+	c.T.Helper()
+	var t api.Task
+	c.Until(20*time.Second, "some node answers for "+id, func() bool {
+		for _, n := range c.Controls {
+			if !n.Up() {
+				continue
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+			status, err := c.Client.Do(ctx, n, http.MethodGet, "/v2/tasks/"+id, "", nil, &t)
+			cancel()
+			if err == nil && status == http.StatusOK {
+				return true
+			}
+		}
+		return false
+	})
+	return t
+}
+
+// TestAProgramThatEndsSlowlyNeverOverlaps cuts agents off whose engines take up
+// to 3.9 s to end a program: the two seconds ahead of the lease's end and the
+// margin behind it must cover that. They are cut off one after another, so that
+// some have just had an answer: these have the least time. Without the margin
+// several of the 50 repeated attempts would overlap.
+func TestAProgramThatEndsSlowlyNeverOverlaps(t *testing.T) {
+	ecstest.Bubble(t, ecstest.Options{Agents: 16, SlowKill: 3900 * time.Millisecond, Seed: 7}, func(c *ecstest.Cluster) {
+		for i := range 80 {
+			req := ecstest.Script("sleep", "45s")
+			req.Resources = api.Resources{CPU: api.CPU(50), Memory: 32 << 20}
+			if _, err := c.Client.Submit(context.Background(), fmt.Sprint("slow-", i), req); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(5 * time.Second)
+		for _, a := range c.Agents[:10] {
+			for _, n := range c.Controls {
+				c.Net.Cut(string(a.ID()), n.Name())
+			}
+			time.Sleep(270 * time.Millisecond)
+		}
+		time.Sleep(30 * time.Second)
+		c.Net.HealAll()
+		c.Settle(5 * time.Minute)
+		c.CheckInvariants()
+		again := 0
+		for id := range c.Client.Accepted() {
+			again += len(get(c, id).Attempts) - 1
+		}
+		if again < 30 {
+			t.Errorf("only %d attempts were repeated: the cut did not bite", again)
+		}
+	})
+}
