@@ -273,10 +273,14 @@ func TestAnotherKeyStaysOutside(t *testing.T) {
 	// By name, which is resolved.
 	friend := start("friend", 1, strings.Replace(first.Addr(), "127.0.0.1", "localhost", 1))
 	limit := time.After(20 * time.Second)
-	for len(first.Snapshot()) != 2 || len(friend.Snapshot()) != 2 {
+	for {
+		changed, friendChanged := first.Changed(), friend.Changed() // before looking
+		if len(first.Snapshot()) == 2 && len(friend.Snapshot()) == 2 {
+			break
+		}
 		select {
-		case <-first.Changed():
-		case <-friend.Changed():
+		case <-changed:
+		case <-friendChanged:
 		case <-limit:
 			t.Fatalf("got %v and %v, want first and friend in both", first.Snapshot(), friend.Snapshot())
 		}
