@@ -1,0 +1,21 @@
+// Command ecs-agent is the agent of ECS: it runs tasks on this machine.
+package main
+
+import (
+	"os"
+	"os/signal"
+	"syscall"
+
+	"ecs/internal/daemon"
+)
+
+func main() {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	os.Exit(program().Main(os.Args[1:], os.Stdout, os.Stderr, signals))
+}
+
+func program() daemon.Program {
+	o := new(options)
+	return daemon.Program{Name: "ecs-agent", Define: o.define, Check: o.check, Run: o.run}
+}

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"time"
+
+	"ecs/agent"
+	"ecs/internal/daemon"
+	"ecs/internal/pki"
+	"ecs/internal/task"
+)
+
+// options are the settings of an agent, and what Check has read.
+type options struct {
+	daemon.Place
+	daemon.Trust
+	outputAddr, healthAddr string
+	cpus                   daemon.CPUs
+	memory                 daemon.Bytes
+	reserve                daemon.Reserve
+	dockerHost             string
+	egress                 bool
+	defaultRegistry        string
+	insecure, egressDeny   daemon.List
+	localImages            daemon.Choice
+	spoolSize              daemon.Bytes
+	grace                  time.Duration
+
+	node      *pki.Node
+	gossipKey []byte
+	capacity  task.Capacity
+}
+
+func (o *options) define(fs *flag.FlagSet) {
+	o.reserve = daemon.Reserve{CPUs: 100, Memory: 256 << 20}
+	o.localImages = daemon.Choice{Value: "allow", Allowed: []string{"allow", "deny"}}
+	o.spoolSize = 2 << 30
+	o.Place.Define(fs, "/var/lib/ecs/agent")
+	o.Trust.Define(fs)
+	fs.StringVar(&o.outputAddr, "output-addr", ":7450", "`host:port` that control nodes fetch output from")
+	fs.StringVar(&o.healthAddr, "health-addr", "127.0.0.1:8081", "`host:port` for health checks and metrics; empty for none")
+	fs.Var(&o.cpus, "cpus", "`CPUs` to offer to tasks (default: the machine's less --reserve)")
+	fs.Var(&o.memory, "memory", "`size` of memory to offer to tasks (default: the machine's less --reserve)")
+	fs.Var(&o.reserve, "reserve", "`cpu=0.5,memory=512MiB` kept from tasks, where --cpus and --memory say nothing")
+	fs.StringVar(&o.dockerHost, "docker-host", "", "`address` of the engine (default DOCKER_HOST, else the local one)")
+	fs.BoolVar(&o.egress, "egress", true, "offer tasks a network for outgoing connections")
+	fs.StringVar(&o.defaultRegistry, "default-registry", "", "`registry` of images that name none (default docker.io)")
+	fs.Var(&o.egressDeny, "egress-deny", "IPv4 `networks` that tasks with egress can't reach; default: the private subnets this machine is connected to. Name the cluster's own where addresses are /32, as on GCE")
+	fs.Var(&o.insecure, "insecure-registry", "`registries` to speak to without TLS")
+	fs.Var(&o.localImages, "local-images", "`allow` or deny: may tasks run images that only this engine has")
+	fs.Var(&o.spoolSize, "spool-size", "`size` of output kept on disk, the oldest goes first")
+	fs.DurationVar(&o.grace, "grace", agent.DefaultGrace, "how `long` running tasks may go on when the agent is stopped")
+}
+
+func (o *options) check() error {
+	faults := []error{o.Place.Check(), daemon.CheckAddr("output-addr", o.outputAddr)}
+	if o.healthAddr != "" {
+		faults = append(faults, daemon.CheckAddr("health-addr", o.healthAddr))
+	}
+	if o.grace < 0 {
+		faults = append(faults, fmt.Errorf("--grace %s: want no less than 0s", o.grace))
+	}
+	if o.memory != 0 && o.memory < task.MinMemory {
+		faults = append(faults, fmt.Errorf("--memory %s: the smallest task needs %d bytes", o.memory.String(), task.MinMemory))
+	}
+	var err error
+	if o.node, o.gossipKey, err = o.Trust.Load(pki.RoleAgent); err != nil {
+		faults = append(faults, err)
+	}
+	if o.capacity, err = o.measure(); err != nil {
+		faults = append(faults, err)
+	}
+	return errors.Join(faults...)
+}
+
+// measure gives what the settings say, and the machine's for the rest.
+func (o *options) measure() (task.Capacity, error) {
+	given := task.Capacity{MilliCPU: int64(o.cpus), Memory: int64(o.memory)}
+	if given.MilliCPU != 0 && given.Memory != 0 {
+		return given, nil
+	}
+	has, err := agent.MeasureCapacity(task.Capacity{MilliCPU: int64(o.reserve.CPUs), Memory: int64(o.reserve.Memory)})
+	if given.MilliCPU != 0 {
+		has.MilliCPU = given.MilliCPU
+	}
+	if given.Memory != 0 {
+		has.Memory = given.Memory
+	}
+	return has, err
+}

@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/armon/go-metrics"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"ecs/agent"
+	"ecs/agent/images"
+	"ecs/agent/output"
+	"ecs/agent/runtime/docker"
+	"ecs/agent/spool"
+	"ecs/internal/daemon"
+	"ecs/internal/gossip"
+	"ecs/internal/pki"
+	"ecs/internal/task"
+	"ecs/internal/telemetry"
+	"ecs/internal/version"
+	"ecs/proto/ecs/v1/rpc"
+)
+
+func (o *options) run(ctx context.Context, log *slog.Logger, _ *telemetry.Ring) (err error) {
+	id := o.node.Identity()
+	data, err := daemon.OpenDataDir(o.DataDir, id.ID)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, data.Close()) }()
+	daemon.WarnOfExpiry(log, o.node)
+	outputs, err := spool.Open(data.Path("spool"), int64(o.spoolSize), log)
+	if err != nil {
+		return fmt.Errorf("open the spool: %w", err)
+	}
+	listener, err := net.Listen("tcp", o.outputAddr)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	outputAddr, err := daemon.Advertise(listener.Addr().String(), o.Advertise)
+	if err != nil {
+		return err
+	}
+	measured, scrape := telemetry.NewMetrics("ecs")
+	engine := docker.New(docker.Config{Host: o.dockerHost, Cluster: id.Cluster, Node: id.ID, Egress: o.egress, EgressDeny: o.egressDeny,
+		Log: log, Metrics: measured})
+	gossiping, err := o.gossip(ctx, log, measured)
+	if err != nil {
+		return err
+	}
+	members := gossip.New(gossiping)
+	dial := daemon.Dialer(o.node, pki.RoleControl)
+	a := agent.New(agent.Config{
+		ID: task.NodeID(id.ID), Name: o.Name, Zone: o.Zone, Version: version.String(),
+		Capacity: o.capacity, OutputAddr: outputAddr, Runtime: engine, Spool: outputs,
+		Images: images.New(images.Config{Store: engine, DefaultRegistry: o.defaultRegistry, Insecure: o.insecure,
+			DenyLocal: o.localImages.Value == "deny", Log: log, Metrics: measured}),
+		Controls: func() ([]string, <-chan struct{}) { return controls(members) },
+		Dial:     func(_ context.Context, addr string) (*grpc.ClientConn, error) { return dial(addr) },
+		Now:      daemon.Boottime, Grace: grace(o.grace), Log: log, Metrics: measured,
+	})
+	log.Info("serving", "node", id.ID, "name", o.Name, "cluster", id.Cluster, "zone", o.Zone, "output", outputAddr,
+		"milli_cpu", o.capacity.MilliCPU, "memory", o.capacity.Memory)
+	return errors.Join(o.live(ctx, a, members, listener, output.New(outputs), health(a, scrape)), closeEngine(ctx, engine))
+}
+
+// live runs the agent until it has left, and everything it needs for that
+// until then: gossip, its output port and its health port.
+func (o *options) live(ctx context.Context, a *agent.Agent, members *gossip.Members, listener net.Listener,
+	outputs rpc.OutputServer, health http.Handler) error {
+	// What fails ends the agent in good order, too; what serves it outlives it.
+	ctx, leave := context.WithCancel(ctx)
+	defer leave()
+	life, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var g errgroup.Group
+	serve := func(run func(context.Context) error) {
+		g.Go(func() error {
+			defer leave()
+			if err := run(life); err != nil && life.Err() == nil {
+				return err
+			}
+			return nil
+		})
+	}
+	serve(members.Run)
+	serve(func(ctx context.Context) error { return o.serveOutput(ctx, listener, outputs) })
+	if o.healthAddr != "" {
+		serve(func(ctx context.Context) error { return serveHTTP(ctx, o.healthAddr, health) })
+	}
+	err := a.Run(ctx)
+	stop()
+	return errors.Join(g.Wait(), err)
+}
+
+func (o *options) gossip(ctx context.Context, log *slog.Logger, measured *metrics.Metrics) (gossip.Config, error) {
+	id := o.node.Identity()
+	advertised, err := o.AdvertiseGossip(ctx)
+	return gossip.Config{
+		Self: gossip.Member{ID: id.ID, Role: string(pki.RoleAgent), Zone: o.Zone, Version: version.String(),
+			MilliCPU: o.capacity.MilliCPU, Memory: o.capacity.Memory},
+		Name: id.ID, Key: o.gossipKey, Label: id.Cluster, BindAddr: o.GossipAddr, AdvertiseAddr: advertised,
+		Join: o.Join, Logger: log, Metrics: measured,
+	}, err
+}
+
+// controls gives the gRPC addresses of the control nodes that gossip shows.
+func controls(members *gossip.Members) ([]string, <-chan struct{}) {
+	changed := members.Changed() // before the look, so that no change is missed
+	var addrs []string
+	for _, m := range members.Snapshot() {
+		if m.Role == string(pki.RoleControl) {
+			addrs = append(addrs, m.RPCAddr)
+		}
+	}
+	return addrs, changed
+}
+
+// grace turns the setting's "none" into the agent's.
+func grace(d time.Duration) time.Duration {
+	if d == 0 {
+		return -1
+	}
+	return d
+}
+
+func (o *options) serveOutput(ctx context.Context, listener net.Listener, outputs rpc.OutputServer) error {
+	server := grpc.NewServer(append(rpc.ServerOptions(),
+		grpc.Creds(credentials.NewTLS(o.node.ServerTLS(pki.RoleControl))),
+		grpc.ChainStreamInterceptor(telemetry.StreamServerCID()))...)
+	rpc.RegisterOutputServer(server, outputs)
+	stopped := context.AfterFunc(ctx, server.Stop)
+	defer stopped()
+	if err := server.Serve(listener); err != nil {
+		return fmt.Errorf("serve output: %w", err)
+	}
+	return nil
+}
+
+// closeEngine gives the connections to the engine back.
+func closeEngine(ctx context.Context, engine *docker.Runtime) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 15*time.Second)
+	defer cancel()
+	if err := engine.Close(ctx); err != nil {
+		return fmt.Errorf("leave the engine: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"time"
+
+	"ecs/control/api"
+	"ecs/internal/clusterfiles"
+	"ecs/internal/daemon"
+	"ecs/internal/pki"
+	"ecs/internal/seal"
+)
+
+// options are the settings of a control node, and what Check has read.
+type options struct {
+	daemon.Place
+	daemon.Trust
+	expect                                  int
+	httpAddr, healthAddr, rpcAddr, raftAddr string
+	htpasswd, sealKey                       string
+	drain                                   time.Duration
+
+	node      *pki.Node
+	gossipKey []byte
+	box       *seal.Box
+	auth      api.Authenticator
+}
+
+func (o *options) define(fs *flag.FlagSet) {
+	o.Place.Define(fs, "/var/lib/ecs/control")
+	o.Trust.Define(fs)
+	fs.IntVar(&o.expect, "bootstrap-expect", 3, "`number` of control nodes (1, 3 or 5) that form a new cluster")
+	fs.StringVar(&o.httpAddr, "http-addr", "127.0.0.1:8448", "`host:port` for the HTTP API")
+	fs.StringVar(&o.healthAddr, "health-addr", ":8080", "`host:port` for load balancers' health checks")
+	fs.StringVar(&o.rpcAddr, "rpc-addr", ":7448", "`host:port` for agents and other control nodes")
+	fs.StringVar(&o.raftAddr, "raft-addr", ":7449", "`host:port` for Raft")
+	fs.StringVar(&o.htpasswd, "htpasswd", "/etc/ecs/htpasswd", "`file` of API keys and hashes of their secrets")
+	fs.StringVar(&o.sealKey, "seal-key", "/etc/ecs/seal.key", "`file` with the key that seals what the log must not show")
+	fs.DurationVar(&o.drain, "drain", 0, "how `long` to go on accepting after the health check failed, when stopped; 20s behind a load balancer")
+}
+
+func (o *options) check() error {
+	var err error
+	faults := []error{
+		o.Place.Check(),
+		daemon.CheckAddr("http-addr", o.httpAddr),
+		daemon.CheckAddr("health-addr", o.healthAddr),
+		daemon.CheckAddr("rpc-addr", o.rpcAddr),
+		daemon.CheckAddr("raft-addr", o.raftAddr),
+	}
+	if o.expect != 1 && o.expect != 3 && o.expect != 5 {
+		faults = append(faults, fmt.Errorf("--bootstrap-expect %d: want 1, 3 or 5", o.expect))
+	}
+	if o.node, o.gossipKey, err = o.Trust.Load(pki.RoleControl); err != nil {
+		faults = append(faults, err)
+	}
+	if key, err := clusterfiles.ReadKey(o.sealKey); err != nil {
+		faults = append(faults, fmt.Errorf("read the seal key: %w", err))
+	} else if o.box, err = seal.NewBox(key); err != nil {
+		faults = append(faults, err)
+	}
+	if o.auth, err = api.NewHtpasswd(o.htpasswd); err != nil {
+		faults = append(faults, fmt.Errorf("read the API keys: %w", err))
+	}
+	return errors.Join(faults...)
+}

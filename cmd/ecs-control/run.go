@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+
+	"google.golang.org/grpc/credentials"
+
+	"ecs/control"
+	"ecs/control/replica"
+	"ecs/internal/daemon"
+	"ecs/internal/gossip"
+	"ecs/internal/pki"
+	"ecs/internal/telemetry"
+	"ecs/internal/version"
+)
+
+// listeners are a control node's open ports. A control.Server closes those it
+// serves; closing them again does no harm.
+type listeners struct{ http, health, rpc, raft net.Listener }
+
+func (l *listeners) open(o *options) (err error) {
+	for _, port := range []struct {
+		listener *net.Listener
+		addr     string
+	}{{&l.http, o.httpAddr}, {&l.health, o.healthAddr}, {&l.rpc, o.rpcAddr}, {&l.raft, o.raftAddr}} {
+		if *port.listener, err = net.Listen("tcp", port.addr); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *listeners) close() {
+	for _, listener := range []net.Listener{l.http, l.health, l.rpc, l.raft} {
+		if listener != nil {
+			listener.Close()
+		}
+	}
+}
+
+func (o *options) run(ctx context.Context, log *slog.Logger, _ *telemetry.Ring) (err error) {
+	id := o.node.Identity()
+	log = log.With("node", id.ID)
+	data, err := daemon.OpenDataDir(o.DataDir, id.ID)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, data.Close()) }()
+	var ports listeners
+	defer ports.close()
+	if err := ports.open(o); err != nil {
+		return err
+	}
+	if !daemon.Loopback(o.httpAddr) {
+		log.Warn("keys and secrets cross the network in the clear: HTTP listens beyond loopback without TLS", "addr", o.httpAddr)
+	}
+	daemon.WarnOfExpiry(log, o.node)
+	cfg, err := o.config(ctx, log, ports)
+	if err != nil {
+		return err
+	}
+	server, err := control.New(cfg)
+	if err != nil {
+		return err
+	}
+	log.Info("serving", "name", o.Name, "cluster", id.Cluster, "zone", o.Zone, "http", ports.http.Addr().String(), "rpc", cfg.RPCAdvertise)
+	return server.Run(ctx)
+}
+
+func (o *options) config(ctx context.Context, log *slog.Logger, ports listeners) (control.Config, error) {
+	id := o.node.Identity()
+	metrics, handler := telemetry.NewMetrics("ecs")
+	cfg := control.Config{
+		ID: id.ID, Name: o.Name, Zone: o.Zone, Version: version.String(), Cluster: id.Cluster,
+		DataDir: o.DataDir, BootstrapExpect: o.expect,
+		HTTP: ports.http, Health: ports.health, RPC: ports.rpc,
+		Gossip: gossip.Config{Name: id.ID, Key: o.gossipKey, Label: id.Cluster, BindAddr: o.GossipAddr,
+			Join: o.Join, Logger: log, Metrics: metrics},
+		ServerCreds: credentials.NewTLS(o.node.ServerTLS(pki.RoleControl, pki.RoleAgent)),
+		DialPeer:    daemon.Dialer(o.node, pki.RoleControl),
+		DialAgent:   daemon.Dialer(o.node, pki.RoleAgent),
+		Peer:        pki.FromContext,
+		Seal:        o.box, Auth: o.auth, Log: log, Metrics: metrics, MetricsHandler: handler,
+		Now: daemon.Boottime, NotAfter: o.node.Expires(), DrainFor: o.drain,
+		// A leader whose disk hangs would keep its followers and answer
+		// nobody: nothing is waited for.
+		Fatal: func(err error) {
+			log.Error("ending at once", "err", err)
+			os.Exit(daemon.ExitFailed)
+		},
+	}
+	var err error
+	if cfg.Gossip.AdvertiseAddr, err = o.AdvertiseGossip(ctx); err != nil {
+		return cfg, err
+	}
+	for _, a := range []struct {
+		advertised *string
+		listener   net.Listener
+	}{{&cfg.HTTPAdvertise, ports.http}, {&cfg.RPCAdvertise, ports.rpc}, {&cfg.RaftAdvertise, ports.raft}} {
+		if *a.advertised, err = daemon.Advertise(a.listener.Addr().String(), o.Advertise); err != nil {
+			return cfg, fmt.Errorf("advertise %s: %w", a.listener.Addr(), err)
+		}
+	}
+	cfg.Raft = replica.NewTLSStream(ports.raft, cfg.RaftAdvertise,
+		o.node.ServerTLS(pki.RoleControl), o.node.ClientTLS(pki.RoleControl))
+	return cfg, nil
+}
