@@ -1,0 +1,48 @@
+package main
+
+import (
+	"strings"
+
+	"ecs/proto/api"
+)
+
+const defaultEndpoint = "http://127.0.0.1:8448"
+
+// client connects as flags and environment say.
+func (a *app) client() (*api.Client, error) {
+	pick := func(flag, name, otherwise string) string {
+		if flag != "" {
+			return flag
+		}
+		if value := a.env(name); value != "" {
+			return value
+		}
+		return otherwise
+	}
+	endpoint := pick(a.endpoint, "ECS_ENDPOINT", defaultEndpoint)
+	key, secret := pick(a.key, "ECS_KEY", ""), pick(a.secret, "ECS_SECRET", "")
+	if key == "" || secret == "" {
+		return nil, usage("key and secret are needed: set ECS_KEY and ECS_SECRET, or give --api-key and --api-secret (`ecsctl dev status` prints those of a cluster on this machine)")
+	}
+	c, err := api.New(endpoints(endpoint), key, secret)
+	if err != nil {
+		return nil, usage("%w", err)
+	}
+	return c, nil
+}
+
+// endpoints splits a list of URLs; a host alone is taken for http://host.
+func endpoints(list string) []string {
+	var urls []string
+	for _, e := range strings.Split(list, ",") {
+		e = strings.TrimSpace(e)
+		if e == "" {
+			continue
+		}
+		if !strings.Contains(e, "://") {
+			e = "http://" + e
+		}
+		urls = append(urls, e)
+	}
+	return urls
+}

@@ -1,0 +1,236 @@
+package devcluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"ecs/internal/clusterfiles"
+	"ecs/internal/pki"
+	"ecs/proto/api"
+)
+
+const (
+	controlBinary = "ecs-control"
+	agentBinary   = "ecs-agent"
+
+	roleControl = "control"
+	roleAgent   = "agent"
+
+	recordFile   = "cluster.json"
+	htpasswdFile = "htpasswd"
+	configFile   = "config.yaml" // in a node's own directory, as the following
+	logFile      = "daemon.log"
+	pidFile      = "pid"
+)
+
+// cluster is what the record in a cluster's directory says.
+type cluster struct {
+	dir string // not in the record: a directory may be moved
+	// patience is how long processes may take to end when asked.
+	patience time.Duration
+
+	Name       string `json:"cluster"` // of the CA, and in the labels of containers
+	Key        string `json:"key"`
+	Secret     string `json:"secret"`
+	DockerHost string `json:"docker_host,omitempty"`
+	MadeDir    bool   `json:"made_dir"` // the directory itself is ours, not only what is in it
+	Nodes      []node `json:"nodes"`
+}
+
+// node is one process with its addresses, host:port.
+type node struct {
+	ID     string `json:"id"`
+	Name   string `json:"name"`
+	Role   string `json:"role"`
+	Zone   string `json:"zone"`
+	HTTP   string `json:"http,omitempty"`
+	Health string `json:"health"`
+	RPC    string `json:"rpc,omitempty"`
+	Raft   string `json:"raft,omitempty"`
+	Gossip string `json:"gossip"`
+	Output string `json:"output,omitempty"`
+}
+
+// plan draws up a cluster: names, ids, zones, ports and keys. It writes nothing.
+func plan(o Options) (*cluster, error) {
+	ports, err := freePorts(4*o.Controls + 3*o.Agents)
+	if err != nil {
+		return nil, err
+	}
+	next := func() string {
+		port := ports[0]
+		ports = ports[1:]
+		return local(port)
+	}
+	credentials := clusterfiles.NewCredentials()
+	c := &cluster{dir: o.Dir, patience: termWithin, Name: "dev-" + credentials.Key[:8], DockerHost: o.DockerHost,
+		Key: credentials.Key, Secret: credentials.Secret}
+	for i := range o.Controls {
+		c.Nodes = append(c.Nodes, node{ID: ulid.Make().String(), Name: fmt.Sprintf("c%d", i+1), Role: roleControl,
+			Zone: o.Zones[i%len(o.Zones)], HTTP: local(o.HTTPPort + i), Health: next(), RPC: next(), Raft: next(), Gossip: next()})
+	}
+	for i := range o.Agents {
+		c.Nodes = append(c.Nodes, node{ID: ulid.Make().String(), Name: fmt.Sprintf("a%d", i+1), Role: roleAgent,
+			Zone: o.Zones[i%len(o.Zones)], Health: next(), Gossip: next(), Output: next()})
+	}
+	return c, nil
+}
+
+// claim makes the cluster's directory its own, by creating the record there.
+func (c *cluster) claim() error {
+	err := os.Mkdir(c.dir, 0o700)
+	c.MadeDir = err == nil
+	if errors.Is(err, fs.ErrNotExist) {
+		err = os.MkdirAll(c.dir, 0o700)
+		c.MadeDir = true
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("make the cluster's directory: %w", err)
+	}
+	if err := checkDir(c.dir); err != nil {
+		return err
+	}
+	text, err := json.MarshalIndent(c, "", "  ")
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(c.path(recordFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return usedDirectory(c.dir)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append(text, '\n'))
+	return errors.Join(err, f.Close())
+}
+
+// checkDir refuses a directory with something in it; one that is not there is
+// fine.
+func checkDir(dir string) error {
+	entries, err := os.ReadDir(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("look into the cluster's directory: %w", err)
+	case len(entries) > 0:
+		return usedDirectory(dir)
+	}
+	return nil
+}
+
+// usedDirectory says what is in a directory that cannot be taken, and what to do.
+func usedDirectory(dir string) error {
+	c, err := open(dir)
+	if err != nil {
+		return fmt.Errorf("%s is not empty: choose another directory with --dir", dir)
+	}
+	running, err := c.running()
+	if err != nil || len(running) == 0 {
+		return fmt.Errorf("%s holds a cluster that does not run: remove it with `ecsctl dev down --dir %s`, or choose another directory with --dir", dir, dir)
+	}
+	return fmt.Errorf("the cluster in %s is up already (%d of %d processes): see `ecsctl dev status --dir %s`, end it with `ecsctl dev down --dir %s`, or choose another directory with --dir",
+		dir, len(running), len(c.Nodes), dir, dir)
+}
+
+// open reads the record of the cluster in dir.
+func open(dir string) (*cluster, error) {
+	if dir == "" {
+		dir = DefaultDir
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	text, err := os.ReadFile(filepath.Join(dir, recordFile))
+	if err != nil {
+		return nil, err
+	}
+	c := &cluster{dir: dir, patience: termWithin}
+	if err := json.Unmarshal(text, c); err != nil {
+		return nil, fmt.Errorf("read %s: %w", filepath.Join(dir, recordFile), err)
+	}
+	return c, nil
+}
+
+// certLifetime is far longer than anyone keeps a cluster for development.
+const certLifetime = 365 * 24 * time.Hour
+
+// writeFiles makes the keys, and each node's directory with its settings.
+func (c *cluster) writeFiles(o Options) error {
+	now := time.Now()
+	ca, err := clusterfiles.Init(c.dir, c.Name, now)
+	if err != nil {
+		return err
+	}
+	if err := clusterfiles.AppendHtpasswd(c.path(htpasswdFile), clusterfiles.Credentials{Key: c.Key, Secret: c.Secret}); err != nil {
+		return err
+	}
+	for _, n := range c.Nodes {
+		id := pki.Identity{Cluster: c.Name, Role: pki.Role(n.Role), ID: n.ID}
+		if err := clusterfiles.IssueNode(ca, id, c.path(n.Name), []string{"127.0.0.1"}, now, certLifetime); err != nil {
+			return fmt.Errorf("make the certificate of %s: %w", n.Name, err)
+		}
+		if err := c.writeSettings(n, o); err != nil {
+			return fmt.Errorf("write the settings of %s: %w", n.Name, err)
+		}
+	}
+	return nil
+}
+
+func (c *cluster) status(ctx context.Context) (*Status, error) {
+	running, err := c.running()
+	if err != nil {
+		return nil, err
+	}
+	s := &Status{Dir: c.dir, Key: c.Key, Secret: c.Secret}
+	leader := c.leader(ctx)
+	for _, n := range c.Nodes {
+		shown := Node{Name: n.Name, Role: n.Role, Zone: n.Zone, PID: running[n.Name],
+			Health: "http://" + n.Health, Leader: n.ID == leader}
+		if n.Role == roleControl {
+			shown.HTTP = "http://" + n.HTTP
+			s.Endpoints = append(s.Endpoints, shown.HTTP)
+		}
+		s.Nodes = append(s.Nodes, shown)
+	}
+	return s, nil
+}
+
+// leader is the leading node's id, or empty when nobody says.
+func (c *cluster) leader(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	for _, n := range c.Nodes {
+		if n.Role != roleControl {
+			continue
+		}
+		client, err := c.client(n)
+		if err != nil {
+			continue
+		}
+		if info, err := client.Cluster(ctx); err == nil && info.Leader != "" {
+			return info.Leader
+		}
+	}
+	return ""
+}
+
+// client asks one control node, and it alone, once.
+func (c *cluster) client(n node) (*api.Client, error) {
+	return api.New([]string{"http://" + n.HTTP}, c.Key, c.Secret, api.WithPatience(0))
+}
+
+// path names a file in the cluster's directory.
+func (c *cluster) path(parts ...string) string {
+	return filepath.Join(append([]string{c.dir}, parts...)...)
+}

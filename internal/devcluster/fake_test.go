@@ -1,0 +1,181 @@
+package devcluster
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+
+	"ecs/internal/task"
+	"ecs/proto/api"
+)
+
+// The daemons of these tests are this test binary under other names: they
+// answer health checks and the calls that readiness is judged by.
+func TestMain(m *testing.M) {
+	switch filepath.Base(os.Args[0]) {
+	case controlBinary, agentBinary:
+		os.Exit(fakeDaemon(os.Args[2]))
+	}
+	os.Exit(m.Run())
+}
+
+// How a fake daemon named by fakeWho misbehaves.
+const (
+	fakeWho  = "DEVCLUSTER_FAKE_NODE"
+	fakeHow  = "DEVCLUSTER_FAKE_FAULT"
+	dies     = "dies"     // at once, with a word in its log
+	late     = "late"     // is never ready
+	stubborn = "stubborn" // does not end when asked
+)
+
+// fakeNetwork names the one agent that offers tasks a network.
+const fakeNetwork = "DEVCLUSTER_FAKE_NETWORK"
+
+func fakeDaemon(config string) int {
+	text, err := os.ReadFile(config)
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	var settings struct {
+		Name   string `yaml:"name"`
+		HTTP   string `yaml:"http_addr"`
+		Health string `yaml:"health_addr"`
+	}
+	if err := yaml.Unmarshal(text, &settings); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	fault := ""
+	if os.Getenv(fakeWho) == settings.Name {
+		fault = os.Getenv(fakeHow)
+	}
+	if fault == dies {
+		fmt.Println("the disk is on fire")
+		return 1
+	}
+	end := make(chan os.Signal, 1)
+	if fault == stubborn {
+		signal.Ignore(syscall.SIGTERM)
+	} else {
+		signal.Notify(end, syscall.SIGTERM)
+	}
+	failed := make(chan error, 2)
+	serve := func(addr string, h http.HandlerFunc) {
+		go func() { failed <- http.ListenAndServe(addr, h) }()
+	}
+	serve(settings.Health, func(w http.ResponseWriter, _ *http.Request) {
+		if fault == late {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	})
+	if settings.HTTP != "" {
+		serve(settings.HTTP, func(w http.ResponseWriter, r *http.Request) { fakeAPI(w, r, filepath.Dir(filepath.Dir(config))) })
+	}
+	select {
+	case <-end:
+		return 0
+	case err := <-failed:
+		fmt.Println(err)
+		return 1
+	}
+}
+
+func fakeAPI(w http.ResponseWriter, r *http.Request, dir string) {
+	c, err := open(dir)
+	if key, secret, _ := r.BasicAuth(); err != nil || key != c.Key || secret != c.Secret {
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	switch r.URL.Path {
+	case "/v2/nodes":
+		var list api.NodeList
+		for _, n := range c.Nodes {
+			if n.Role == roleAgent {
+				shown := api.Node{ID: n.ID, Status: "ready"}
+				if os.Getenv(fakeNetwork) == n.Name {
+					shown.Attributes = map[string]string{task.AttributeEgress: "true"}
+				}
+				list.Nodes = append(list.Nodes, shown)
+			}
+		}
+		json.NewEncoder(w).Encode(list)
+	case "/v2/cluster":
+		json.NewEncoder(w).Encode(api.Cluster{Leader: c.Nodes[0].ID})
+	}
+}
+
+// fakeEngine answers as an engine that has nothing.
+type fakeEngine struct {
+	path   string
+	server *http.Server
+}
+
+func startFakeEngine(t *testing.T) *fakeEngine {
+	t.Helper()
+	// Not t.TempDir: a socket's path must be short.
+	dir, err := os.MkdirTemp("", "ecs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	e := &fakeEngine{path: filepath.Join(dir, "engine")}
+	e.start(t)
+	t.Cleanup(func() { e.server.Close() })
+	return e
+}
+
+func (e *fakeEngine) host() string { return "unix://" + e.path }
+
+func (e *fakeEngine) start(t *testing.T) {
+	t.Helper()
+	l, err := net.Listen("unix", e.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.server = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("API-Version", "1.41")
+		w.Header().Set("Content-Type", "application/json")
+		if !strings.HasSuffix(r.URL.Path, "/_ping") {
+			fmt.Fprintln(w, "[]")
+		}
+	})}
+	go e.server.Serve(l)
+}
+
+// binaries makes a directory with the fake daemons in it.
+func binaries(t *testing.T) string {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for _, name := range []string{controlBinary, agentBinary} {
+		if err := os.Symlink(self, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// freeHTTP finds three free ports in a row, outside those freePorts gives.
+func freeHTTP(t *testing.T) int {
+	t.Helper()
+	for port := 12000; port < 19000; port += 3 {
+		if checkPort(port) == nil && checkPort(port+1) == nil && checkPort(port+2) == nil {
+			return port
+		}
+	}
+	t.Fatal("no three free ports")
+	return 0
+}

@@ -1,0 +1,62 @@
+package devcluster
+
+import (
+	"os"
+
+	"go.yaml.in/yaml/v3"
+
+	"ecs/internal/clusterfiles"
+)
+
+// agentGrace is how long a stopped agent lets its tasks finish: nobody waits
+// long for a cluster that is thrown away.
+const agentGrace = "1s"
+
+// writeSettings writes the YAML file that the node's daemon is started with.
+func (c *cluster) writeSettings(n node, o Options) error {
+	settings := map[string]any{
+		"name":        n.Name,
+		"zone":        n.Zone,
+		"data_dir":    c.path(n.Name, "data"),
+		"join":        c.gossipAddrs(n),
+		"gossip_addr": n.Gossip,
+		"health_addr": n.Health,
+		"ca":          c.path(clusterfiles.CACert),
+		"cert":        c.path(n.Name, clusterfiles.NodeCert),
+		"key":         c.path(n.Name, clusterfiles.NodeKey),
+		"gossip_key":  c.path(clusterfiles.GossipKey),
+		"log_level":   "info",
+	}
+	if n.Role == roleControl {
+		settings["bootstrap_expect"] = o.Controls
+		settings["http_addr"] = n.HTTP
+		settings["rpc_addr"] = n.RPC
+		settings["raft_addr"] = n.Raft
+		settings["htpasswd"] = c.path(htpasswdFile)
+		settings["seal_key"] = c.path(clusterfiles.SealKey)
+	} else {
+		settings["output_addr"] = n.Output
+		settings["cpus"] = o.AgentCPUs.String()
+		settings["memory"] = o.AgentMemory.String()
+		settings["docker_host"] = c.DockerHost
+		settings["default_registry"] = o.DefaultRegistry
+		settings["insecure_registry"] = o.InsecureRegistries
+		settings["grace"] = agentGrace
+	}
+	text, err := yaml.Marshal(settings)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(c.path(n.Name, configFile), text, 0o600)
+}
+
+// gossipAddrs are the control nodes to join through, without the node itself.
+func (c *cluster) gossipAddrs(self node) []string {
+	var addrs []string
+	for _, n := range c.Nodes {
+		if n.Role == roleControl && n.Name != self.Name {
+			addrs = append(addrs, n.Gossip)
+		}
+	}
+	return addrs
+}
