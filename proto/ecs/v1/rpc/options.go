@@ -25,6 +25,14 @@ const handshakeWithin = 5 * time.Second
 // full request body, or an output chunk; both are far below it.
 const MaxMessage = 4 << 20
 
+// Windows of flow control, in bytes. Fixed ones keep grpc-go from estimating
+// the network's bandwidth, for which it answers every message that comes after a
+// pause, a heartbeat say, with a ping.
+const (
+	streamWindow = 512 << 10
+	connWindow   = 2 << 20
+)
+
 // ServerOptions are those of every gRPC server in the cluster.
 func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
@@ -32,6 +40,8 @@ func ServerOptions() []grpc.ServerOption {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveMin, PermitWithoutStream: true}),
 		grpc.MaxRecvMsgSize(MaxMessage),
 		grpc.ConnectionTimeout(handshakeWithin),
+		grpc.StaticStreamWindowSize(streamWindow),
+		grpc.StaticConnWindowSize(connWindow),
 	}
 }
 
@@ -47,5 +57,7 @@ func DialOptions() []grpc.DialOption {
 		}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxMessage)),
 		grpc.WithDisableServiceConfig(),
+		grpc.WithStaticStreamWindowSize(streamWindow),
+		grpc.WithStaticConnWindowSize(connWindow),
 	}
 }
