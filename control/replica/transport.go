@@ -26,7 +26,8 @@ type transport struct {
 	*raft.NetworkTransport
 	leads func(term uint64) bool // whether this node leads in it now
 
-	beat time.Duration // heartbeats to a follower are at least this far apart
+	beat  time.Duration // heartbeats to a follower are about this far apart
+	begun time.Time     // beats are counted from it
 	// verifying counts those who wait for heartbeats now; hurried fires when one
 	// begins to.
 	verifying atomic.Int32
@@ -58,7 +59,7 @@ type peer struct {
 }
 
 func newTransport(stream StreamLayer, timeout time.Duration, logger *hcLogger, leads func(term uint64) bool) *transport {
-	t := &transport{leads: leads, closing: make(chan struct{})}
+	t := &transport{leads: leads, closing: make(chan struct{}), begun: time.Now()}
 	t.mu.peers = make(map[raft.ServerID]*peer)
 	t.NetworkTransport = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream:  stream,
@@ -91,8 +92,9 @@ func heartbeat(q *raft.AppendEntriesRequest) bool {
 	return q.PrevLogEntry == 0 && q.LeaderCommitIndex == 0 && len(q.Entries) == 0
 }
 
-// pace holds a heartbeat back until the follower's last word in the term is a
-// beat old, unless somebody waits for what the follower says.
+// pace holds a heartbeat back until the follower's last word in the term is
+// about a beat old, unless somebody waits for what the follower says. All
+// followers' heartbeats leave together: an idle leader wakes once for them.
 func (t *transport) pace(id raft.ServerID, term uint64) {
 	hurried := t.hurried.wait()
 	if t.verifying.Load() > 0 {
@@ -101,7 +103,8 @@ func (t *transport) pace(id raft.ServerID, term uint64) {
 	t.mu.Lock()
 	var due time.Duration
 	if p := t.mu.peers[id]; p != nil && p.term == term {
-		due = time.Until(p.heard.Add(t.beat))
+		next := (p.heard.Sub(t.begun) + t.beat).Round(t.beat)
+		due = time.Until(t.begun.Add(next))
 	}
 	t.mu.Unlock()
 	if due <= 0 {
