@@ -28,8 +28,9 @@ import (
 type Log interface {
 	// Propose commits a command; see replica.Node.
 	Propose(ctx context.Context, c state.Command) (state.Outcome, error)
-	// Verify returns nil when this node still led at some moment after the call.
-	Verify(ctx context.Context) error
+	// VerifyAtNextBeat returns nil when this node still led at some moment
+	// after the call; it may take a beat of the log's own heartbeats.
+	VerifyAtNextBeat(ctx context.Context) error
 	// Leader names the present leader, as far as this node knows.
 	Leader() (id, raftAddr string)
 }
@@ -96,7 +97,7 @@ type tenure struct {
 func (s *Server) Lead(ctx context.Context, term uint64) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	t := &tenure{Server: s, term: term, ctx: ctx, checks: newChecks(s.cfg.Log.Verify)}
+	t := &tenure{Server: s, term: term, ctx: ctx, checks: newChecks(s.cfg.Log.VerifyAtNextBeat)}
 	t.mu.leases = make(map[task.NodeID]*lease)
 	t.mu.sessions = make(map[task.NodeID]*session)
 	t.mu.marks = make(map[task.Token]*mark)

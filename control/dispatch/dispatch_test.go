@@ -54,7 +54,7 @@ func (l *memLog) Propose(_ context.Context, c state.Command) (state.Outcome, err
 	return out[0], nil
 }
 
-func (l *memLog) Verify(context.Context) error {
+func (l *memLog) VerifyAtNextBeat(context.Context) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.lead

@@ -35,13 +35,23 @@ func (n *Node) Barrier(ctx context.Context) error {
 // also counts answers to earlier questions, which a process that was paused
 // finds waiting when it wakes, though another may lead by then.
 func (n *Node) Verify(ctx context.Context) error {
+	return n.verify(ctx, func(t *transport) (done func()) { return t.hurry() })
+}
+
+// VerifyAtNextBeat is Verify for those who are in no hurry: it asks followers
+// with the next regular heartbeats, a beat later at most, and costs nothing.
+func (n *Node) VerifyAtNextBeat(ctx context.Context) error {
+	return n.verify(ctx, func(*transport) (done func()) { return func() {} })
+}
+
+func (n *Node) verify(ctx context.Context, begin func(*transport) (done func())) error {
 	err := n.call(ctx, func(up *running) error {
 		begun := up.transport.asked.Load()
 		term, leading := leadership(up.raft)
 		if !leading {
 			return ErrNotLeader
 		}
-		defer up.transport.hurry()()
+		defer begin(up.transport)()
 		for ctx.Err() == nil {
 			// Raft's check makes it ask every follower now.
 			if err := up.raft.VerifyLeader().Error(); err != nil {

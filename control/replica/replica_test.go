@@ -65,6 +65,9 @@ func TestFollowerRefusesToWrite(t *testing.T) {
 		if err := f.node.Verify(t.Context()); !errors.Is(err, ErrNotLeader) {
 			t.Errorf("verify: got %v, want ErrNotLeader", err)
 		}
+		if err := f.node.VerifyAtNextBeat(t.Context()); !errors.Is(err, ErrNotLeader) {
+			t.Errorf("verify at the next beat: got %v, want ErrNotLeader", err)
+		}
 		if c.settled().Task("a") != nil {
 			t.Error("a refused task is in the record")
 		}

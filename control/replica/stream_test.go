@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"context"
 	"net"
 	"testing"
 	"testing/synctest"
@@ -118,6 +119,40 @@ func TestIdleLeaderSpeaksSeldomAndStillAnswersAtOnce(t *testing.T) {
 			if took := time.Since(start); took > 5*time.Millisecond {
 				t.Errorf("a leadership check took %v on a network without delay", took)
 			}
+		}
+	})
+}
+
+// A check with the next beat is one that had to be sent anyway; a leader that is
+// cut off is not confirmed by any.
+func TestCheckAtTheNextBeatCostsNothing(t *testing.T) {
+	bubble(t, 3, func(t *testing.T, c *cluster) {
+		l := c.leader()
+		up := l.node.up.Load()
+		asked := func(check bool) uint64 {
+			before, end := up.transport.asked.Load(), time.Now().Add(time.Minute)
+			for time.Now().Before(end) {
+				start := time.Now()
+				if check {
+					if err := l.node.VerifyAtNextBeat(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if took := time.Since(start); took > 2*up.transport.beat {
+					t.Errorf("a check took %v, want two beats of %v at most", took, up.transport.beat)
+				}
+				time.Sleep(time.Second)
+			}
+			return up.transport.asked.Load() - before
+		}
+		if idle, checked := asked(false), asked(true); checked > idle+idle/10 {
+			t.Errorf("got %d questions a minute with checks, %d without: want no more", checked, idle)
+		}
+		c.net.Isolate(l.name)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		if err := l.node.VerifyAtNextBeat(ctx); err == nil {
+			t.Error("a leader that is cut off was confirmed")
 		}
 	})
 }
