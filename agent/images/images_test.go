@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"ecs/agent/runtime"
 	"ecs/internal/task"
@@ -203,12 +202,15 @@ func TestPullsAreFewAtOnce(t *testing.T) {
 	b := newBench(t, nil)
 	var mu sync.Mutex
 	now, most := 0, 0
+	two, release := make(chan struct{}), make(chan struct{})
 	b.store.onPull = func(context.Context, string, *task.RegistryAuth, func()) error {
 		mu.Lock()
-		now++
+		if now++; now == 2 && most < 2 {
+			close(two)
+		}
 		most = max(most, now)
 		mu.Unlock()
-		time.Sleep(2 * time.Millisecond)
+		<-release
 		mu.Lock()
 		now--
 		mu.Unlock()
@@ -219,6 +221,9 @@ func TestPullsAreFewAtOnce(t *testing.T) {
 		digest := b.push(t, fmt.Sprint("app", n), "1")
 		all.Go(func() { b.mustEnsure(t, "o", fmt.Sprintf("%s/app%d:1", b.host, n), nil, digest) })
 	}
+	<-two
+	b.awaitChecks(t, 10) // everybody wants to pull by now
+	close(release)
 	all.Wait()
 	if most != 2 {
 		t.Errorf("got %d pulls at once, want 2", most)
