@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -59,17 +60,29 @@ func refuse(w http.ResponseWriter, status int, code Code, retryAfter string) {
 }
 
 func TestSubmitGoesOnToTheNextNodeWithTheSameKey(t *testing.T) {
-	var keys []string
+	// A node that dies may still be at it when the next is asked.
+	var mu sync.Mutex
+	var all []string
+	took := func(r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		all = append(all, r.Header.Get(HeaderIdempotencyKey))
+	}
+	asked := func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return all
+	}
 	cut := node(t, func(_ http.ResponseWriter, r *http.Request) {
-		keys = append(keys, r.Header.Get(HeaderIdempotencyKey))
+		took(r)
 		panic(http.ErrAbortHandler) // the node dies with the request in its hands
 	})
 	leaderless := node(t, func(w http.ResponseWriter, r *http.Request) {
-		keys = append(keys, r.Header.Get(HeaderIdempotencyKey))
+		took(r)
 		refuse(w, http.StatusServiceUnavailable, CodeNoLeader, "2")
 	})
 	good := node(t, func(w http.ResponseWriter, r *http.Request) {
-		keys = append(keys, r.Header.Get(HeaderIdempotencyKey))
+		took(r)
 		if key, secret, ok := r.BasicAuth(); !ok || key != "key" || secret != "secret" {
 			t.Errorf("got credentials %q %q", key, secret)
 		}
@@ -80,11 +93,11 @@ func TestSubmitGoesOnToTheNextNodeWithTheSameKey(t *testing.T) {
 	if err != nil || task.ID != "t1" {
 		t.Fatalf("got %+v, %v, want task t1", task, err)
 	}
-	if len(keys) != 3 || keys[0] == "" || keys[0] != keys[1] || keys[1] != keys[2] {
+	if keys := asked(); len(keys) != 3 || keys[0] == "" || keys[0] != keys[1] || keys[1] != keys[2] {
 		t.Errorf("got keys %q, want the same drawn one three times", keys)
 	}
-	if _, err := c.Get(context.Background(), "t1"); err != nil || len(keys) != 4 {
-		t.Errorf("got %d requests and %v, want the next call to begin with the node that answered", len(keys), err)
+	if _, err := c.Get(context.Background(), "t1"); err != nil || len(asked()) != 4 {
+		t.Errorf("got %d requests and %v, want the next call to begin with the node that answered", len(asked()), err)
 	}
 }
 
