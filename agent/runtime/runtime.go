@@ -1,9 +1,8 @@
 // Package runtime says what running a container means. Package docker is the
 // real thing and package fake the scripted one; both pass runtimetest.
 //
-// The seam is drawn where ecs-init will sit: whoever implements Container
-// decides how bytes and the exit leave the container, the runner only sees a
-// Sink and an Exit.
+// Whoever implements Container decides how bytes and the exit leave the
+// container; the runner only sees a Sink and an Exit.
 package runtime
 
 import (
@@ -11,6 +10,7 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"syscall"
 	"time"
 
 	"ecs/internal/task"
@@ -30,6 +30,11 @@ type Runtime interface {
 	// another look for it may mend); any other error is the engine's and counts
 	// as Interrupted.
 	Create(ctx context.Context, o Order) (Container, error)
+	// Adopt takes up the container of an attempt that an earlier process of this
+	// agent started, whether its program still runs or has ended meanwhile. What
+	// follows on the Container is Wait, Kill and Remove, as after Start. ErrGone:
+	// there is no such container, or it never got its order.
+	Adopt(ctx context.Context, a Adoption) (Container, error)
 	// Reap removes every container that carries this agent's labels and that
 	// keep does not claim, running or not, and says how many they were.
 	Reap(ctx context.Context, keep func(task.Token) bool) (int, error)
@@ -54,11 +59,29 @@ type Order struct {
 	SecretEnv []string
 	Image     Image
 	Output    Sink
-	// May is asked right before the engine is told to begin the program, after
-	// every wait for a turn, by the goroutine of Start. An error keeps it from
-	// being told, and Start returns it. It can be asked twice; nil allows.
+	// Deadline gives the end of the attempt's lease as it stands, absolute on
+	// CLOCK_BOOTTIME. It is asked right before the program begins; from then on
+	// Renew moves it.
+	Deadline func() time.Duration
+	// May is asked right before the program is told to begin, after every wait
+	// for a turn, by the goroutine of Start. An error keeps it from being told,
+	// and Start returns it. It can be asked twice; nil allows.
 	May func() error
 }
+
+// Adoption is what Adopt needs.
+type Adoption struct {
+	Token    task.Token
+	Spec     task.Spec
+	Deadline func() time.Duration // as in Order
+	// Output takes the rest of the streams: from Stdout and Stderr on, the
+	// number of bytes of each that an earlier process has dealt with for good.
+	Output         Sink
+	Stdout, Stderr int64
+}
+
+// ErrGone is answered by Adopt when there is nothing to adopt.
+var ErrGone = errors.New("the attempt has no container here")
 
 // Image is an image that is present on the engine and that the caller may use.
 type Image struct {
@@ -68,7 +91,8 @@ type Image struct {
 
 // Sink takes what the program writes. Its writers never block for a reader
 // downstream, never fail for being full (they drop, count and say so in the
-// Stream), and are used by one goroutine each.
+// Stream), and are used by one goroutine each. What a Write has returned for
+// outlives this process: the runtime does not keep it any longer.
 type Sink struct{ Stdout, Stderr io.Writer }
 
 // Container is one attempt's container. Its methods may be called from
@@ -89,6 +113,19 @@ type Container interface {
 	// a nil error means that none is left and none will be: a container that
 	// was not started yet can't be any more.
 	Kill(ctx context.Context) error
+	// Renew moves the end of the lease, absolute on CLOCK_BOOTTIME: the program
+	// is ended from inside task.FenceAhead before it, and from outside
+	// task.OuterFenceAhead before it, without any help of the agent's. It never
+	// blocks. Only a later end than before counts.
+	Renew(end time.Duration)
+	// Input gives the program's standard input more bytes, and its end with eof.
+	// It blocks while the program does not read. ErrNoInput where the order had
+	// no stream for it.
+	Input(ctx context.Context, p []byte, eof bool) error
+	// Resize sets the terminal's size. It does nothing without a terminal.
+	Resize(ctx context.Context, rows, cols uint16) error
+	// Signal sends the program a signal.
+	Signal(ctx context.Context, signal syscall.Signal) error
 	// Remove removes the container, its volumes and everything made for it,
 	// whatever state it is in. It is idempotent.
 	Remove(ctx context.Context) error
@@ -102,8 +139,10 @@ type Exit struct {
 	// Interrupted is not empty when somebody else took the container away:
 	// killed or removed from outside, or the engine went away under it.
 	Interrupted string
-	// StartedAt and Run are by the engine's clock where the engine can still
-	// be asked: it reports an end some 20 ms after it.
+	// RunLimit: it was ended at its spec's run limit.
+	RunLimit bool
+	// Lapsed: it was ended because its lease was over.
+	Lapsed    bool
 	StartedAt time.Time
 	Run       time.Duration // the program's own time
 	Output    time.Duration // from its end until its last byte was read
@@ -137,6 +176,9 @@ func Reason(text string) string {
 
 // Unwrap gives the cause.
 func (f *Failure) Unwrap() error { return f.Err }
+
+// ErrNoInput: the program's standard input is not open.
+var ErrNoInput = errors.New("the program's standard input is closed or was not asked for")
 
 // ErrNoImage is answered by ImageStore.Inspect for an image that is not there.
 var ErrNoImage = errors.New("no such image on this engine")

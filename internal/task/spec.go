@@ -98,8 +98,11 @@ const (
 	DefaultLease    = 10 * time.Second
 	AtMostOnceLease = 5 * time.Minute
 	MaxLease        = 10 * time.Minute
-	// FenceAhead is how long before its lease ends an attempt is ended.
+	// FenceAhead is how long before its lease ends an attempt is ended, from inside.
 	FenceAhead = 2 * time.Second
+	// OuterFenceAhead is how long before its lease ends whatever is left of an
+	// attempt is ended from outside its container.
+	OuterFenceAhead = time.Second
 	Heartbeat  = time.Second
 
 	MinMemory    = 6 << 20
