@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -64,7 +65,35 @@ func TestBadV2BodiesAreRefused(t *testing.T) {
 	row := func(name, members string, pointers string) bad {
 		return bad{name, path, v2(members), 400, api.CodeInvalidTask, pointers}
 	}
+	many := strings.TrimSuffix(strings.Repeat(`{"path":"/a","content":""},`, task.MaxFiles+1), ",")
 	checkBad(t, []bad{
+		row("stdin a number", `"stdin":1`, "/stdin"),
+		row("stdin without data", `"stdin":{"encoding":"utf-8"}`, "/stdin/data"),
+		row("stdin in a strange encoding", `"stdin":{"encoding":"latin-1","data":"x"}`, "/stdin/encoding"),
+		row("stdin that is no base64", `"stdin":{"encoding":"base64","data":"x"}`, "/stdin/data"),
+		row("stdin streamed by its encoding", `"stdin":{"encoding":"stream"}`, "/stdin/data"),
+		row("stdin with more members", `"stdin":{"data":"x","other":1}`, "/stdin/other"),
+		row("stdin given and open", `"stdin":"x","open_stdin":true`, "/stdin"),
+		row("stdin given for a terminal", `"stdin":"x","tty":true`, "/stdin"),
+		row("open_stdin in words", `"open_stdin":"yes"`, "/open_stdin"),
+		row("tty a number", `"tty":1`, "/tty"),
+		row("files no list", `"files":{}`, "/files"),
+		row("file no object", `"files":["/a"]`, "/files/0"),
+		row("file of nothing", `"files":[{}]`, "/files/0/path /files/0/content"),
+		row("relative file", `"files":[{"path":"a","content":""}]`, "/files/0/path"),
+		row("directory", `"files":[{"path":"/a/","content":""}]`, "/files/0/path"),
+		row("file beside the root", `"files":[{"path":"/a/../../b","content":""}]`, "/files/0/path"),
+		row("file in proc", `"files":[{"path":"/proc/self/mem","content":""}]`, "/files/0/path"),
+		row("file in init's directory", `"files":[{"path":"/.ecs/init","content":""}]`, "/files/0/path"),
+		row("file name with NUL", `"files":[{"path":"/a\u0000","content":""}]`, "/files/0/path"),
+		row("file twice", `"files":[{"path":"/a","content":""},{"path":"/a","content":""}]`, "/files/1/path"),
+		row("file in a file", `"files":[{"path":"/a","content":""},{"path":"/a/b","content":""}]`, "/files/1/path"),
+		row("mode a number", `"files":[{"path":"/a","content":"","mode":420}]`, "/files/0/mode"),
+		row("mode in decimal", `"files":[{"path":"/a","content":"","mode":"0688"}]`, "/files/0/mode"),
+		row("setuid", `"files":[{"path":"/a","content":"","mode":"4755"}]`, "/files/0/mode"),
+		row("file content that is no base64", `"files":[{"path":"/a","content":{"encoding":"base64","data":"="}}]`, "/files/0/content/data"),
+		row("owner of a file", `"files":[{"path":"/a","content":"","owner":"me"}]`, "/files/0/owner"),
+		row("too many files", `"files":[`+many+`]`, "/files"),
 		{"no image", path, `{}`, 400, api.CodeInvalidTask, "/image"},
 		{"image null", path, `{"image":null}`, 400, api.CodeInvalidTask, "/image"},
 		{"image a number", path, `{"image":6}`, 400, api.CodeInvalidTask, "/image"},
@@ -152,9 +181,9 @@ func TestBadV2BodiesAreRefused(t *testing.T) {
 		row("retention", `"retention":"200h"`, "/retention"),
 		{"every fault at once", path, `{"image":"UP","command":[""],"env":["=x"],"workdir":"rel","nonsense":1,"resources":{"pids":0},"timeouts":{"run":"x"}}`,
 			400, api.CodeInvalidTask, "/image /command/0 /env/0 /workdir /resources/pids /timeouts/run /nonsense"},
-		{"not built yet", path, v2(`"stdin":"x","files":[],"outputs":[],"tty":true,"webhook":"x","priority":1,"resources":{"disk":"1GiB"},"placement":{"constraints":[]},"retry":{"program":1,"on_exit_codes":[1],"backoff":"1s"}`),
-			501, api.CodeNotYet, "/stdin /files /outputs /tty /webhook /priority /resources/disk /retry/program /retry/on_exit_codes /retry/backoff /placement/constraints"},
-		{"not built and wrong", path, v2(`"tty":true,"workdir":"x"`), 400, api.CodeInvalidTask, "/tty /workdir"},
+		{"not built yet", path, v2(`"outputs":[],"webhook":"x","priority":1,"resources":{"disk":"1GiB"},"placement":{"constraints":[]},"retry":{"program":1,"on_exit_codes":[1],"backoff":"1s"}`),
+			501, api.CodeNotYet, "/outputs /webhook /priority /resources/disk /retry/program /retry/on_exit_codes /retry/backoff /placement/constraints"},
+		{"not built and wrong", path, v2(`"outputs":["/x"],"workdir":"x"`), 400, api.CodeInvalidTask, "/outputs /workdir"},
 		{"misspelt wait", path + "?wiat=5s", `{"image":"busybox:1"}`, 400, api.CodeBadRequest, ""},
 		{"wait for nothing", path + "?wait=0s", `{"image":"busybox:1"}`, 400, api.CodeBadRequest, ""},
 		{"wait backwards", path + "?wait=-1s", `{"image":"busybox:1"}`, 400, api.CodeBadRequest, ""},
@@ -210,6 +239,21 @@ func TestGoodBodiesAreUnderstood(t *testing.T) {
 	answer := string(w.do(http.MethodGet, "/v2/tasks/"+string(id), "").body)
 	if strings.Contains(answer, "hush") || strings.Contains(answer, `"p"`) || !strings.Contains(answer, `"secret_env":["TOKEN"]`) {
 		t.Errorf("got %s, want names of secrets and no secret", answer)
+	}
+
+	id = w.submitted(`{"image":"busybox:1","stdin":"typed\u0000","files":[{"path":"/a b","mode":"0755","content":{"encoding":"base64","data":"/wA="}},{"path":"/c","content":"text"}]}`)
+	s = w.Snapshot().Task(id).Spec
+	wantFiles := []task.File{{Path: "/a b", Mode: 0o755, Content: []byte{0xff, 0}, Size: 2}, {Path: "/c", Mode: 0o644, Content: []byte("text"), Size: 4}}
+	if string(s.Stdin) != "typed\x00" || s.StdinSize != 6 || !reflect.DeepEqual(s.Files, wantFiles) || s.MaxOutput != task.DefaultMaxOutput || s.Delivery != task.AtLeastOnce {
+		t.Errorf("got stdin %q, files %+v", s.Stdin, s.Files)
+	}
+	shown := w.task(w.do(http.MethodGet, "/v2/tasks/"+string(id), "")).Spec
+	if wantShown := []api.SpecFile{{Path: "/a b", Mode: "0755", Bytes: 2}, {Path: "/c", Mode: "0644", Bytes: 4}}; shown.StdinBytes != 6 || !reflect.DeepEqual(shown.Files, wantShown) {
+		t.Errorf("got %+v shown, want names and sizes", shown)
+	}
+	id = w.submitted(`{"image":"busybox:1","open_stdin":true,"tty":true}`)
+	if s = w.Snapshot().Task(id).Spec; !s.OpenStdin || !s.TTY || s.MaxOutput != task.AttachedMaxOutput || s.Delivery != task.AtMostOnce {
+		t.Errorf("got %+v, want stdin open, a terminal, and their defaults", s)
 	}
 
 	id = w.submitted(`{"image":"busybox:1","resources":{"cpu_limit":0.1}}`)

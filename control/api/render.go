@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"fmt"
 	"unicode/utf8"
 
 	"ecs/internal/task"
@@ -85,9 +86,14 @@ func present(t *task.Task) *task.Attempt {
 
 func renderSpec(s *task.Spec) api.Spec {
 	retries := s.InfrastructureRetries
+	var files []api.SpecFile
+	for _, f := range s.Files {
+		files = append(files, api.SpecFile{Path: f.Path, Mode: fmt.Sprintf("%04o", f.Mode), Bytes: f.Size})
+	}
 	return api.Spec{
 		Image: s.Image, Command: s.Command, Entrypoint: s.Entrypoint, Env: s.Env, SecretEnv: s.SecretEnvNames,
 		Workdir: s.Workdir, User: s.User,
+		StdinBytes: s.StdinSize, OpenStdin: s.OpenStdin, TTY: s.TTY, Files: files,
 		Resources: api.Resources{CPU: api.CPU(s.Resources.MilliCPU), CPULimit: api.CPU(s.Resources.MilliCPULimit),
 			Memory: api.Size(s.Resources.Memory), Pids: s.Resources.Pids},
 		CapAdd: s.CapAdd, Network: string(s.Network),

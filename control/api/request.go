@@ -45,8 +45,9 @@ func (p *parser) v2(body []byte) (request, error) {
 	}
 	r := request{api: task.V2, maxInline: api.DefaultInline, canonical: canonical("v2", root)}
 	o := fieldsOf(root, f)
-	o.notYet("stdin", "files", "outputs", "tty", "webhook", "priority")
+	o.notYet("outputs", "webhook", "priority")
 	p.program(o, &r)
+	p.input(o, &r.spec)
 	p.resources(o, &r.spec)
 	if nested := o.object("timeouts"); nested != nil {
 		r.spec.Timeouts = timeouts(nested)

@@ -237,7 +237,10 @@ func Size(t *task.Task) int64 {
 	const fixed = 2 << 10 // structs, indexes, short strings
 	n := fixed + len(t.CID) + len(t.Owner) + len(t.Key) + len(t.BodyMAC) + 256*len(t.Attempts)
 	s := &t.Spec
-	n += len(s.Image) + len(s.Workdir) + len(s.User) + len(s.Secrets)
+	n += len(s.Image) + len(s.Workdir) + len(s.User) + len(s.Secrets) + len(s.Stdin)
+	for i := range s.Files {
+		n += 64 + len(s.Files[i].Path) + len(s.Files[i].Content)
+	}
 	for _, list := range [][]string{s.Command, s.Entrypoint, s.Env, s.CapAdd, s.Placement.Zones, s.SecretEnvNames} {
 		for _, v := range list {
 			n += 16 + len(v)

@@ -73,7 +73,7 @@ func (c *change) finish(t *task.Task, r task.Result) {
 	t.State = task.Finished
 	t.Result = &r
 	t.FinishedAt = c.now
-	t.Spec.Secrets = nil
+	t.Spec = t.Spec.Wiped()
 	t.Bill.LeaderTotal = max(0, c.now.Sub(t.SubmittedAt)) // leaders' clocks may differ
 }
 

@@ -154,7 +154,7 @@ func (m *model) invariants(before, after *state.Snapshot, single bool) {
 		}
 		spec := first.Spec
 		if now.State == task.Finished {
-			spec.Secrets = nil
+			spec = spec.Wiped()
 		}
 		if !reflect.DeepEqual(now.Spec, spec) || now.Seq != first.Seq || now.Key != first.Key || now.Owner != first.Owner {
 			m.Errorf("task %s: what was accepted has changed: %+v, was %+v", id, now, first)

@@ -196,6 +196,9 @@ func TestFinishGivesTheOneResult(t *testing.T) {
 	if got.Spec.Secrets != nil || !got.Spec.HasAuth {
 		t.Errorf("got secrets %q, has auth %v, want them wiped but mentioned", got.Spec.Secrets, got.Spec.HasAuth)
 	}
+	if f := got.Spec.Files[0]; got.Spec.Stdin != nil || got.Spec.StdinSize != 5 || f.Content != nil || f.Path != "/a" || f.Size != 7 {
+		t.Errorf("got stdin %q and file %+v, want them wiped but mentioned", got.Spec.Stdin, f)
+	}
 	wantBill := task.Bill{Accepted: time.Millisecond, Run: 5, Assigned: 6, LeaderTotal: w.now.Sub(submitted)}
 	if got.Bill != wantBill {
 		t.Errorf("bill: got %+v, want %+v", got.Bill, wantBill)

@@ -164,6 +164,8 @@ func aTask(id task.ID, edit ...func(*task.Task)) *task.Task {
 			Labels:  map[string]string{"a": "1", "b": "2", "c": "3"},
 			Secrets: []byte("sealed"),
 			HasAuth: true,
+			Stdin:   []byte("typed"), StdinSize: 5,
+			Files: []task.File{{Path: "/a", Mode: 0o600, Content: []byte("content"), Size: 7}},
 
 			InfrastructureRetries: 2,
 		}.WithDefaults(task.V2, false),

@@ -1,9 +1,12 @@
 package task
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Spec is what a caller asks for. It never changes after acceptance, except
-// that Secrets are wiped when the task ends.
+// that what only an attempt may know leaves it when the task ends: see Wiped.
 type Spec struct {
 	Image      string   // canonical reference, never an image id
 	Command    []string // replaces the image's CMD when not empty
@@ -36,6 +39,34 @@ type Spec struct {
 	HasAuth        bool // registry credentials are sealed in Secrets
 	// DefaultCaps keeps Docker's default capabilities, as v1 tasks always had.
 	DefaultCaps bool
+
+	// Stdin is what the program reads from its standard input, which ends
+	// behind it. Empty: there is nothing to read.
+	Stdin     []byte
+	StdinSize int64 // of Stdin; it stays when Stdin is wiped
+	// OpenStdin keeps standard input open for whoever attaches.
+	OpenStdin bool
+	// TTY gives the program a terminal: all it writes is standard output.
+	TTY   bool
+	Files []File // written before the program starts, in this order
+}
+
+// File is a regular file that the program finds in its container.
+type File struct {
+	Path    string // absolute and clean
+	Mode    uint32 // permission bits
+	Content []byte
+	Size    int64 // of Content; it stays when Content is wiped
+}
+
+// Wiped is the spec without what only an attempt may know. Names and sizes stay.
+func (s Spec) Wiped() Spec {
+	s.Secrets, s.Stdin = nil, nil
+	s.Files = slices.Clone(s.Files)
+	for i := range s.Files {
+		s.Files[i].Content = nil
+	}
+	return s
 }
 
 // Resources are what a task reserves and where its ceilings are.
@@ -87,6 +118,7 @@ const (
 	DefaultPids          = 256
 	DefaultMaxOutput     = 1 << 20
 	V1MaxOutput          = 64 << 20
+	AttachedMaxOutput    = 64 << 20 // with a terminal, or standard input open
 	DefaultRetries       = 3
 	DefaultRetention     = 24 * time.Hour
 
@@ -103,7 +135,7 @@ const (
 	// OuterFenceAhead is how long before its lease ends whatever is left of an
 	// attempt is ended from outside its container.
 	OuterFenceAhead = time.Second
-	Heartbeat  = time.Second
+	Heartbeat       = time.Second
 
 	MinMemory    = 6 << 20
 	MaxPids      = 4096
@@ -113,6 +145,9 @@ const (
 	MaxLabels    = 32
 	MaxTimeout   = 7 * 24 * time.Hour
 	MaxRetries   = 10
+	MaxFiles     = 64
+	MaxFileMode  = 0o777
+	FileMode     = 0o644 // unless the caller says otherwise
 )
 
 // WithDefaults fills every field the caller left out. waiting says that the
@@ -122,6 +157,13 @@ func (s Spec) WithDefaults(api API, waiting bool) Spec {
 	setDefault(&r.MilliCPU, DefaultMilliCPU)
 	setDefault(&r.MilliCPULimit, max(DefaultMilliCPULimit, r.MilliCPU))
 	setDefault(&r.Pids, DefaultPids)
+	if s.OpenStdin || s.TTY {
+		setDefault(&s.MaxOutput, AttachedMaxOutput)
+	}
+	if s.OpenStdin {
+		// What was typed into a lost attempt can't be typed again.
+		setDefault(&s.Delivery, AtMostOnce)
+	}
 	setDefault(&s.MaxOutput, DefaultMaxOutput)
 	setDefault(&s.Timeouts.Pull, DefaultPull)
 	setDefault(&s.Timeouts.Run, DefaultRun)

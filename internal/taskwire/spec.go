@@ -39,6 +39,11 @@ func FromSpec(s task.Spec) *ecsv1.Spec {
 		SecretEnvNames:        s.SecretEnvNames,
 		HasAuth:               s.HasAuth,
 		DefaultCaps:           s.DefaultCaps,
+		Stdin:                 s.Stdin,
+		StdinSize:             s.StdinSize,
+		OpenStdin:             s.OpenStdin,
+		Tty:                   s.TTY,
+		Files:                 each(s.Files, fromFile),
 	}
 }
 
@@ -79,11 +84,24 @@ func ToSpec(m *ecsv1.Spec) task.Spec {
 		SecretEnvNames: m.GetSecretEnvNames(),
 		HasAuth:        m.GetHasAuth(),
 		DefaultCaps:    m.GetDefaultCaps(),
+		Stdin:          m.GetStdin(),
+		StdinSize:      m.GetStdinSize(),
+		OpenStdin:      m.GetOpenStdin(),
+		TTY:            m.GetTty(),
+		Files:          each(m.GetFiles(), toFile),
 	}
 	if s.Entrypoint == nil && m.GetHasEntrypoint() {
 		s.Entrypoint = []string{} // clears the image's, unlike an absent one
 	}
 	return s
+}
+
+func fromFile(f task.File) *ecsv1.File {
+	return &ecsv1.File{Path: f.Path, Mode: f.Mode, Content: f.Content, Size: f.Size}
+}
+
+func toFile(m *ecsv1.File) task.File {
+	return task.File{Path: m.GetPath(), Mode: m.GetMode(), Content: m.GetContent(), Size: m.GetSize()}
 }
 
 // FromSecrets gives the message that is sealed into Spec.Secrets.

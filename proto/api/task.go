@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"time"
+	"unicode/utf8"
 )
 
 // TaskRequest is the body of POST /v2/tasks. Only Image is needed; a zero field
@@ -16,6 +17,11 @@ type TaskRequest struct {
 	SecretEnv  []string `json:"secret_env,omitempty"` // KEY=value, sealed and never echoed
 	Workdir    string   `json:"workdir,omitempty"`
 	User       string   `json:"user,omitempty"`
+
+	Stdin     *Content `json:"stdin,omitempty"`      // what the program reads, to its end
+	OpenStdin bool     `json:"open_stdin,omitempty"` // keep stdin open for Attach
+	TTY       bool     `json:"tty,omitempty"`        // give the program a terminal
+	Files     []File   `json:"files,omitempty"`      // written before the program starts
 
 	Resources    Resources         `json:"resources,omitzero"`
 	CapAdd       []string          `json:"cap_add,omitempty"`
@@ -30,6 +36,34 @@ type TaskRequest struct {
 	MaxInline    *Size             `json:"max_inline,omitempty"`
 	Labels       map[string]string `json:"labels,omitempty"`
 	Retention    Duration          `json:"retention,omitzero"`
+}
+
+// Content is bytes in a request: text as it is, anything else in base64.
+type Content struct {
+	Encoding string `json:"encoding,omitempty"` // utf-8 (the default) | base64
+	Data     string `json:"data"`
+}
+
+// NewContent wraps bytes, whatever they are.
+func NewContent(b []byte) Content {
+	if utf8.Valid(b) {
+		return Content{Encoding: EncodingUTF8, Data: string(b)}
+	}
+	return Content{Encoding: EncodingBase64, Data: base64.StdEncoding.EncodeToString(b)}
+}
+
+// File is a file that the program finds.
+type File struct {
+	Path    string  `json:"path"`           // absolute and clean
+	Mode    string  `json:"mode,omitempty"` // permission bits in octal; default 0644
+	Content Content `json:"content"`
+}
+
+// SpecFile is a File as accepted; its content is not shown.
+type SpecFile struct {
+	Path  string `json:"path"`
+	Mode  string `json:"mode"`
+	Bytes int64  `json:"bytes"`
 }
 
 // Resources are what a task reserves and where its ceilings are.
@@ -77,6 +111,10 @@ type Spec struct {
 	SecretEnv       []string          `json:"secret_env,omitempty"` // names only
 	Workdir         string            `json:"workdir,omitempty"`
 	User            string            `json:"user,omitempty"`
+	StdinBytes      int64             `json:"stdin_bytes,omitempty"`
+	OpenStdin       bool              `json:"open_stdin,omitempty"`
+	TTY             bool              `json:"tty,omitempty"`
+	Files           []SpecFile        `json:"files,omitempty"`
 	Resources       Resources         `json:"resources"`
 	CapAdd          []string          `json:"cap_add,omitempty"`
 	Network         string            `json:"network"`

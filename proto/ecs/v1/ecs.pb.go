@@ -214,6 +214,11 @@ type Spec struct {
 	SecretEnvNames        []string               `protobuf:"bytes,27,rep,name=secret_env_names,json=secretEnvNames,proto3" json:"secret_env_names,omitempty"`
 	HasAuth               bool                   `protobuf:"varint,28,opt,name=has_auth,json=hasAuth,proto3" json:"has_auth,omitempty"`
 	DefaultCaps           bool                   `protobuf:"varint,29,opt,name=default_caps,json=defaultCaps,proto3" json:"default_caps,omitempty"`
+	Stdin                 []byte                 `protobuf:"bytes,30,opt,name=stdin,proto3" json:"stdin,omitempty"` // leaves the record with the task's end, as secrets do
+	StdinSize             int64                  `protobuf:"varint,31,opt,name=stdin_size,json=stdinSize,proto3" json:"stdin_size,omitempty"`
+	OpenStdin             bool                   `protobuf:"varint,32,opt,name=open_stdin,json=openStdin,proto3" json:"open_stdin,omitempty"`
+	Tty                   bool                   `protobuf:"varint,33,opt,name=tty,proto3" json:"tty,omitempty"`
+	Files                 []*File                `protobuf:"bytes,34,rep,name=files,proto3" json:"files,omitempty"`
 	unknownFields         protoimpl.UnknownFields
 	sizeCache             protoimpl.SizeCache
 }
@@ -451,6 +456,109 @@ func (x *Spec) GetDefaultCaps() bool {
 	return false
 }
 
+func (x *Spec) GetStdin() []byte {
+	if x != nil {
+		return x.Stdin
+	}
+	return nil
+}
+
+func (x *Spec) GetStdinSize() int64 {
+	if x != nil {
+		return x.StdinSize
+	}
+	return 0
+}
+
+func (x *Spec) GetOpenStdin() bool {
+	if x != nil {
+		return x.OpenStdin
+	}
+	return false
+}
+
+func (x *Spec) GetTty() bool {
+	if x != nil {
+		return x.Tty
+	}
+	return false
+}
+
+func (x *Spec) GetFiles() []*File {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+type File struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Mode          uint32                 `protobuf:"varint,2,opt,name=mode,proto3" json:"mode,omitempty"`
+	Content       []byte                 `protobuf:"bytes,3,opt,name=content,proto3" json:"content,omitempty"` // leaves the record with the task's end
+	Size          int64                  `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *File) Reset() {
+	*x = File{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *File) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*File) ProtoMessage() {}
+
+func (x *File) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use File.ProtoReflect.Descriptor instead.
+func (*File) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *File) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *File) GetMode() uint32 {
+	if x != nil {
+		return x.Mode
+	}
+	return 0
+}
+
+func (x *File) GetContent() []byte {
+	if x != nil {
+		return x.Content
+	}
+	return nil
+}
+
+func (x *File) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
 // Secrets are sealed before they enter the log and opened only to be sent to
 // the agent that runs the attempt.
 type Secrets struct {
@@ -466,7 +574,7 @@ type Secrets struct {
 
 func (x *Secrets) Reset() {
 	*x = Secrets{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[2]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -478,7 +586,7 @@ func (x *Secrets) String() string {
 func (*Secrets) ProtoMessage() {}
 
 func (x *Secrets) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[2]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -491,7 +599,7 @@ func (x *Secrets) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secrets.ProtoReflect.Descriptor instead.
 func (*Secrets) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{2}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Secrets) GetHasAuth() bool {
@@ -546,7 +654,7 @@ type Attempt struct {
 
 func (x *Attempt) Reset() {
 	*x = Attempt{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[3]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -558,7 +666,7 @@ func (x *Attempt) String() string {
 func (*Attempt) ProtoMessage() {}
 
 func (x *Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[3]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -571,7 +679,7 @@ func (x *Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attempt.ProtoReflect.Descriptor instead.
 func (*Attempt) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{3}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Attempt) GetNumber() int32 {
@@ -656,7 +764,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[4]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -668,7 +776,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[4]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -681,7 +789,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{4}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Result) GetOutcome() string {
@@ -774,7 +882,7 @@ type Stream struct {
 
 func (x *Stream) Reset() {
 	*x = Stream{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[5]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -786,7 +894,7 @@ func (x *Stream) String() string {
 func (*Stream) ProtoMessage() {}
 
 func (x *Stream) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[5]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -799,7 +907,7 @@ func (x *Stream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stream.ProtoReflect.Descriptor instead.
 func (*Stream) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{5}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Stream) GetHead() []byte {
@@ -857,7 +965,7 @@ type Bill struct {
 
 func (x *Bill) Reset() {
 	*x = Bill{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[6]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -869,7 +977,7 @@ func (x *Bill) String() string {
 func (*Bill) ProtoMessage() {}
 
 func (x *Bill) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[6]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -882,7 +990,7 @@ func (x *Bill) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bill.ProtoReflect.Descriptor instead.
 func (*Bill) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{6}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Bill) GetAccepted() int64 {
@@ -992,7 +1100,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[7]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1004,7 +1112,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[7]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1017,7 +1125,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{7}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Node) GetId() string {
@@ -1135,7 +1243,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[8]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1147,7 +1255,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[8]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1160,7 +1268,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{8}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Entry) GetCommands() []*Command {
@@ -1195,7 +1303,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[9]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1207,7 +1315,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[9]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1220,7 +1328,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{9}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Command) GetNow() int64 {
@@ -1417,7 +1525,7 @@ type Submit struct {
 
 func (x *Submit) Reset() {
 	*x = Submit{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[10]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1429,7 +1537,7 @@ func (x *Submit) String() string {
 func (*Submit) ProtoMessage() {}
 
 func (x *Submit) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[10]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1442,7 +1550,7 @@ func (x *Submit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Submit.ProtoReflect.Descriptor instead.
 func (*Submit) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{10}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Submit) GetTask() *Task {
@@ -1464,7 +1572,7 @@ type Register struct {
 
 func (x *Register) Reset() {
 	*x = Register{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[11]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1476,7 +1584,7 @@ func (x *Register) String() string {
 func (*Register) ProtoMessage() {}
 
 func (x *Register) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[11]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1489,7 +1597,7 @@ func (x *Register) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Register.ProtoReflect.Descriptor instead.
 func (*Register) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{11}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Register) GetNode() *Node {
@@ -1517,7 +1625,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[12]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1529,7 +1637,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[12]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1542,7 +1650,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{12}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Token) GetTask() string {
@@ -1576,7 +1684,7 @@ type Place struct {
 
 func (x *Place) Reset() {
 	*x = Place{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[13]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1588,7 +1696,7 @@ func (x *Place) String() string {
 func (*Place) ProtoMessage() {}
 
 func (x *Place) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[13]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1601,7 +1709,7 @@ func (x *Place) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Place.ProtoReflect.Descriptor instead.
 func (*Place) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{13}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Place) GetDecisions() []*Decision {
@@ -1624,7 +1732,7 @@ type Decision struct {
 
 func (x *Decision) Reset() {
 	*x = Decision{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[14]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1636,7 +1744,7 @@ func (x *Decision) String() string {
 func (*Decision) ProtoMessage() {}
 
 func (x *Decision) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[14]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1649,7 +1757,7 @@ func (x *Decision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decision.ProtoReflect.Descriptor instead.
 func (*Decision) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{14}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Decision) GetTask() string {
@@ -1699,7 +1807,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[15]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1711,7 +1819,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[15]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1724,7 +1832,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{15}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Progress) GetToken() *Token {
@@ -1762,7 +1870,7 @@ type Finish struct {
 
 func (x *Finish) Reset() {
 	*x = Finish{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[16]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1774,7 +1882,7 @@ func (x *Finish) String() string {
 func (*Finish) ProtoMessage() {}
 
 func (x *Finish) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[16]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1787,7 +1895,7 @@ func (x *Finish) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finish.ProtoReflect.Descriptor instead.
 func (*Finish) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{16}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Finish) GetToken() *Token {
@@ -1838,7 +1946,7 @@ type Stop struct {
 
 func (x *Stop) Reset() {
 	*x = Stop{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[17]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1850,7 +1958,7 @@ func (x *Stop) String() string {
 func (*Stop) ProtoMessage() {}
 
 func (x *Stop) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[17]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1863,7 +1971,7 @@ func (x *Stop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stop.ProtoReflect.Descriptor instead.
 func (*Stop) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{17}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Stop) GetTask() string {
@@ -1908,7 +2016,7 @@ type LoseNode struct {
 
 func (x *LoseNode) Reset() {
 	*x = LoseNode{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[18]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1920,7 +2028,7 @@ func (x *LoseNode) String() string {
 func (*LoseNode) ProtoMessage() {}
 
 func (x *LoseNode) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[18]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1933,7 +2041,7 @@ func (x *LoseNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoseNode.ProtoReflect.Descriptor instead.
 func (*LoseNode) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{18}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *LoseNode) GetNode() string {
@@ -1975,7 +2083,7 @@ type LoseAttempt struct {
 
 func (x *LoseAttempt) Reset() {
 	*x = LoseAttempt{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[19]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1987,7 +2095,7 @@ func (x *LoseAttempt) String() string {
 func (*LoseAttempt) ProtoMessage() {}
 
 func (x *LoseAttempt) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[19]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2000,7 +2108,7 @@ func (x *LoseAttempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoseAttempt.ProtoReflect.Descriptor instead.
 func (*LoseAttempt) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{19}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *LoseAttempt) GetToken() *Token {
@@ -2032,7 +2140,7 @@ type SetNode struct {
 
 func (x *SetNode) Reset() {
 	*x = SetNode{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[20]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2044,7 +2152,7 @@ func (x *SetNode) String() string {
 func (*SetNode) ProtoMessage() {}
 
 func (x *SetNode) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[20]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2057,7 +2165,7 @@ func (x *SetNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNode.ProtoReflect.Descriptor instead.
 func (*SetNode) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{20}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SetNode) GetNode() string {
@@ -2112,7 +2220,7 @@ type Expire struct {
 
 func (x *Expire) Reset() {
 	*x = Expire{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[21]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2124,7 +2232,7 @@ func (x *Expire) String() string {
 func (*Expire) ProtoMessage() {}
 
 func (x *Expire) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[21]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2137,7 +2245,7 @@ func (x *Expire) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Expire.ProtoReflect.Descriptor instead.
 func (*Expire) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{21}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Expire) GetTasks() []string {
@@ -2157,7 +2265,7 @@ type Forget struct {
 
 func (x *Forget) Reset() {
 	*x = Forget{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[22]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2169,7 +2277,7 @@ func (x *Forget) String() string {
 func (*Forget) ProtoMessage() {}
 
 func (x *Forget) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[22]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2182,7 +2290,7 @@ func (x *Forget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forget.ProtoReflect.Descriptor instead.
 func (*Forget) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{22}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Forget) GetTasks() []string {
@@ -2208,7 +2316,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[23]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2220,7 +2328,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[23]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2233,7 +2341,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{23}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SnapshotRecord) GetKind() isSnapshotRecord_Kind {
@@ -2304,7 +2412,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[24]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2316,7 +2424,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[24]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2329,7 +2437,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{24}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -2381,7 +2489,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[25]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2393,7 +2501,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[25]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2406,7 +2514,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{25}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Member) GetId() string {
@@ -2509,7 +2617,7 @@ type AgentMessage struct {
 
 func (x *AgentMessage) Reset() {
 	*x = AgentMessage{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[26]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2521,7 +2629,7 @@ func (x *AgentMessage) String() string {
 func (*AgentMessage) ProtoMessage() {}
 
 func (x *AgentMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[26]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2534,7 +2642,7 @@ func (x *AgentMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentMessage.ProtoReflect.Descriptor instead.
 func (*AgentMessage) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{26}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AgentMessage) GetKind() isAgentMessage_Kind {
@@ -2622,7 +2730,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[27]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2634,7 +2742,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[27]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2647,7 +2755,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{27}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Hello) GetNode() *Node {
@@ -2684,7 +2792,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[28]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2696,7 +2804,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[28]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2709,7 +2817,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{28}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Heartbeat) GetNumber() uint64 {
@@ -2753,7 +2861,7 @@ type AttemptStatus struct {
 
 func (x *AttemptStatus) Reset() {
 	*x = AttemptStatus{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[29]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2765,7 +2873,7 @@ func (x *AttemptStatus) String() string {
 func (*AttemptStatus) ProtoMessage() {}
 
 func (x *AttemptStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[29]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2778,7 +2886,7 @@ func (x *AttemptStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptStatus.ProtoReflect.Descriptor instead.
 func (*AttemptStatus) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{29}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *AttemptStatus) GetToken() *Token {
@@ -2818,7 +2926,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[30]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2830,7 +2938,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[30]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2843,7 +2951,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{30}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{31}
 }
 
 // ControlMessage is what the leader says on a session.
@@ -2867,7 +2975,7 @@ type ControlMessage struct {
 
 func (x *ControlMessage) Reset() {
 	*x = ControlMessage{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2879,7 +2987,7 @@ func (x *ControlMessage) String() string {
 func (*ControlMessage) ProtoMessage() {}
 
 func (x *ControlMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2892,7 +3000,7 @@ func (x *ControlMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControlMessage.ProtoReflect.Descriptor instead.
 func (*ControlMessage) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{31}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ControlMessage) GetTerm() uint64 {
@@ -3037,7 +3145,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3049,7 +3157,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3062,7 +3170,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{32}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Welcome) GetForget() []*Token {
@@ -3088,7 +3196,7 @@ type HeartbeatAnswer struct {
 
 func (x *HeartbeatAnswer) Reset() {
 	*x = HeartbeatAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3100,7 +3208,7 @@ func (x *HeartbeatAnswer) String() string {
 func (*HeartbeatAnswer) ProtoMessage() {}
 
 func (x *HeartbeatAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3113,7 +3221,7 @@ func (x *HeartbeatAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatAnswer.ProtoReflect.Descriptor instead.
 func (*HeartbeatAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{33}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *HeartbeatAnswer) GetNumber() uint64 {
@@ -3137,7 +3245,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3149,7 +3257,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3162,7 +3270,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{34}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Assignment) GetToken() *Token {
@@ -3212,7 +3320,7 @@ type StopAttempt struct {
 
 func (x *StopAttempt) Reset() {
 	*x = StopAttempt{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3224,7 +3332,7 @@ func (x *StopAttempt) String() string {
 func (*StopAttempt) ProtoMessage() {}
 
 func (x *StopAttempt) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3237,7 +3345,7 @@ func (x *StopAttempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAttempt.ProtoReflect.Descriptor instead.
 func (*StopAttempt) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{35}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *StopAttempt) GetToken() *Token {
@@ -3274,7 +3382,7 @@ type StatusAnswer struct {
 
 func (x *StatusAnswer) Reset() {
 	*x = StatusAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3286,7 +3394,7 @@ func (x *StatusAnswer) String() string {
 func (*StatusAnswer) ProtoMessage() {}
 
 func (x *StatusAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3299,7 +3407,7 @@ func (x *StatusAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusAnswer.ProtoReflect.Descriptor instead.
 func (*StatusAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{36}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *StatusAnswer) GetToken() *Token {
@@ -3334,7 +3442,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3346,7 +3454,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3359,7 +3467,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{37}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Redirect) GetId() string {
@@ -3388,7 +3496,7 @@ type Refused struct {
 
 func (x *Refused) Reset() {
 	*x = Refused{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3400,7 +3508,7 @@ func (x *Refused) String() string {
 func (*Refused) ProtoMessage() {}
 
 func (x *Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3413,7 +3521,7 @@ func (x *Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refused.ProtoReflect.Descriptor instead.
 func (*Refused) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{38}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Refused) GetExpired() bool {
@@ -3443,7 +3551,7 @@ type OutputRequest struct {
 
 func (x *OutputRequest) Reset() {
 	*x = OutputRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3455,7 +3563,7 @@ func (x *OutputRequest) String() string {
 func (*OutputRequest) ProtoMessage() {}
 
 func (x *OutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3468,7 +3576,7 @@ func (x *OutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputRequest.ProtoReflect.Descriptor instead.
 func (*OutputRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{39}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *OutputRequest) GetToken() *Token {
@@ -3519,7 +3627,7 @@ type OutputChunk struct {
 
 func (x *OutputChunk) Reset() {
 	*x = OutputChunk{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3531,7 +3639,7 @@ func (x *OutputChunk) String() string {
 func (*OutputChunk) ProtoMessage() {}
 
 func (x *OutputChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3544,7 +3652,7 @@ func (x *OutputChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputChunk.ProtoReflect.Descriptor instead.
 func (*OutputChunk) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{40}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *OutputChunk) GetOffset() int64 {
@@ -3582,6 +3690,294 @@ func (x *OutputChunk) GetBytes() int64 {
 	return 0
 }
 
+// AttachInput is what a control node passes on to a live attempt. Messages of a
+// kind take effect in order; a resize or a signal does not wait for data that
+// the program has not read.
+type AttachInput struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Set in the first message: the attempt, and who writes. Offsets count for
+	// each writer apart, so that a writer may come back over another connection
+	// and say again what was not acknowledged.
+	Token  *Token `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	Writer string `protobuf:"bytes,2,opt,name=writer,proto3" json:"writer,omitempty"`
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*AttachInput_Data
+	//	*AttachInput_Resize
+	//	*AttachInput_Signal
+	Kind          isAttachInput_Kind `protobuf_oneof:"kind"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachInput) Reset() {
+	*x = AttachInput{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachInput) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachInput) ProtoMessage() {}
+
+func (x *AttachInput) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachInput.ProtoReflect.Descriptor instead.
+func (*AttachInput) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *AttachInput) GetToken() *Token {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+func (x *AttachInput) GetWriter() string {
+	if x != nil {
+		return x.Writer
+	}
+	return ""
+}
+
+func (x *AttachInput) GetKind() isAttachInput_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *AttachInput) GetData() *InputData {
+	if x != nil {
+		if x, ok := x.Kind.(*AttachInput_Data); ok {
+			return x.Data
+		}
+	}
+	return nil
+}
+
+func (x *AttachInput) GetResize() *WindowSize {
+	if x != nil {
+		if x, ok := x.Kind.(*AttachInput_Resize); ok {
+			return x.Resize
+		}
+	}
+	return nil
+}
+
+func (x *AttachInput) GetSignal() int32 {
+	if x != nil {
+		if x, ok := x.Kind.(*AttachInput_Signal); ok {
+			return x.Signal
+		}
+	}
+	return 0
+}
+
+type isAttachInput_Kind interface {
+	isAttachInput_Kind()
+}
+
+type AttachInput_Data struct {
+	Data *InputData `protobuf:"bytes,3,opt,name=data,proto3,oneof"`
+}
+
+type AttachInput_Resize struct {
+	Resize *WindowSize `protobuf:"bytes,4,opt,name=resize,proto3,oneof"`
+}
+
+type AttachInput_Signal struct {
+	Signal int32 `protobuf:"varint,5,opt,name=signal,proto3,oneof"` // its number
+}
+
+func (*AttachInput_Data) isAttachInput_Kind() {}
+
+func (*AttachInput_Resize) isAttachInput_Kind() {}
+
+func (*AttachInput_Signal) isAttachInput_Kind() {}
+
+// InputData is a piece of standard input. What lies below the offset that was
+// reached already is left out.
+type InputData struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Offset        int64                  `protobuf:"varint,1,opt,name=offset,proto3" json:"offset,omitempty"`
+	Data          []byte                 `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	End           bool                   `protobuf:"varint,3,opt,name=end,proto3" json:"end,omitempty"` // nothing follows: standard input ends
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InputData) Reset() {
+	*x = InputData{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InputData) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InputData) ProtoMessage() {}
+
+func (x *InputData) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InputData.ProtoReflect.Descriptor instead.
+func (*InputData) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *InputData) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *InputData) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *InputData) GetEnd() bool {
+	if x != nil {
+		return x.End
+	}
+	return false
+}
+
+type WindowSize struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rows          uint32                 `protobuf:"varint,1,opt,name=rows,proto3" json:"rows,omitempty"`
+	Cols          uint32                 `protobuf:"varint,2,opt,name=cols,proto3" json:"cols,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WindowSize) Reset() {
+	*x = WindowSize{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WindowSize) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WindowSize) ProtoMessage() {}
+
+func (x *WindowSize) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WindowSize.ProtoReflect.Descriptor instead.
+func (*WindowSize) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *WindowSize) GetRows() uint32 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *WindowSize) GetCols() uint32 {
+	if x != nil {
+		return x.Cols
+	}
+	return 0
+}
+
+// AttachAck says that the program's standard input took everything of this
+// writer's below `taken`.
+type AttachAck struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Taken         int64                  `protobuf:"varint,1,opt,name=taken,proto3" json:"taken,omitempty"`
+	Ended         bool                   `protobuf:"varint,2,opt,name=ended,proto3" json:"ended,omitempty"` // its end, too
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachAck) Reset() {
+	*x = AttachAck{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachAck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachAck) ProtoMessage() {}
+
+func (x *AttachAck) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachAck.ProtoReflect.Descriptor instead.
+func (*AttachAck) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *AttachAck) GetTaken() int64 {
+	if x != nil {
+		return x.Taken
+	}
+	return 0
+}
+
+func (x *AttachAck) GetEnded() bool {
+	if x != nil {
+		return x.Ended
+	}
+	return false
+}
+
 type ProposeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Command       *Command               `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
@@ -3591,7 +3987,7 @@ type ProposeRequest struct {
 
 func (x *ProposeRequest) Reset() {
 	*x = ProposeRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3603,7 +3999,7 @@ func (x *ProposeRequest) String() string {
 func (*ProposeRequest) ProtoMessage() {}
 
 func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3616,7 +4012,7 @@ func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeRequest.ProtoReflect.Descriptor instead.
 func (*ProposeRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{41}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ProposeRequest) GetCommand() *Command {
@@ -3640,7 +4036,7 @@ type ProposeAnswer struct {
 
 func (x *ProposeAnswer) Reset() {
 	*x = ProposeAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3652,7 +4048,7 @@ func (x *ProposeAnswer) String() string {
 func (*ProposeAnswer) ProtoMessage() {}
 
 func (x *ProposeAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3665,7 +4061,7 @@ func (x *ProposeAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeAnswer.ProtoReflect.Descriptor instead.
 func (*ProposeAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{42}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ProposeAnswer) GetIndex() uint64 {
@@ -3721,7 +4117,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3733,7 +4129,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3746,7 +4142,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{43}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Refusal) GetCode() string {
@@ -3771,7 +4167,7 @@ type ReadIndexRequest struct {
 
 func (x *ReadIndexRequest) Reset() {
 	*x = ReadIndexRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3783,7 +4179,7 @@ func (x *ReadIndexRequest) String() string {
 func (*ReadIndexRequest) ProtoMessage() {}
 
 func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3796,7 +4192,7 @@ func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
 func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{44}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{49}
 }
 
 type ReadIndexAnswer struct {
@@ -3809,7 +4205,7 @@ type ReadIndexAnswer struct {
 
 func (x *ReadIndexAnswer) Reset() {
 	*x = ReadIndexAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3821,7 +4217,7 @@ func (x *ReadIndexAnswer) String() string {
 func (*ReadIndexAnswer) ProtoMessage() {}
 
 func (x *ReadIndexAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3834,7 +4230,7 @@ func (x *ReadIndexAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexAnswer.ProtoReflect.Descriptor instead.
 func (*ReadIndexAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{45}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ReadIndexAnswer) GetIndex() uint64 {
@@ -3861,7 +4257,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3873,7 +4269,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3886,7 +4282,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{46}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ExplainRequest) GetTask() string {
@@ -3907,7 +4303,7 @@ type ExplainAnswer struct {
 
 func (x *ExplainAnswer) Reset() {
 	*x = ExplainAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3919,7 +4315,7 @@ func (x *ExplainAnswer) String() string {
 func (*ExplainAnswer) ProtoMessage() {}
 
 func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3932,7 +4328,7 @@ func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainAnswer.ProtoReflect.Descriptor instead.
 func (*ExplainAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{47}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ExplainAnswer) GetBecause() string {
@@ -3978,7 +4374,7 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\fsubmitted_at\x18\r \x01(\x03R\vsubmittedAt\x12\x1f\n" +
 	"\vfinished_at\x18\x0e \x01(\x03R\n" +
 	"finishedAt\x12 \n" +
-	"\x04bill\x18\x0f \x01(\v2\f.ecs.v1.BillR\x04bill\"\xb2\a\n" +
+	"\x04bill\x18\x0f \x01(\v2\f.ecs.v1.BillR\x04bill\"\xbc\b\n" +
 	"\x04Spec\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x18\n" +
 	"\acommand\x18\x02 \x03(\tR\acommand\x12\x1e\n" +
@@ -4013,10 +4409,22 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\asecrets\x18\x1a \x01(\fR\asecrets\x12(\n" +
 	"\x10secret_env_names\x18\x1b \x03(\tR\x0esecretEnvNames\x12\x19\n" +
 	"\bhas_auth\x18\x1c \x01(\bR\ahasAuth\x12!\n" +
-	"\fdefault_caps\x18\x1d \x01(\bR\vdefaultCaps\x1a9\n" +
+	"\fdefault_caps\x18\x1d \x01(\bR\vdefaultCaps\x12\x14\n" +
+	"\x05stdin\x18\x1e \x01(\fR\x05stdin\x12\x1d\n" +
+	"\n" +
+	"stdin_size\x18\x1f \x01(\x03R\tstdinSize\x12\x1d\n" +
+	"\n" +
+	"open_stdin\x18  \x01(\bR\topenStdin\x12\x10\n" +
+	"\x03tty\x18! \x01(\bR\x03tty\x12\"\n" +
+	"\x05files\x18\" \x03(\v2\f.ecs.v1.FileR\x05files\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x84\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\\\n" +
+	"\x04File\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
+	"\x04mode\x18\x02 \x01(\rR\x04mode\x12\x18\n" +
+	"\acontent\x18\x03 \x01(\fR\acontent\x12\x12\n" +
+	"\x04size\x18\x04 \x01(\x03R\x04size\"\x84\x01\n" +
 	"\aSecrets\x12\x19\n" +
 	"\bhas_auth\x18\x01 \x01(\bR\ahasAuth\x12\x1a\n" +
 	"\busername\x18\x02 \x01(\tR\busername\x12\x1a\n" +
@@ -4258,7 +4666,25 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x04data\x18\x02 \x01(\fR\x04data\x12\x10\n" +
 	"\x03end\x18\x03 \x01(\bR\x03end\x12\x1c\n" +
 	"\ttruncated\x18\x04 \x01(\bR\ttruncated\x12\x14\n" +
-	"\x05bytes\x18\x05 \x01(\x03R\x05bytes\";\n" +
+	"\x05bytes\x18\x05 \x01(\x03R\x05bytes\"\xc3\x01\n" +
+	"\vAttachInput\x12#\n" +
+	"\x05token\x18\x01 \x01(\v2\r.ecs.v1.TokenR\x05token\x12\x16\n" +
+	"\x06writer\x18\x02 \x01(\tR\x06writer\x12'\n" +
+	"\x04data\x18\x03 \x01(\v2\x11.ecs.v1.InputDataH\x00R\x04data\x12,\n" +
+	"\x06resize\x18\x04 \x01(\v2\x12.ecs.v1.WindowSizeH\x00R\x06resize\x12\x18\n" +
+	"\x06signal\x18\x05 \x01(\x05H\x00R\x06signalB\x06\n" +
+	"\x04kind\"I\n" +
+	"\tInputData\x12\x16\n" +
+	"\x06offset\x18\x01 \x01(\x03R\x06offset\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\x12\x10\n" +
+	"\x03end\x18\x03 \x01(\bR\x03end\"4\n" +
+	"\n" +
+	"WindowSize\x12\x12\n" +
+	"\x04rows\x18\x01 \x01(\rR\x04rows\x12\x12\n" +
+	"\x04cols\x18\x02 \x01(\rR\x04cols\"7\n" +
+	"\tAttachAck\x12\x14\n" +
+	"\x05taken\x18\x01 \x01(\x03R\x05taken\x12\x14\n" +
+	"\x05ended\x18\x02 \x01(\bR\x05ended\";\n" +
 	"\x0eProposeRequest\x12)\n" +
 	"\acommand\x18\x01 \x01(\v2\x0f.ecs.v1.CommandR\acommand\"\xcc\x01\n" +
 	"\rProposeAnswer\x12\x14\n" +
@@ -4294,126 +4720,135 @@ func file_ecs_v1_ecs_proto_rawDescGZIP() []byte {
 	return file_ecs_v1_ecs_proto_rawDescData
 }
 
-var file_ecs_v1_ecs_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
+var file_ecs_v1_ecs_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
 var file_ecs_v1_ecs_proto_goTypes = []any{
 	(*Task)(nil),             // 0: ecs.v1.Task
 	(*Spec)(nil),             // 1: ecs.v1.Spec
-	(*Secrets)(nil),          // 2: ecs.v1.Secrets
-	(*Attempt)(nil),          // 3: ecs.v1.Attempt
-	(*Result)(nil),           // 4: ecs.v1.Result
-	(*Stream)(nil),           // 5: ecs.v1.Stream
-	(*Bill)(nil),             // 6: ecs.v1.Bill
-	(*Node)(nil),             // 7: ecs.v1.Node
-	(*Entry)(nil),            // 8: ecs.v1.Entry
-	(*Command)(nil),          // 9: ecs.v1.Command
-	(*Submit)(nil),           // 10: ecs.v1.Submit
-	(*Register)(nil),         // 11: ecs.v1.Register
-	(*Token)(nil),            // 12: ecs.v1.Token
-	(*Place)(nil),            // 13: ecs.v1.Place
-	(*Decision)(nil),         // 14: ecs.v1.Decision
-	(*Progress)(nil),         // 15: ecs.v1.Progress
-	(*Finish)(nil),           // 16: ecs.v1.Finish
-	(*Stop)(nil),             // 17: ecs.v1.Stop
-	(*LoseNode)(nil),         // 18: ecs.v1.LoseNode
-	(*LoseAttempt)(nil),      // 19: ecs.v1.LoseAttempt
-	(*SetNode)(nil),          // 20: ecs.v1.SetNode
-	(*Expire)(nil),           // 21: ecs.v1.Expire
-	(*Forget)(nil),           // 22: ecs.v1.Forget
-	(*SnapshotRecord)(nil),   // 23: ecs.v1.SnapshotRecord
-	(*SnapshotHeader)(nil),   // 24: ecs.v1.SnapshotHeader
-	(*Member)(nil),           // 25: ecs.v1.Member
-	(*AgentMessage)(nil),     // 26: ecs.v1.AgentMessage
-	(*Hello)(nil),            // 27: ecs.v1.Hello
-	(*Heartbeat)(nil),        // 28: ecs.v1.Heartbeat
-	(*AttemptStatus)(nil),    // 29: ecs.v1.AttemptStatus
-	(*Goodbye)(nil),          // 30: ecs.v1.Goodbye
-	(*ControlMessage)(nil),   // 31: ecs.v1.ControlMessage
-	(*Welcome)(nil),          // 32: ecs.v1.Welcome
-	(*HeartbeatAnswer)(nil),  // 33: ecs.v1.HeartbeatAnswer
-	(*Assignment)(nil),       // 34: ecs.v1.Assignment
-	(*StopAttempt)(nil),      // 35: ecs.v1.StopAttempt
-	(*StatusAnswer)(nil),     // 36: ecs.v1.StatusAnswer
-	(*Redirect)(nil),         // 37: ecs.v1.Redirect
-	(*Refused)(nil),          // 38: ecs.v1.Refused
-	(*OutputRequest)(nil),    // 39: ecs.v1.OutputRequest
-	(*OutputChunk)(nil),      // 40: ecs.v1.OutputChunk
-	(*ProposeRequest)(nil),   // 41: ecs.v1.ProposeRequest
-	(*ProposeAnswer)(nil),    // 42: ecs.v1.ProposeAnswer
-	(*Refusal)(nil),          // 43: ecs.v1.Refusal
-	(*ReadIndexRequest)(nil), // 44: ecs.v1.ReadIndexRequest
-	(*ReadIndexAnswer)(nil),  // 45: ecs.v1.ReadIndexAnswer
-	(*ExplainRequest)(nil),   // 46: ecs.v1.ExplainRequest
-	(*ExplainAnswer)(nil),    // 47: ecs.v1.ExplainAnswer
-	nil,                      // 48: ecs.v1.Spec.LabelsEntry
-	nil,                      // 49: ecs.v1.Node.AttributesEntry
+	(*File)(nil),             // 2: ecs.v1.File
+	(*Secrets)(nil),          // 3: ecs.v1.Secrets
+	(*Attempt)(nil),          // 4: ecs.v1.Attempt
+	(*Result)(nil),           // 5: ecs.v1.Result
+	(*Stream)(nil),           // 6: ecs.v1.Stream
+	(*Bill)(nil),             // 7: ecs.v1.Bill
+	(*Node)(nil),             // 8: ecs.v1.Node
+	(*Entry)(nil),            // 9: ecs.v1.Entry
+	(*Command)(nil),          // 10: ecs.v1.Command
+	(*Submit)(nil),           // 11: ecs.v1.Submit
+	(*Register)(nil),         // 12: ecs.v1.Register
+	(*Token)(nil),            // 13: ecs.v1.Token
+	(*Place)(nil),            // 14: ecs.v1.Place
+	(*Decision)(nil),         // 15: ecs.v1.Decision
+	(*Progress)(nil),         // 16: ecs.v1.Progress
+	(*Finish)(nil),           // 17: ecs.v1.Finish
+	(*Stop)(nil),             // 18: ecs.v1.Stop
+	(*LoseNode)(nil),         // 19: ecs.v1.LoseNode
+	(*LoseAttempt)(nil),      // 20: ecs.v1.LoseAttempt
+	(*SetNode)(nil),          // 21: ecs.v1.SetNode
+	(*Expire)(nil),           // 22: ecs.v1.Expire
+	(*Forget)(nil),           // 23: ecs.v1.Forget
+	(*SnapshotRecord)(nil),   // 24: ecs.v1.SnapshotRecord
+	(*SnapshotHeader)(nil),   // 25: ecs.v1.SnapshotHeader
+	(*Member)(nil),           // 26: ecs.v1.Member
+	(*AgentMessage)(nil),     // 27: ecs.v1.AgentMessage
+	(*Hello)(nil),            // 28: ecs.v1.Hello
+	(*Heartbeat)(nil),        // 29: ecs.v1.Heartbeat
+	(*AttemptStatus)(nil),    // 30: ecs.v1.AttemptStatus
+	(*Goodbye)(nil),          // 31: ecs.v1.Goodbye
+	(*ControlMessage)(nil),   // 32: ecs.v1.ControlMessage
+	(*Welcome)(nil),          // 33: ecs.v1.Welcome
+	(*HeartbeatAnswer)(nil),  // 34: ecs.v1.HeartbeatAnswer
+	(*Assignment)(nil),       // 35: ecs.v1.Assignment
+	(*StopAttempt)(nil),      // 36: ecs.v1.StopAttempt
+	(*StatusAnswer)(nil),     // 37: ecs.v1.StatusAnswer
+	(*Redirect)(nil),         // 38: ecs.v1.Redirect
+	(*Refused)(nil),          // 39: ecs.v1.Refused
+	(*OutputRequest)(nil),    // 40: ecs.v1.OutputRequest
+	(*OutputChunk)(nil),      // 41: ecs.v1.OutputChunk
+	(*AttachInput)(nil),      // 42: ecs.v1.AttachInput
+	(*InputData)(nil),        // 43: ecs.v1.InputData
+	(*WindowSize)(nil),       // 44: ecs.v1.WindowSize
+	(*AttachAck)(nil),        // 45: ecs.v1.AttachAck
+	(*ProposeRequest)(nil),   // 46: ecs.v1.ProposeRequest
+	(*ProposeAnswer)(nil),    // 47: ecs.v1.ProposeAnswer
+	(*Refusal)(nil),          // 48: ecs.v1.Refusal
+	(*ReadIndexRequest)(nil), // 49: ecs.v1.ReadIndexRequest
+	(*ReadIndexAnswer)(nil),  // 50: ecs.v1.ReadIndexAnswer
+	(*ExplainRequest)(nil),   // 51: ecs.v1.ExplainRequest
+	(*ExplainAnswer)(nil),    // 52: ecs.v1.ExplainAnswer
+	nil,                      // 53: ecs.v1.Spec.LabelsEntry
+	nil,                      // 54: ecs.v1.Node.AttributesEntry
 }
 var file_ecs_v1_ecs_proto_depIdxs = []int32{
 	1,  // 0: ecs.v1.Task.spec:type_name -> ecs.v1.Spec
-	3,  // 1: ecs.v1.Task.attempts:type_name -> ecs.v1.Attempt
-	4,  // 2: ecs.v1.Task.result:type_name -> ecs.v1.Result
-	6,  // 3: ecs.v1.Task.bill:type_name -> ecs.v1.Bill
-	48, // 4: ecs.v1.Spec.labels:type_name -> ecs.v1.Spec.LabelsEntry
-	5,  // 5: ecs.v1.Result.stdout:type_name -> ecs.v1.Stream
-	5,  // 6: ecs.v1.Result.stderr:type_name -> ecs.v1.Stream
-	49, // 7: ecs.v1.Node.attributes:type_name -> ecs.v1.Node.AttributesEntry
-	9,  // 8: ecs.v1.Entry.commands:type_name -> ecs.v1.Command
-	10, // 9: ecs.v1.Command.submit:type_name -> ecs.v1.Submit
-	11, // 10: ecs.v1.Command.register:type_name -> ecs.v1.Register
-	13, // 11: ecs.v1.Command.place:type_name -> ecs.v1.Place
-	15, // 12: ecs.v1.Command.progress:type_name -> ecs.v1.Progress
-	16, // 13: ecs.v1.Command.finish:type_name -> ecs.v1.Finish
-	17, // 14: ecs.v1.Command.stop:type_name -> ecs.v1.Stop
-	18, // 15: ecs.v1.Command.lose_node:type_name -> ecs.v1.LoseNode
-	19, // 16: ecs.v1.Command.lose_attempt:type_name -> ecs.v1.LoseAttempt
-	20, // 17: ecs.v1.Command.set_node:type_name -> ecs.v1.SetNode
-	21, // 18: ecs.v1.Command.expire:type_name -> ecs.v1.Expire
-	22, // 19: ecs.v1.Command.forget:type_name -> ecs.v1.Forget
-	0,  // 20: ecs.v1.Submit.task:type_name -> ecs.v1.Task
-	7,  // 21: ecs.v1.Register.node:type_name -> ecs.v1.Node
-	12, // 22: ecs.v1.Register.running:type_name -> ecs.v1.Token
-	14, // 23: ecs.v1.Place.decisions:type_name -> ecs.v1.Decision
-	12, // 24: ecs.v1.Progress.token:type_name -> ecs.v1.Token
-	12, // 25: ecs.v1.Finish.token:type_name -> ecs.v1.Token
-	4,  // 26: ecs.v1.Finish.result:type_name -> ecs.v1.Result
-	6,  // 27: ecs.v1.Finish.bill:type_name -> ecs.v1.Bill
-	12, // 28: ecs.v1.LoseAttempt.token:type_name -> ecs.v1.Token
-	24, // 29: ecs.v1.SnapshotRecord.header:type_name -> ecs.v1.SnapshotHeader
-	7,  // 30: ecs.v1.SnapshotRecord.node:type_name -> ecs.v1.Node
-	0,  // 31: ecs.v1.SnapshotRecord.task:type_name -> ecs.v1.Task
-	27, // 32: ecs.v1.AgentMessage.hello:type_name -> ecs.v1.Hello
-	28, // 33: ecs.v1.AgentMessage.heartbeat:type_name -> ecs.v1.Heartbeat
-	29, // 34: ecs.v1.AgentMessage.status:type_name -> ecs.v1.AttemptStatus
-	30, // 35: ecs.v1.AgentMessage.goodbye:type_name -> ecs.v1.Goodbye
-	7,  // 36: ecs.v1.Hello.node:type_name -> ecs.v1.Node
-	12, // 37: ecs.v1.Hello.running:type_name -> ecs.v1.Token
-	12, // 38: ecs.v1.AttemptStatus.token:type_name -> ecs.v1.Token
-	4,  // 39: ecs.v1.AttemptStatus.result:type_name -> ecs.v1.Result
-	6,  // 40: ecs.v1.AttemptStatus.bill:type_name -> ecs.v1.Bill
-	32, // 41: ecs.v1.ControlMessage.welcome:type_name -> ecs.v1.Welcome
-	33, // 42: ecs.v1.ControlMessage.heartbeat:type_name -> ecs.v1.HeartbeatAnswer
-	34, // 43: ecs.v1.ControlMessage.assignment:type_name -> ecs.v1.Assignment
-	35, // 44: ecs.v1.ControlMessage.stop:type_name -> ecs.v1.StopAttempt
-	36, // 45: ecs.v1.ControlMessage.status:type_name -> ecs.v1.StatusAnswer
-	37, // 46: ecs.v1.ControlMessage.redirect:type_name -> ecs.v1.Redirect
-	38, // 47: ecs.v1.ControlMessage.refused:type_name -> ecs.v1.Refused
-	12, // 48: ecs.v1.Welcome.forget:type_name -> ecs.v1.Token
-	12, // 49: ecs.v1.Assignment.token:type_name -> ecs.v1.Token
-	1,  // 50: ecs.v1.Assignment.spec:type_name -> ecs.v1.Spec
-	2,  // 51: ecs.v1.Assignment.secrets:type_name -> ecs.v1.Secrets
-	12, // 52: ecs.v1.StopAttempt.token:type_name -> ecs.v1.Token
-	12, // 53: ecs.v1.StatusAnswer.token:type_name -> ecs.v1.Token
-	12, // 54: ecs.v1.OutputRequest.token:type_name -> ecs.v1.Token
-	9,  // 55: ecs.v1.ProposeRequest.command:type_name -> ecs.v1.Command
-	0,  // 56: ecs.v1.ProposeAnswer.task:type_name -> ecs.v1.Task
-	7,  // 57: ecs.v1.ProposeAnswer.node:type_name -> ecs.v1.Node
-	43, // 58: ecs.v1.ProposeAnswer.refusal:type_name -> ecs.v1.Refusal
-	43, // 59: ecs.v1.ReadIndexAnswer.refusal:type_name -> ecs.v1.Refusal
-	43, // 60: ecs.v1.ExplainAnswer.refusal:type_name -> ecs.v1.Refusal
-	61, // [61:61] is the sub-list for method output_type
-	61, // [61:61] is the sub-list for method input_type
-	61, // [61:61] is the sub-list for extension type_name
-	61, // [61:61] is the sub-list for extension extendee
-	0,  // [0:61] is the sub-list for field type_name
+	4,  // 1: ecs.v1.Task.attempts:type_name -> ecs.v1.Attempt
+	5,  // 2: ecs.v1.Task.result:type_name -> ecs.v1.Result
+	7,  // 3: ecs.v1.Task.bill:type_name -> ecs.v1.Bill
+	53, // 4: ecs.v1.Spec.labels:type_name -> ecs.v1.Spec.LabelsEntry
+	2,  // 5: ecs.v1.Spec.files:type_name -> ecs.v1.File
+	6,  // 6: ecs.v1.Result.stdout:type_name -> ecs.v1.Stream
+	6,  // 7: ecs.v1.Result.stderr:type_name -> ecs.v1.Stream
+	54, // 8: ecs.v1.Node.attributes:type_name -> ecs.v1.Node.AttributesEntry
+	10, // 9: ecs.v1.Entry.commands:type_name -> ecs.v1.Command
+	11, // 10: ecs.v1.Command.submit:type_name -> ecs.v1.Submit
+	12, // 11: ecs.v1.Command.register:type_name -> ecs.v1.Register
+	14, // 12: ecs.v1.Command.place:type_name -> ecs.v1.Place
+	16, // 13: ecs.v1.Command.progress:type_name -> ecs.v1.Progress
+	17, // 14: ecs.v1.Command.finish:type_name -> ecs.v1.Finish
+	18, // 15: ecs.v1.Command.stop:type_name -> ecs.v1.Stop
+	19, // 16: ecs.v1.Command.lose_node:type_name -> ecs.v1.LoseNode
+	20, // 17: ecs.v1.Command.lose_attempt:type_name -> ecs.v1.LoseAttempt
+	21, // 18: ecs.v1.Command.set_node:type_name -> ecs.v1.SetNode
+	22, // 19: ecs.v1.Command.expire:type_name -> ecs.v1.Expire
+	23, // 20: ecs.v1.Command.forget:type_name -> ecs.v1.Forget
+	0,  // 21: ecs.v1.Submit.task:type_name -> ecs.v1.Task
+	8,  // 22: ecs.v1.Register.node:type_name -> ecs.v1.Node
+	13, // 23: ecs.v1.Register.running:type_name -> ecs.v1.Token
+	15, // 24: ecs.v1.Place.decisions:type_name -> ecs.v1.Decision
+	13, // 25: ecs.v1.Progress.token:type_name -> ecs.v1.Token
+	13, // 26: ecs.v1.Finish.token:type_name -> ecs.v1.Token
+	5,  // 27: ecs.v1.Finish.result:type_name -> ecs.v1.Result
+	7,  // 28: ecs.v1.Finish.bill:type_name -> ecs.v1.Bill
+	13, // 29: ecs.v1.LoseAttempt.token:type_name -> ecs.v1.Token
+	25, // 30: ecs.v1.SnapshotRecord.header:type_name -> ecs.v1.SnapshotHeader
+	8,  // 31: ecs.v1.SnapshotRecord.node:type_name -> ecs.v1.Node
+	0,  // 32: ecs.v1.SnapshotRecord.task:type_name -> ecs.v1.Task
+	28, // 33: ecs.v1.AgentMessage.hello:type_name -> ecs.v1.Hello
+	29, // 34: ecs.v1.AgentMessage.heartbeat:type_name -> ecs.v1.Heartbeat
+	30, // 35: ecs.v1.AgentMessage.status:type_name -> ecs.v1.AttemptStatus
+	31, // 36: ecs.v1.AgentMessage.goodbye:type_name -> ecs.v1.Goodbye
+	8,  // 37: ecs.v1.Hello.node:type_name -> ecs.v1.Node
+	13, // 38: ecs.v1.Hello.running:type_name -> ecs.v1.Token
+	13, // 39: ecs.v1.AttemptStatus.token:type_name -> ecs.v1.Token
+	5,  // 40: ecs.v1.AttemptStatus.result:type_name -> ecs.v1.Result
+	7,  // 41: ecs.v1.AttemptStatus.bill:type_name -> ecs.v1.Bill
+	33, // 42: ecs.v1.ControlMessage.welcome:type_name -> ecs.v1.Welcome
+	34, // 43: ecs.v1.ControlMessage.heartbeat:type_name -> ecs.v1.HeartbeatAnswer
+	35, // 44: ecs.v1.ControlMessage.assignment:type_name -> ecs.v1.Assignment
+	36, // 45: ecs.v1.ControlMessage.stop:type_name -> ecs.v1.StopAttempt
+	37, // 46: ecs.v1.ControlMessage.status:type_name -> ecs.v1.StatusAnswer
+	38, // 47: ecs.v1.ControlMessage.redirect:type_name -> ecs.v1.Redirect
+	39, // 48: ecs.v1.ControlMessage.refused:type_name -> ecs.v1.Refused
+	13, // 49: ecs.v1.Welcome.forget:type_name -> ecs.v1.Token
+	13, // 50: ecs.v1.Assignment.token:type_name -> ecs.v1.Token
+	1,  // 51: ecs.v1.Assignment.spec:type_name -> ecs.v1.Spec
+	3,  // 52: ecs.v1.Assignment.secrets:type_name -> ecs.v1.Secrets
+	13, // 53: ecs.v1.StopAttempt.token:type_name -> ecs.v1.Token
+	13, // 54: ecs.v1.StatusAnswer.token:type_name -> ecs.v1.Token
+	13, // 55: ecs.v1.OutputRequest.token:type_name -> ecs.v1.Token
+	13, // 56: ecs.v1.AttachInput.token:type_name -> ecs.v1.Token
+	43, // 57: ecs.v1.AttachInput.data:type_name -> ecs.v1.InputData
+	44, // 58: ecs.v1.AttachInput.resize:type_name -> ecs.v1.WindowSize
+	10, // 59: ecs.v1.ProposeRequest.command:type_name -> ecs.v1.Command
+	0,  // 60: ecs.v1.ProposeAnswer.task:type_name -> ecs.v1.Task
+	8,  // 61: ecs.v1.ProposeAnswer.node:type_name -> ecs.v1.Node
+	48, // 62: ecs.v1.ProposeAnswer.refusal:type_name -> ecs.v1.Refusal
+	48, // 63: ecs.v1.ReadIndexAnswer.refusal:type_name -> ecs.v1.Refusal
+	48, // 64: ecs.v1.ExplainAnswer.refusal:type_name -> ecs.v1.Refusal
+	65, // [65:65] is the sub-list for method output_type
+	65, // [65:65] is the sub-list for method input_type
+	65, // [65:65] is the sub-list for extension type_name
+	65, // [65:65] is the sub-list for extension extendee
+	0,  // [0:65] is the sub-list for field type_name
 }
 
 func init() { file_ecs_v1_ecs_proto_init() }
@@ -4421,7 +4856,7 @@ func file_ecs_v1_ecs_proto_init() {
 	if File_ecs_v1_ecs_proto != nil {
 		return
 	}
-	file_ecs_v1_ecs_proto_msgTypes[9].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[10].OneofWrappers = []any{
 		(*Command_Submit)(nil),
 		(*Command_Register)(nil),
 		(*Command_Place)(nil),
@@ -4434,18 +4869,18 @@ func file_ecs_v1_ecs_proto_init() {
 		(*Command_Expire)(nil),
 		(*Command_Forget)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[23].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[24].OneofWrappers = []any{
 		(*SnapshotRecord_Header)(nil),
 		(*SnapshotRecord_Node)(nil),
 		(*SnapshotRecord_Task)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[26].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[27].OneofWrappers = []any{
 		(*AgentMessage_Hello)(nil),
 		(*AgentMessage_Heartbeat)(nil),
 		(*AgentMessage_Status)(nil),
 		(*AgentMessage_Goodbye)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[31].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[32].OneofWrappers = []any{
 		(*ControlMessage_Welcome)(nil),
 		(*ControlMessage_Heartbeat)(nil),
 		(*ControlMessage_Assignment)(nil),
@@ -4454,13 +4889,18 @@ func file_ecs_v1_ecs_proto_init() {
 		(*ControlMessage_Redirect)(nil),
 		(*ControlMessage_Refused)(nil),
 	}
+	file_ecs_v1_ecs_proto_msgTypes[42].OneofWrappers = []any{
+		(*AttachInput_Data)(nil),
+		(*AttachInput_Resize)(nil),
+		(*AttachInput_Signal)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ecs_v1_ecs_proto_rawDesc), len(file_ecs_v1_ecs_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   50,
+			NumMessages:   55,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -37,7 +37,9 @@ const file_ecs_v1_rpc_rpc_proto_rawDesc = "" +
 	"\tReadIndex\x12\x18.ecs.v1.ReadIndexRequest\x1a\x17.ecs.v1.ReadIndexAnswer\x128\n" +
 	"\aExplain\x12\x16.ecs.v1.ExplainRequest\x1a\x15.ecs.v1.ExplainAnswer2>\n" +
 	"\x06Output\x124\n" +
-	"\x04Read\x12\x15.ecs.v1.OutputRequest\x1a\x13.ecs.v1.OutputChunk0\x01B\x1aZ\x18ecs/proto/ecs/v1/rpc;rpcb\x06proto3"
+	"\x04Read\x12\x15.ecs.v1.OutputRequest\x1a\x13.ecs.v1.OutputChunk0\x012>\n" +
+	"\x06Attach\x124\n" +
+	"\x06Attach\x12\x13.ecs.v1.AttachInput\x1a\x11.ecs.v1.AttachAck(\x010\x01B\x1aZ\x18ecs/proto/ecs/v1/rpc;rpcb\x06proto3"
 
 var file_ecs_v1_rpc_rpc_proto_goTypes = []any{
 	(*v1.AgentMessage)(nil),     // 0: ecs.v1.AgentMessage
@@ -45,28 +47,32 @@ var file_ecs_v1_rpc_rpc_proto_goTypes = []any{
 	(*v1.ReadIndexRequest)(nil), // 2: ecs.v1.ReadIndexRequest
 	(*v1.ExplainRequest)(nil),   // 3: ecs.v1.ExplainRequest
 	(*v1.OutputRequest)(nil),    // 4: ecs.v1.OutputRequest
-	(*v1.ControlMessage)(nil),   // 5: ecs.v1.ControlMessage
-	(*v1.ProposeAnswer)(nil),    // 6: ecs.v1.ProposeAnswer
-	(*v1.ReadIndexAnswer)(nil),  // 7: ecs.v1.ReadIndexAnswer
-	(*v1.ExplainAnswer)(nil),    // 8: ecs.v1.ExplainAnswer
-	(*v1.OutputChunk)(nil),      // 9: ecs.v1.OutputChunk
+	(*v1.AttachInput)(nil),      // 5: ecs.v1.AttachInput
+	(*v1.ControlMessage)(nil),   // 6: ecs.v1.ControlMessage
+	(*v1.ProposeAnswer)(nil),    // 7: ecs.v1.ProposeAnswer
+	(*v1.ReadIndexAnswer)(nil),  // 8: ecs.v1.ReadIndexAnswer
+	(*v1.ExplainAnswer)(nil),    // 9: ecs.v1.ExplainAnswer
+	(*v1.OutputChunk)(nil),      // 10: ecs.v1.OutputChunk
+	(*v1.AttachAck)(nil),        // 11: ecs.v1.AttachAck
 }
 var file_ecs_v1_rpc_rpc_proto_depIdxs = []int32{
-	0, // 0: ecs.v1.rpc.Sessions.Session:input_type -> ecs.v1.AgentMessage
-	1, // 1: ecs.v1.rpc.Peers.Propose:input_type -> ecs.v1.ProposeRequest
-	2, // 2: ecs.v1.rpc.Peers.ReadIndex:input_type -> ecs.v1.ReadIndexRequest
-	3, // 3: ecs.v1.rpc.Peers.Explain:input_type -> ecs.v1.ExplainRequest
-	4, // 4: ecs.v1.rpc.Output.Read:input_type -> ecs.v1.OutputRequest
-	5, // 5: ecs.v1.rpc.Sessions.Session:output_type -> ecs.v1.ControlMessage
-	6, // 6: ecs.v1.rpc.Peers.Propose:output_type -> ecs.v1.ProposeAnswer
-	7, // 7: ecs.v1.rpc.Peers.ReadIndex:output_type -> ecs.v1.ReadIndexAnswer
-	8, // 8: ecs.v1.rpc.Peers.Explain:output_type -> ecs.v1.ExplainAnswer
-	9, // 9: ecs.v1.rpc.Output.Read:output_type -> ecs.v1.OutputChunk
-	5, // [5:10] is the sub-list for method output_type
-	0, // [0:5] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	0,  // 0: ecs.v1.rpc.Sessions.Session:input_type -> ecs.v1.AgentMessage
+	1,  // 1: ecs.v1.rpc.Peers.Propose:input_type -> ecs.v1.ProposeRequest
+	2,  // 2: ecs.v1.rpc.Peers.ReadIndex:input_type -> ecs.v1.ReadIndexRequest
+	3,  // 3: ecs.v1.rpc.Peers.Explain:input_type -> ecs.v1.ExplainRequest
+	4,  // 4: ecs.v1.rpc.Output.Read:input_type -> ecs.v1.OutputRequest
+	5,  // 5: ecs.v1.rpc.Attach.Attach:input_type -> ecs.v1.AttachInput
+	6,  // 6: ecs.v1.rpc.Sessions.Session:output_type -> ecs.v1.ControlMessage
+	7,  // 7: ecs.v1.rpc.Peers.Propose:output_type -> ecs.v1.ProposeAnswer
+	8,  // 8: ecs.v1.rpc.Peers.ReadIndex:output_type -> ecs.v1.ReadIndexAnswer
+	9,  // 9: ecs.v1.rpc.Peers.Explain:output_type -> ecs.v1.ExplainAnswer
+	10, // 10: ecs.v1.rpc.Output.Read:output_type -> ecs.v1.OutputChunk
+	11, // 11: ecs.v1.rpc.Attach.Attach:output_type -> ecs.v1.AttachAck
+	6,  // [6:12] is the sub-list for method output_type
+	0,  // [0:6] is the sub-list for method input_type
+	0,  // [0:0] is the sub-list for extension type_name
+	0,  // [0:0] is the sub-list for extension extendee
+	0,  // [0:0] is the sub-list for field type_name
 }
 
 func init() { file_ecs_v1_rpc_rpc_proto_init() }
@@ -82,7 +88,7 @@ func file_ecs_v1_rpc_rpc_proto_init() {
 			NumEnums:      0,
 			NumMessages:   0,
 			NumExtensions: 0,
-			NumServices:   3,
+			NumServices:   4,
 		},
 		GoTypes:           file_ecs_v1_rpc_rpc_proto_goTypes,
 		DependencyIndexes: file_ecs_v1_rpc_rpc_proto_depIdxs,

@@ -416,3 +416,107 @@ var Output_ServiceDesc = grpc.ServiceDesc{
 	},
 	Metadata: "ecs/v1/rpc/rpc.proto",
 }
+
+const (
+	Attach_Attach_FullMethodName = "/ecs.v1.rpc.Attach/Attach"
+)
+
+// AttachClient is the client API for Attach service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// Attach is served by every agent beside Output: the way in to live attempts.
+// Every piece of data is acknowledged when the program's standard input took
+// it; at most 8 pieces of at most 32 KiB may wait for that.
+type AttachClient interface {
+	Attach(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[v1.AttachInput, v1.AttachAck], error)
+}
+
+type attachClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewAttachClient(cc grpc.ClientConnInterface) AttachClient {
+	return &attachClient{cc}
+}
+
+func (c *attachClient) Attach(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[v1.AttachInput, v1.AttachAck], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Attach_ServiceDesc.Streams[0], Attach_Attach_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[v1.AttachInput, v1.AttachAck]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Attach_AttachClient = grpc.BidiStreamingClient[v1.AttachInput, v1.AttachAck]
+
+// AttachServer is the server API for Attach service.
+// All implementations must embed UnimplementedAttachServer
+// for forward compatibility.
+//
+// Attach is served by every agent beside Output: the way in to live attempts.
+// Every piece of data is acknowledged when the program's standard input took
+// it; at most 8 pieces of at most 32 KiB may wait for that.
+type AttachServer interface {
+	Attach(grpc.BidiStreamingServer[v1.AttachInput, v1.AttachAck]) error
+	mustEmbedUnimplementedAttachServer()
+}
+
+// UnimplementedAttachServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedAttachServer struct{}
+
+func (UnimplementedAttachServer) Attach(grpc.BidiStreamingServer[v1.AttachInput, v1.AttachAck]) error {
+	return status.Error(codes.Unimplemented, "method Attach not implemented")
+}
+func (UnimplementedAttachServer) mustEmbedUnimplementedAttachServer() {}
+func (UnimplementedAttachServer) testEmbeddedByValue()                {}
+
+// UnsafeAttachServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to AttachServer will
+// result in compilation errors.
+type UnsafeAttachServer interface {
+	mustEmbedUnimplementedAttachServer()
+}
+
+func RegisterAttachServer(s grpc.ServiceRegistrar, srv AttachServer) {
+	// If the following call panics, it indicates UnimplementedAttachServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&Attach_ServiceDesc, srv)
+}
+
+func _Attach_Attach_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(AttachServer).Attach(&grpc.GenericServerStream[v1.AttachInput, v1.AttachAck]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Attach_AttachServer = grpc.BidiStreamingServer[v1.AttachInput, v1.AttachAck]
+
+// Attach_ServiceDesc is the grpc.ServiceDesc for Attach service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var Attach_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "ecs.v1.rpc.Attach",
+	HandlerType: (*AttachServer)(nil),
+	Methods:     []grpc.MethodDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Attach",
+			Handler:       _Attach_Attach_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+	},
+	Metadata: "ecs/v1/rpc/rpc.proto",
+}
