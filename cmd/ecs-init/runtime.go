@@ -1,0 +1,64 @@
+package main
+
+import (
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"syscall"
+)
+
+// spareThreads is how many threads are made before the program runs: the loop's,
+// the reaper's, the signals', one for the garbage collector, and reserve. A
+// runtime that can't make a thread it needs ends the process.
+const spareThreads = 6
+
+// tuneRuntime makes the Go runtime small, and complete.
+func tuneRuntime() {
+	runtime.GOMAXPROCS(1)
+	debug.SetGCPercent(10) // the heap is tiny; the collector's floor shrinks with it
+	makeThreads(spareThreads)
+}
+
+// makeThreads makes n threads, by holding n goroutines in a system call each at
+// the same time. The runtime keeps them.
+func makeThreads(n int) {
+	var gate [2]int
+	if syscall.Pipe2(gate[:], syscall.O_CLOEXEC) != nil {
+		return
+	}
+	var held, done sync.WaitGroup
+	for range n {
+		held.Add(1)
+		done.Go(func() {
+			// A locked thread is this goroutine's alone until it unlocks.
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			held.Done()
+			_, _ = syscall.Read(gate[0], make([]byte, 1))
+		})
+	}
+	held.Wait()
+	syscall.Close(gate[1])
+	done.Wait()
+	syscall.Close(gate[0])
+}
+
+// forwardSignals passes on to the program what somebody outside sends PID 1,
+// like `docker stop`. It also takes what would end a Go process.
+func forwardSignals(send func(syscall.Signal)) {
+	incoming := make(chan os.Signal, 16)
+	signal.Notify(incoming, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM,
+		syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGILL, syscall.SIGTRAP, syscall.SIGABRT, syscall.SIGBUS,
+		syscall.SIGFPE, syscall.SIGSEGV, syscall.SIGSTKFLT, syscall.SIGSYS, syscall.SIGALRM)
+	// It ends with the process, like the reaper.
+	go func() {
+		for s := range incoming {
+			switch number := s.(syscall.Signal); number {
+			case syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2:
+				send(number)
+			}
+		}
+	}()
+}
