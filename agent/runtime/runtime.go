@@ -76,6 +76,9 @@ type Adoption struct {
 	Deadline func() time.Duration // as in Order
 	// Output takes the rest of the streams: from Stdout and Stderr on, the
 	// number of bytes of each that an earlier process has dealt with for good.
+	// What was written between those and the first byte that the container
+	// still holds is lost (a disk was full): the rest follows all the same, and
+	// a writer that is a Skipper is told first.
 	Output         Sink
 	Stdout, Stderr int64
 }
@@ -95,6 +98,10 @@ type Image struct {
 // outlives this process: the runtime does not keep it any longer.
 type Sink struct{ Stdout, Stderr io.Writer }
 
+// Skipper is a Sink's writer that wants to know of bytes that it never gets. It
+// is told between two Writes, by the goroutine that writes.
+type Skipper interface{ Skip(bytes int64) }
+
 // Container is one attempt's container. Its methods may be called from
 // different goroutines.
 type Container interface {
@@ -108,6 +115,10 @@ type Container interface {
 	// error, no process of the container is left. A *Failure (StartFailed)
 	// says what Start could not know yet: the program was never executed. Any
 	// other error means that how the program ended is not known.
+	//
+	// The exit and what the container still holds of the streams last until
+	// Remove: a process that adopts the container after an earlier one had the
+	// exit, and was killed before it could write that down, gets the same.
 	Wait(ctx context.Context) (Exit, error)
 	// Kill ends every process of the container at once. It is idempotent and
 	// a nil error means that none is left and none will be: a container that
@@ -116,7 +127,8 @@ type Container interface {
 	// Renew moves the end of the lease, absolute on CLOCK_BOOTTIME: the program
 	// is ended from inside task.FenceAhead before it, and from outside
 	// task.OuterFenceAhead before it, without any help of the agent's. It never
-	// blocks. Only a later end than before counts.
+	// blocks. Only a later end than before counts. It is called from Start's or
+	// Adopt's return on.
 	Renew(end time.Duration)
 	// Input gives the program's standard input more bytes, and its end with eof.
 	// It blocks while the program does not read. ErrNoInput where the order had

@@ -3,9 +3,11 @@ package docker_test
 import (
 	"io"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/armon/go-metrics"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/client"
 	"github.com/docker/docker/pkg/stdcopy"
@@ -18,15 +20,23 @@ import (
 
 // BenchmarkOverhead takes turns between the engine's bare sequence (create,
 // attach, start, wait) and this package's way from Create to Wait's return, and
-// reports the medians of both and their difference.
+// reports the medians of both and their difference, and those of what is ours
+// alone: from the engine's answer to the start until the program runs, and from
+// its end until its exit is known.
 func BenchmarkOverhead(b *testing.B) {
 	c := engine(b)
-	r := newRuntime(b, c, newCluster(b, c), "n1", false)
+	answered := &answers{}
+	measured, err := metrics.New(&metrics.Config{FilterDefault: true}, answered)
+	if err != nil {
+		b.Fatal(err)
+	}
+	r := runtimeWith(b, docker.Config{Client: c, Cluster: newCluster(b, c), Node: "n1", StateDir: stateDir(b), Metrics: measured})
 	img := imageOf(b, c, images.Busybox)
-	var raw, ours []time.Duration
+	var raw, ours, started, known []time.Duration
 	for b.Loop() {
 		raw = append(raw, rawOnce(b, c, img.ID))
-		ours = append(ours, once(b, r, img))
+		took, toStarted, toKnown := once(b, r, img, answered)
+		ours, started, known = append(ours, took), append(started, toStarted), append(known, toKnown)
 	}
 	p50 := func(d []time.Duration) float64 {
 		slices.Sort(d)
@@ -35,6 +45,8 @@ func BenchmarkOverhead(b *testing.B) {
 	b.ReportMetric(p50(raw), "raw-p50-ms")
 	b.ReportMetric(p50(ours), "ours-p50-ms")
 	b.ReportMetric(p50(ours)-p50(raw), "added-p50-ms")
+	b.ReportMetric(p50(started), "answer-to-started-p50-ms")
+	b.ReportMetric(p50(known), "end-to-known-p50-ms")
 	b.ReportMetric(0, "ns/op")
 }
 
@@ -70,7 +82,10 @@ func rawOnce(b *testing.B, c *client.Client, image string) time.Duration {
 	return took
 }
 
-func once(b *testing.B, r *docker.Runtime, img runtime.Image) time.Duration {
+// once gives the whole way from Create to Wait's return, and two parts of it:
+// how long after the engine's answer the program was running, and after its end
+// its exit was there.
+func once(b *testing.B, r *docker.Runtime, img runtime.Image, answered *answers) (took, toStarted, toKnown time.Duration) {
 	ctx := b.Context()
 	o := orderOf(img, task.Spec{Command: []string{"true"}})
 	o.Output = runtime.Sink{Stdout: io.Discard, Stderr: io.Discard}
@@ -82,12 +97,27 @@ func once(b *testing.B, r *docker.Runtime, img runtime.Image) time.Duration {
 	if err := made.Start(ctx); err != nil {
 		b.Fatal(err)
 	}
-	if _, err := made.Wait(ctx); err != nil {
+	exit, err := made.Wait(ctx)
+	if err != nil {
 		b.Fatal(err)
 	}
-	took := time.Since(began)
+	known := time.Now()
 	if err := made.Remove(ctx); err != nil {
 		b.Fatal(err)
 	}
-	return took
+	return known.Sub(began), exit.StartedAt.Sub(answered.at()), known.Sub(exit.StartedAt.Add(exit.Run))
 }
+
+// answers notes when the engine has answered a start.
+type answers struct {
+	metrics.BlackholeSink
+	last atomic.Int64
+}
+
+func (a *answers) AddSampleWithLabels(_ []string, _ float32, labels []metrics.Label) {
+	if slices.Contains(labels, metrics.Label{Name: "call", Value: "start"}) {
+		a.last.Store(time.Now().UnixNano())
+	}
+}
+
+func (a *answers) at() time.Time { return time.Unix(0, a.last.Load()) }

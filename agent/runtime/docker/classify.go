@@ -7,8 +7,10 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"ecs/agent/runtime"
+	"ecs/internal/initwire"
 	"ecs/internal/task"
 )
 
@@ -49,6 +51,10 @@ func startFailed(reason string, err error) *runtime.Failure {
 	return &runtime.Failure{Outcome: task.StartFailed, Reason: runtime.Reason(reason), Err: err}
 }
 
+func imageVanished() *runtime.Failure {
+	return &runtime.Failure{Outcome: task.ImageNotFound, Reason: "the image vanished from the engine before it could be run", Err: runtime.ErrNoImage}
+}
+
 // networkMissing is how engines say that a container's network is not there.
 var networkMissing = regexp.MustCompile(`network \S+ not found`)
 
@@ -63,7 +69,7 @@ func createError(err error) error {
 	text := said(err)
 	switch {
 	case errdefs.IsNotFound(err) && strings.Contains(text, "No such image"):
-		return &runtime.Failure{Outcome: task.ImageNotFound, Reason: "the image vanished from the engine before it could be run", Err: runtime.ErrNoImage}
+		return imageVanished()
 	case errdefs.IsInvalidArgument(err):
 		return startFailed(text, nil)
 	case callersFault(text):
@@ -72,46 +78,69 @@ func createError(err error) error {
 	return err
 }
 
-// execError is how runc says that it could not execute a program.
-var execError = regexp.MustCompile(`exec: "([^"]*)": (.*)`)
-
-// startError classifies a refused start.
+// startError classifies a refused start. What the engine executes is init, so
+// that it can't is never the caller's fault; an image may be in the way of what
+// has to be mounted, though.
 func startError(err error) error {
-	text := said(err)
-	if m := execError.FindStringSubmatch(text); m != nil {
-		if strings.HasSuffix(m[1], "docker-init") {
-			return err
-		}
-		return startFailed(execReason(m[1], m[2]), nil)
-	}
-	if callersFault(text) {
+	if text := said(err); callersFault(text) {
 		return startFailed(text, nil)
 	}
 	return err
 }
 
-// execReason is the sentence for a program that can't be executed.
-func execReason(program, cause string) string {
-	low := strings.ToLower(cause)
-	switch {
-	case strings.Contains(low, "no such file") || strings.Contains(low, "not found in $path"):
-		return fmt.Sprintf("no such command: %q (it, or the interpreter it names, is not in the image)", program)
-	case strings.Contains(low, "permission denied"):
-		return fmt.Sprintf("%q can't be executed: permission denied", program)
+// failedError says why init could not execute the program. starved: the kernel
+// has killed for want of memory meanwhile.
+func failedError(f initwire.Failed, program, user string, starved bool) error {
+	errno := unix.Errno(f.Errno)
+	if program == "" {
+		return startFailed(f.Text, nil)
 	}
-	return fmt.Sprintf("%q can't be executed: %s", program, cause)
+	switch f.Reason {
+	case initwire.NoCommand, initwire.NotExecutable:
+		return startFailed(execReason(program, errno), nil)
+	case initwire.BadUser:
+		return startFailed(userReason(user, f.Text), nil)
+	}
+	switch errno {
+	case unix.EAGAIN, unix.ENOMEM, unix.EMFILE, unix.ENFILE, unix.EIO, unix.ENOSPC, unix.EDQUOT:
+		return fmt.Errorf("execute the program: %s", f.Text) // the node's fault
+	}
+	if starved {
+		return startFailed("the program was not executed for want of memory", nil)
+	}
+	return startFailed(f.Text, nil)
 }
 
-// faults are texts of errors about the task's user or working directory, as
-// the engine and runc word them.
+// userReason is the sentence for a user that init did not find.
+func userReason(user, text string) string {
+	name, group, _ := strings.Cut(user, ":")
+	switch {
+	case strings.Contains(text, "no such user"):
+		return fmt.Sprintf("unable to find user %s: no matching entries in passwd file", name)
+	case strings.Contains(text, "no such group"):
+		return fmt.Sprintf("unable to find group %s: no matching entries in group file", group)
+	case strings.Contains(text, "ids go from"):
+		return "uids and gids must be in range 0-2147483647"
+	}
+	return text
+}
+
+// execReason is the sentence for a program that can't be executed.
+func execReason(program string, errno unix.Errno) string {
+	switch errno {
+	case unix.ENOENT, unix.ENOTDIR, unix.ELOOP, unix.ENAMETOOLONG:
+		return fmt.Sprintf("no such command: %q (it, or the interpreter it names, is not in the image)", program)
+	case unix.EACCES, unix.EISDIR, unix.EPERM:
+		return fmt.Sprintf("%q can't be executed: permission denied", program)
+	}
+	return fmt.Sprintf("%q can't be executed: %s", program, errno.Error())
+}
+
+// faults are texts of errors about what the image has where the engine has to
+// mount something.
 var faults = []*regexp.Regexp{
-	regexp.MustCompile(`unable to find (user|group) `),
-	regexp.MustCompile(`no matching entries in (passwd|group) file`),
-	regexp.MustCompile(`uids and gids must be in range`),
-	regexp.MustCompile(`^Cannot mkdir: .* is not a directory$`), // workdir, at create
 	regexp.MustCompile(`^mkdir /[^:]*: (not a directory|file exists|permission denied|read-only file system)`),
-	regexp.MustCompile(`chdir to cwd \("`),
-	regexp.MustCompile(`(?i)argument list too long`),
+	regexp.MustCompile(`to rootfs at "` + initwire.Dir + `".*not a directory`),
 }
 
 func callersFault(text string) bool {
@@ -121,24 +150,6 @@ func callersFault(text string) bool {
 		}
 	}
 	return false
-}
-
-// initLine is all that docker-init writes when it can't execute the program.
-// It then ends with 127, 126 or 1.
-var initLine = regexp.MustCompile(`^\[FATAL tini \(\d+\)\] exec (.*) failed: ([^\n]*)\n$`)
-
-// initFailure recognises a program that docker-init could not execute: its
-// line on stderr, nothing else on either stream. A program that writes the
-// same and ends the same has only itself to deceive.
-func initFailure(code int, stdout int64, stderr []byte) *runtime.Failure {
-	if stdout > 0 || (code != 127 && code != 126 && code != 1) {
-		return nil
-	}
-	m := initLine.FindSubmatch(stderr)
-	if m == nil {
-		return nil
-	}
-	return startFailed(execReason(string(m[1]), string(m[2])), nil)
 }
 
 // asFailure is errors.As for a *runtime.Failure.

@@ -7,7 +7,9 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
+	"ecs/internal/initwire"
 	"ecs/internal/task"
 )
 
@@ -30,17 +32,11 @@ func TestStartErrors(t *testing.T) {
 		text string
 		want string // the reason, or empty for the engine's own fault
 	}{
-		{errdefs.ErrInvalidArgument, oci + `exec: "/nope": stat /nope: no such file or directory: unknown`, "no such command: \"/nope\""},
-		{errdefs.ErrInvalidArgument, oci + `exec: "nope": executable file not found in $PATH: unknown`, "no such command: \"nope\""},
-		{errdefs.ErrInvalidArgument, `OCI runtime create failed: container_linux.go:380: starting container process caused: exec: "x": permission denied: unknown`, "\"x\" can't be executed: permission denied"},
-		{errdefs.ErrInvalidArgument, oci + `exec: "x": exec format error: unknown`, "\"x\" can't be executed: exec format error"},
-		{errdefs.ErrInternal, "unable to find user nosuch: no matching entries in passwd file", "unable to find user nosuch: no matching entries in passwd file"},
-		{errdefs.ErrInternal, "unable to find group g: no matching entries in group file", "unable to find group g"},
-		{errdefs.ErrInternal, "uids and gids must be in range 0-2147483647", "uids and gids must be in range"},
 		{errdefs.ErrInvalidArgument, oci + "error during container init: mkdir /proc/self/fd/7: not a directory: unknown: Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type", "mkdir /proc/self/fd/7: not a directory"},
-		{errdefs.ErrInvalidArgument, oci + `chdir to cwd ("/x") set in config.json failed: permission denied: unknown`, `chdir to cwd ("/x")`},
+		{errdefs.ErrInvalidArgument, oci + `error during container init: error mounting "/x" to rootfs at "/.ecs": mount /x:/.ecs (via /proc/self/fd/6), flags: 0x5000: not a directory: unknown: Are you trying to mount a directory onto a file (or vice-versa)?`, "not a directory"},
 
-		{errdefs.ErrInvalidArgument, oci + `exec: "/sbin/docker-init": stat /sbin/docker-init: no such file or directory: unknown`, ""},
+		{errdefs.ErrInvalidArgument, oci + `exec: "/.ecs/init": stat /.ecs/init: no such file or directory: unknown`, ""},
+		{errdefs.ErrInvalidArgument, oci + `exec: "/.ecs/init": permission denied: unknown`, ""},
 		{errdefs.ErrInternal, oci + "error during container init: error setting rlimits for ready process: error setting rlimit type 7: operation not permitted: unknown", ""},
 		{errdefs.ErrInvalidArgument, oci + "error during container init: error mounting \"proc\" to rootfs at \"/proc\": no such file or directory: unknown", ""},
 		{errdefs.ErrNotFound, "network ecs-1 not found", ""},
@@ -62,9 +58,7 @@ func TestCreateErrors(t *testing.T) {
 		text string
 		want task.Outcome // empty: the engine's fault
 	}{
-		{errdefs.ErrInvalidArgument, "No command specified", task.StartFailed},
-		{errdefs.ErrInvalidArgument, "the working directory 'x' is invalid, it needs to be an absolute path", task.StartFailed},
-		{errdefs.ErrInternal, "Cannot mkdir: /etc/passwd is not a directory", task.StartFailed},
+		{errdefs.ErrInvalidArgument, "invalid hostname", task.StartFailed},
 		{errdefs.ErrNotFound, "No such image: sha256:00", task.ImageNotFound},
 		{errdefs.ErrInternal, "mkdir /var/lib/docker/overlay2/x: no space left on device", ""},
 		{errdefs.ErrConflict, "the container name is in use", ""},
@@ -123,26 +117,28 @@ func TestPullErrors(t *testing.T) {
 	}
 }
 
-func TestInitFailure(t *testing.T) {
-	line := "[FATAL tini (7)] exec /nope failed: No such file or directory\n"
+// What init says of programs that it could not execute.
+func TestFailedFrames(t *testing.T) {
 	for _, tt := range []struct {
-		name   string
-		code   int
-		stdout int64
-		stderr string
-		want   bool
+		frame   initwire.Failed
+		starved bool
+		want    string // the reason, or empty for the node's fault
 	}{
-		{"missing", 127, 0, line, true},
-		{"not executable", 126, 0, "[FATAL tini (12)] exec /tmp failed: Permission denied\n", true},
-		{"other", 1, 0, "[FATAL tini (7)] exec x failed: Argument list too long\n", true},
-		{"it wrote before", 127, 1, line, false},
-		{"it wrote after", 127, 0, line + "more\n", false},
-		{"another code", 0, 0, line, false},
-		{"its own 127", 127, 0, "sh: x: not found\n", false},
-		{"silent", 127, 0, "", false},
+		{initwire.Failed{Reason: initwire.NoCommand, Errno: int(unix.ENOENT)}, false, `no such command: "x"`},
+		{initwire.Failed{Reason: initwire.NotExecutable, Errno: int(unix.EACCES)}, false, `"x" can't be executed: permission denied`},
+		{initwire.Failed{Reason: initwire.NotExecutable, Errno: int(unix.ENOEXEC)}, false, `"x" can't be executed: exec format error`},
+		{initwire.Failed{Reason: initwire.BadUser, Text: `user "u:g": no such user in /etc/passwd`}, false, "unable to find user u:"},
+		{initwire.Failed{Reason: initwire.BadUser, Text: `user "u:g": no such group in /etc/group: "g"`}, false, "unable to find group g:"},
+		{initwire.Failed{Reason: initwire.BadUser, Text: "this id is reserved"}, false, "reserved"},
+		{initwire.Failed{Reason: initwire.BadArg, Errno: int(unix.E2BIG), Text: "argument list too long"}, false, "too long"},
+		{initwire.Failed{Reason: initwire.BadOther, Text: "the container could not be prepared"}, false, "could not be prepared"},
+		{initwire.Failed{Reason: initwire.BadOther, Text: "the container could not be prepared"}, true, "want of memory"},
+		{initwire.Failed{Reason: initwire.BadOther, Errno: int(unix.ENOMEM)}, false, ""},
+		{initwire.Failed{Reason: initwire.BadFile, Errno: int(unix.ENOSPC)}, false, ""},
 	} {
-		if f := initFailure(tt.code, tt.stdout, []byte(tt.stderr)); (f != nil) != tt.want {
-			t.Errorf("%s: got %v, want a failure: %v", tt.name, f, tt.want)
+		f, ok := asFailure(failedError(tt.frame, "x", "u:g", tt.starved))
+		if ok != (tt.want != "") || ok && (f.Outcome != task.StartFailed || !strings.Contains(f.Reason, tt.want)) {
+			t.Errorf("%+v: got %v, want %q", tt.frame, f, tt.want)
 		}
 	}
 }

@@ -5,17 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/client"
 
+	"ecs/internal/initwire"
 	"ecs/internal/telemetry"
 )
 
 // Cleanup removes everything of a cluster from an engine: the containers of all
-// its agents, its network and its firewall rules. It says how many things it
+// its agents with their directories, its network and its firewall rules. It says how many things it
 // removed. It is for when the whole cluster is gone from this machine; a
 // running agent's containers end as interrupted.
 func Cleanup(ctx context.Context, c *client.Client, cluster string) (removed int, err error) {
@@ -28,10 +30,15 @@ func Cleanup(ctx context.Context, c *client.Client, cluster string) (removed int
 		return 0, fmt.Errorf("clean up cluster %s: list containers: %w", cluster, err)
 	}
 	ids := make([]string, len(found))
+	var homes []home
 	for i := range found {
 		ids[i] = found[i].ID
+		homes = append(homes, homesOf(found[i])...)
 	}
 	removed, errContainers := r.removeAll(ctx, ids)
+	for _, h := range homes {
+		errContainers = errors.Join(errContainers, h.remove())
+	}
 	networks := 0
 	errNetworks := withLock(ctx, networkName(cluster), func() (err error) {
 		networks, err = removeNetworks(ctx, c, cluster)
@@ -42,6 +49,17 @@ func Cleanup(ctx context.Context, c *client.Client, cluster string) (removed int
 		return removed, fmt.Errorf("clean up cluster %s: %w", cluster, err)
 	}
 	return removed, nil
+}
+
+// homesOf are the directories that a container's attempt has on this machine.
+func homesOf(c container.Summary) []home {
+	var found []home
+	for _, m := range c.Mounts {
+		if _, ok := tokenOfHome(filepath.Base(m.Source)); ok && m.Destination == initwire.Dir && filepath.IsAbs(m.Source) {
+			found = append(found, home{m.Source})
+		}
+	}
+	return found
 }
 
 // removeNetworks removes a cluster's network and then its rules, which stay

@@ -5,21 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"syscall"
 	"time"
 
-	"github.com/containerd/errdefs"
-	"github.com/docker/docker/api/types/container"
-	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"ecs/agent/runtime"
-)
-
-const (
-	// killCall is longer than the engine itself waits for a killed process.
-	killCall = 20 * time.Second
-	// killPatience is how long the engine has for a kill before the processes
-	// are killed past it.
-	killPatience = time.Second
+	"ecs/internal/initwire"
+	"ecs/internal/task"
 )
 
 // phase is how far a container has come, as far as its Start is concerned.
@@ -27,198 +20,179 @@ type phase int
 
 const (
 	created  phase = iota
-	starting       // the engine is being asked
-	running        // the engine said that it runs; it may have ended since
-	refused        // it was never started and will not be
-	unsure         // the engine did not answer: it may run, or may yet
+	starting       // Start is under way
+	running        // its init has the order; the program may have ended since
+	refused        // the program was never started and will not be
+	unsure         // no order was given, but the container may run or may yet
 )
 
-var errKilled = errors.New("the container was killed before its start")
+var (
+	errKilled  = errors.New("the container was killed before its start")
+	errRemoved = errors.New("the container was removed")
+)
 
 // attempt is the container of one attempt.
 type attempt struct {
-	r    *Runtime
-	id   string // changes only while Start is under way
-	sink runtime.Sink
-	may  func() error // runtime.Order's
+	r        *Runtime
+	id       string // changes only while Start is under way
+	home     home
+	nonce    string
+	sink     runtime.Sink
+	order    *initwire.Order // nil once given
+	argv0    string          // the order's command and user; empty after an adoption
+	user     string
+	deadline func() time.Duration
+	may      func() error // runtime.Order's
 	// remake makes the container anew where the first may be of a network that
 	// is gone; nil where it can't be.
 	remake func(context.Context) (id string, err error)
-	init   bool // docker-init is PID 1
-	sniff  int  // how much of stderr is kept
 
-	// life ends with Remove, and with it the wait for the exit.
-	life   context.Context
-	finish context.CancelFunc
-	exits  chan exitNote // what the present wait brought; one slot
-	waits  sync.WaitGroup
-	unwait context.CancelFunc // ends the present wait; Start's and Wait's
+	// life ends with Remove, or with the Runtime, and with it all that runs
+	// here; what runs is counted in tasks.
+	life    context.Context
+	finish  context.CancelCauseFunc
+	tasks   sync.WaitGroup
+	stopped chan struct{} // closed by the first Kill or Remove
+	begun   chan struct{} // closed when Start has returned; what follows is set before
+
+	cgroup   string // where its processes are, or empty when that is not known
+	oomKills int64  // the cgroup's count before the program began
+	input    *input
+	exits    chan exitNote // what the engine said of its end; one slot
+	heard    heard
 
 	mu struct {
 		sync.Mutex
 		phase   phase
 		killed  bool // by us
 		removed bool
+		lease   time.Duration // its end
+		line    *line         // nil: not connected
+		signals uint64        // that we sent, 1 << number
 	}
-	begun chan struct{} // closed when Start has returned; what follows is set before
 
-	pump      *pump     // nil: nothing was attached
-	startedAt time.Time // by our clock, when the engine had answered
-	cgroup    string    // where its processes are, or empty when that is not known
-	oomKills  int64     // the machine's count before the start
+	started chan struct{} // closed with Started, or over
+	over    chan struct{} // closed when nothing more is to be heard of the program
 }
 
-func newAttempt(ctx context.Context, r *Runtime, id string, o runtime.Order) *attempt {
-	c := &attempt{r: r, id: id, sink: o.Output, may: o.May, exits: make(chan exitNote, 1), begun: make(chan struct{})}
-	c.sniff = sniffed + len(program(o.Spec))
-	c.life, c.finish = context.WithCancel(context.WithoutCancel(ctx))
+// heard is what init told. Each field is written once, by the one who follows,
+// before started or over is closed.
+type heard struct {
+	started *initwire.Started
+	failed  *initwire.Failed
+	exit    *initwire.Exit
+	at      time.Duration // when exit, or the loss, was known
+	lost    error         // not nil: nothing more will be told
+	oom     bool          // the kernel had killed for want of memory, at the loss
+	sink    error         // the first error of the sink's
+}
+
+func newAttempt(r *Runtime, id string, h home, s task.Spec, sink runtime.Sink, deadline func() time.Duration) *attempt {
+	c := &attempt{r: r, id: id, home: h, sink: sink, deadline: deadline, exits: make(chan exitNote, 1),
+		stopped: make(chan struct{}), begun: make(chan struct{}), started: make(chan struct{}), over: make(chan struct{}),
+		input: newInput(s.OpenStdin, int64(len(s.Stdin)))}
+	c.life, c.finish = context.WithCancelCause(r.life)
 	return c
 }
 
-// Start implements runtime.Container.
-func (c *attempt) Start(ctx context.Context) error {
-	c.mu.Lock()
-	before := c.mu.phase
-	if before == created {
-		c.mu.phase = starting
+// spawn runs something that ends with the attempt's life.
+func (c *attempt) spawn(do func()) {
+	c.tasks.Add(1)
+	c.r.tasks.Go(func() {
+		defer c.tasks.Done()
+		do()
+	})
+}
+
+// firstLease asks for the end of the lease as it stands. What follows is
+// Renew's.
+func (c *attempt) firstLease() {
+	end := boottime() + noLease
+	if c.deadline != nil {
+		end = c.deadline()
 	}
-	c.mu.Unlock()
-	switch before {
-	case created:
-	case refused:
-		return errKilled
-	default:
-		return fmt.Errorf("start container %s: it was started before", short(c.id))
-	}
-	after, err := c.start(ctx)
 	c.mu.Lock()
-	c.mu.phase = after
+	defer c.mu.Unlock()
+	c.mu.lease = max(c.mu.lease, end)
+}
+
+// lease is its end.
+func (c *attempt) lease() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.lease
+}
+
+// Renew implements runtime.Container.
+func (c *attempt) Renew(end time.Duration) {
+	c.mu.Lock()
+	later := end > c.mu.lease
+	if later {
+		c.mu.lease = end
+	}
+	l := c.mu.line
 	c.mu.Unlock()
-	close(c.begun)
-	if err != nil {
-		if c.pump != nil {
-			c.pump.close()
-		}
-		return fmt.Errorf("start container %s: %w", short(c.id), err)
+	if !later {
+		return
+	}
+	if l != nil {
+		l.renew(end - task.FenceAhead)
+	}
+	if c.r.cfg.Fence != nil {
+		c.r.cfg.Fence.Renew(c.id, end-task.OuterFenceAhead)
+	}
+}
+
+// Resize implements runtime.Container.
+func (c *attempt) Resize(_ context.Context, rows, cols uint16) error {
+	return c.tell(initwire.Resize{Rows: rows, Cols: cols})
+}
+
+// Signal implements runtime.Container.
+func (c *attempt) Signal(_ context.Context, signal syscall.Signal) error {
+	if signal <= 0 || signal > 64 {
+		return fmt.Errorf("signal the program: %w", unix.EINVAL)
+	}
+	c.mu.Lock()
+	c.mu.signals |= 1 << (signal - 1)
+	c.mu.Unlock()
+	return c.tell(initwire.Signal{Number: int(signal)})
+}
+
+// tell sends the program's init a message. A program that has ended needs none.
+func (c *attempt) tell(m initwire.Message) error {
+	if c.isOver() {
+		return nil
+	}
+	l := c.connected()
+	if l == nil {
+		return fmt.Errorf("container %s: %w", short(c.id), errHungUp)
+	}
+	if err := l.send(m); err != nil && !c.isOver() {
+		return fmt.Errorf("container %s: %w", short(c.id), err)
 	}
 	return nil
 }
 
-func (c *attempt) start(ctx context.Context) (phase, error) {
-	select {
-	case c.r.starts <- struct{}{}:
-		defer func() { <-c.r.starts }()
-	case <-ctx.Done():
-		return refused, ctx.Err()
-	}
-	after, err := c.startOnce(ctx)
-	if after == refused && c.remake != nil && networkGone(err) {
-		c.r.log.Info("network for tasks is gone, makes it anew", "container", short(c.id))
-		if err := c.renew(ctx); err != nil {
-			return refused, err
-		}
-		after, err = c.startOnce(ctx)
-	}
-	return after, err
-}
-
-func (c *attempt) startOnce(ctx context.Context) (phase, error) {
-	if err := c.listen(ctx); err != nil {
-		return refused, err
-	}
-	// The turn may have been long in coming.
-	if c.may != nil {
-		if err := c.may(); err != nil {
-			return refused, err
-		}
-	}
-	if c.r.local {
-		c.oomKills = oomKills()
-	}
-	err := c.r.call(ctx, "start", longCall, func(ctx context.Context) error {
-		return c.r.client.ContainerStart(ctx, c.id, container.StartOptions{})
-	})
-	c.startedAt = time.Now()
-	switch {
-	case err == nil:
-		if c.r.local {
-			c.cgroup = findCgroup(c.id)
-		}
-		return running, nil
-	case answered(err):
-		return refused, startError(err)
-	}
-	return unsure, err
-}
-
-// renew takes back what listen opened and replaces the container, which was
-// not started.
-func (c *attempt) renew(ctx context.Context) error {
-	c.pump.close()
-	c.unwait()
-	<-c.exits // each wait brings one
-	if err := c.r.remove(ctx, c.id); err != nil {
-		return err
-	}
-	if err := c.r.egress.forget(ctx); err != nil {
-		return err
-	}
-	id, err := c.remake(ctx)
-	if err == nil {
-		c.id = id
-	}
-	return err
-}
-
-// listen opens the output stream and the wait for the exit, side by side. Both
-// must stand before the start: a program that ends at once is over before its
-// start is answered.
-func (c *attempt) listen(ctx context.Context) error {
-	var both errgroup.Group
-	both.Go(func() error {
-		return c.r.call(ctx, "attach", shortCall, func(ctx context.Context) error {
-			conn, in, err := c.r.attach(ctx, c.id)
-			if err == nil {
-				c.pump = startPump(conn, in, c.sink, c.sniff)
-			}
-			return err
-		})
-	})
-	both.Go(func() error { return c.await(ctx, container.WaitConditionNextExit) })
-	return both.Wait()
-}
-
-// Kill implements runtime.Container.
-func (c *attempt) Kill(ctx context.Context) error {
-	switch c.noteKill() {
-	case created, refused:
-		return nil
-	}
-	select {
-	case <-c.begun:
-	case <-ctx.Done():
-		return fmt.Errorf("kill container %s: its start is under way: %w", short(c.id), ctx.Err())
-	}
-	switch c.phase() {
-	case refused:
-		return nil
-	case unsure:
-		// It may be started any time; what is removed can't be.
-		return c.Remove(ctx)
-	}
-	return c.end(ctx)
-}
-
-// noteKill marks the container as killed by us, keeps it from being started,
-// and gives the phase it was in.
-func (c *attempt) noteKill() phase {
+func (c *attempt) connected() *line {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.mu.killed = true
-	if c.mu.phase == created {
-		c.mu.phase = refused
+	return c.mu.line
+}
+
+func (c *attempt) connect(l *line) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mu.line = l
+}
+
+func (c *attempt) isOver() bool {
+	select {
+	case <-c.over:
+		return true
+	default:
+		return false
 	}
-	return c.mu.phase
 }
 
 func (c *attempt) phase() phase {
@@ -233,56 +207,10 @@ func (c *attempt) killedByUs() bool {
 	return c.mu.killed
 }
 
-// end kills every process of a started container and returns when none is
-// left. An engine that does not answer soon is gone past, where the agent may.
-func (c *attempt) end(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	asked := make(chan error, 1)
-	go func() { asked <- c.engineKill(ctx) }()
-	patience := time.NewTimer(killPatience)
-	defer patience.Stop()
-	select {
-	case err := <-asked:
-		if err == nil || killCgroup(ctx, c.cgroup) == nil {
-			return nil
-		}
-		return fmt.Errorf("kill container %s: %w", short(c.id), err)
-	case <-patience.C:
-	}
-	if killCgroup(ctx, c.cgroup) == nil {
-		cancel()
-		<-asked
-		return nil
-	}
-	if err := <-asked; err != nil {
-		return fmt.Errorf("kill container %s: %w", short(c.id), err)
-	}
-	return nil
-}
-
-// engineKill asks the engine to kill and then until it says that nothing runs.
-func (c *attempt) engineKill(ctx context.Context) error {
-	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		err := c.r.call(ctx, "kill", killCall, func(ctx context.Context) error {
-			return c.r.client.ContainerKill(ctx, c.id, "KILL")
-		})
-		if errdefs.IsNotFound(err) {
-			return nil
-		}
-		state, look := c.state(ctx)
-		switch {
-		case errdefs.IsNotFound(look):
-			return nil
-		case look != nil:
-			return errors.Join(err, look)
-		case !state.Running && !state.Restarting:
-			return nil
-		}
-		if !sleep(ctx, pause) {
-			return errors.Join(err, ctx.Err())
-		}
-	}
+func (c *attempt) sentByUs(signal int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return signal > 0 && signal <= 64 && c.mu.signals&(1<<(signal-1)) != 0
 }
 
 // Remove implements runtime.Container.
@@ -300,14 +228,34 @@ func (c *attempt) Remove(ctx context.Context) error {
 	if removed {
 		return nil
 	}
-	err := c.r.remove(ctx, c.id)
-	c.mu.Lock()
-	c.mu.removed = c.mu.removed || err == nil
-	c.finish() // no wait begins after this
-	c.mu.Unlock()
-	if c.pump != nil {
-		c.pump.close()
+	if l := c.connected(); l != nil && c.isOver() {
+		_ = l.send(initwire.Done{}) // it ends by itself then, or with the container
 	}
-	c.waits.Wait()
-	return err
+	err := c.r.remove(ctx, c.id)
+	c.finish(errRemoved) // nothing begins after this
+	c.tasks.Wait()
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.mu.removed = true
+	c.mu.Unlock()
+	c.unfence(ctx)
+	if err := c.home.remove(); err != nil {
+		return fmt.Errorf("remove the directory of container %s: %w", short(c.id), err)
+	}
+	return nil
+}
+
+// unfence has the fence forget a container that is gone. Where that fails the
+// fence finds nothing to kill at the deadline.
+func (c *attempt) unfence(ctx context.Context) {
+	if c.r.cfg.Fence == nil || c.cgroup == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, fenceCall)
+	defer cancel()
+	if err := c.r.cfg.Fence.Remove(ctx, c.id); err != nil {
+		c.r.log.Warn("the outer fence was not told that a container is gone", "container", short(c.id), "err", err)
+	}
 }

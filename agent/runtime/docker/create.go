@@ -2,6 +2,8 @@ package docker
 
 import (
 	"context"
+	"crypto/rand"
+	"errors"
 	"fmt"
 	"regexp"
 
@@ -17,7 +19,7 @@ import (
 var fullID = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 
 // Create implements runtime.Runtime. The engine is asked once, unless the
-// order wants network or its name is taken.
+// order wants network, its name is taken or its image is a new one.
 func (r *Runtime) Create(ctx context.Context, o runtime.Order) (runtime.Container, error) {
 	if !fullID.MatchString(o.Image.ID) {
 		return nil, fmt.Errorf("create container: image %q is not a full id", o.Image.ID)
@@ -29,13 +31,22 @@ func (r *Runtime) Create(ctx context.Context, o runtime.Order) (runtime.Containe
 	if err != nil {
 		return nil, fmt.Errorf("create container: %w", err)
 	}
+	order, err := r.initOrder(ctx, o)
+	if err != nil {
+		return nil, fmt.Errorf("create container: %w", err)
+	}
+	h, err := r.move(o)
+	if err != nil {
+		return nil, fmt.Errorf("create container: %w", err)
+	}
+	nonce := rand.Text()
 	name := containerName(o.Token)
 	make := func(ctx context.Context) (string, error) {
 		network, err := r.network(ctx, o.Spec.Network)
 		if err != nil {
 			return "", err
 		}
-		return r.create(ctx, name, r.containerConfig(o), r.hostConfig(o, network, engine))
+		return r.create(ctx, name, r.containerConfig(o, nonce), r.hostConfig(o, network, h.path, engine))
 	}
 	id, err := make(ctx)
 	if r.egress != nil && networkGone(err) {
@@ -44,14 +55,23 @@ func (r *Runtime) Create(ctx context.Context, o runtime.Order) (runtime.Containe
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("create container %s: %w", name, err)
+		return nil, errors.Join(fmt.Errorf("create container %s: %w", name, err), h.remove())
 	}
-	c := newAttempt(ctx, r, id, o)
-	c.init = hasInit(engine)
+	c := newAttempt(r, id, h, o.Spec, o.Output, o.Deadline)
+	c.nonce, c.order, c.may = nonce, order, o.May
 	if o.Spec.Network == task.NetworkEgress {
 		c.remake = make
 	}
 	return c, nil
+}
+
+// move makes the attempt's directory, in place of what an earlier Create left.
+func (r *Runtime) move(o runtime.Order) (home, error) {
+	binary, err := r.homes.install()
+	if err != nil {
+		return home{}, err
+	}
+	return r.homes.build(o.Token, binary)
 }
 
 // network gives the engine's name of what the task asked for.

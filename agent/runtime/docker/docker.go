@@ -7,6 +7,7 @@ package docker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -22,6 +23,7 @@ import (
 	"github.com/docker/docker/client"
 
 	"ecs/agent/runtime"
+	"ecs/internal/fence"
 )
 
 // How long one call to the engine may take. A call that takes longer has
@@ -60,9 +62,28 @@ type Config struct {
 	// are; name them where the machine's address says nothing of its subnet
 	// (a cloud that gives /32). Empty: none.
 	EgressDeny []string
-	Log        *slog.Logger
-	Metrics    *metrics.Metrics
+	// InitBinary is the program ecs-init, which is PID 1 of every container.
+	InitBinary string
+	// StateDir is where attempts have their directories and their records for
+	// the next process of this agent. Programs must be executable in it; it is
+	// this agent's alone.
+	StateDir string
+	// Fence ends attempts from outside when their lease is over. Nil: nothing
+	// does.
+	Fence   Fence
+	Log     *slog.Logger
+	Metrics *metrics.Metrics
 }
+
+// Fence is what fence.Client does.
+type Fence interface {
+	Add(ctx context.Context, e fence.Entry) error
+	Renew(id string, deadline time.Duration)
+	Remove(ctx context.Context, id string) error
+	Kill(ctx context.Context, id string) error
+}
+
+var _ Fence = (*fence.Client)(nil)
 
 // Runtime implements runtime.Runtime and runtime.ImageStore on one engine. It
 // is safe for concurrent use.
@@ -70,17 +91,21 @@ type Runtime struct {
 	cfg    Config
 	client *client.Client
 	log    *slog.Logger
-	// local: the engine runs on this machine, so its containers' cgroups and
-	// processes can be seen from here.
-	local  bool
+	homes  homes
+	images imageConfigs
 	starts chan struct{} // one slot for each start under way
 	egress *egress
 	hung   atomic.Int32 // calls in a row that got no answer in time
 
-	facts struct {
+	// life ends with Close, and with it everything in tasks.
+	life   context.Context
+	finish context.CancelCauseFunc
+	tasks  sync.WaitGroup
+
+	learned struct {
 		sync.Mutex
-		info  system.Info
-		known time.Time // when info was asked for; zero: never
+		facts
+		known time.Time // when they were; zero: never
 	}
 }
 
@@ -99,9 +124,10 @@ func New(cfg Config) *Runtime {
 		cfg:    cfg,
 		client: c,
 		log:    cfg.Log,
-		local:  strings.HasPrefix(c.DaemonHost(), "unix://"),
+		homes:  homes{root: cfg.StateDir, binary: cfg.InitBinary},
 		starts: make(chan struct{}, maxStarts),
 	}
+	r.life, r.finish = context.WithCancelCause(context.Background())
 	if cfg.Egress {
 		r.egress = newEgress(c, cfg)
 	}
@@ -129,10 +155,16 @@ func newClient(host string) *client.Client {
 	return c
 }
 
-// Close gives the client's connections back. What is on the engine stays:
-// containers are Reap's, and the network of the cluster, which other agents may
-// be about to use, Cleanup's.
+// errClosed is why containers are no longer listened to.
+var errClosed = errors.New("the agent has given up its hold on the container")
+
+// Close lets go of every container and gives the client's connections back;
+// nothing is written to any sink after it. What is on the engine stays:
+// containers, which run on, are the next process's to adopt or to reap, and the
+// network of the cluster, which other agents may be about to use, is Cleanup's.
 func (r *Runtime) Close(context.Context) error {
+	r.finish(errClosed)
+	r.tasks.Wait()
 	if r.cfg.Client == nil {
 		return r.client.Close()
 	}
@@ -141,6 +173,12 @@ func (r *Runtime) Close(context.Context) error {
 
 // Probe implements runtime.Runtime.
 func (r *Runtime) Probe(ctx context.Context) (runtime.Engine, error) {
+	if host := r.client.DaemonHost(); !strings.HasPrefix(host, "unix://") {
+		return runtime.Engine{}, fmt.Errorf("docker engine at %s: it has to be on this machine, where its containers can be reached", host)
+	}
+	if _, err := r.homes.install(); err != nil {
+		return runtime.Engine{}, fmt.Errorf("prepare for containers: %w", err)
+	}
 	if err := r.alive(ctx); err != nil {
 		r.forget()
 		return runtime.Engine{}, fmt.Errorf("docker engine at %s: %w", r.client.DaemonHost(), err)
@@ -186,32 +224,40 @@ func (r *Runtime) alive(ctx context.Context) error {
 	return nil
 }
 
+// facts are what an engine is.
+type facts struct {
+	system.Info
+	score int // the least oom_score_adj it can give
+}
+
 // info is what the engine says of itself, asked for now and then.
-func (r *Runtime) info(ctx context.Context) (system.Info, error) {
-	r.facts.Lock()
-	info, known := r.facts.info, r.facts.known
-	r.facts.Unlock()
+func (r *Runtime) info(ctx context.Context) (facts, error) {
+	r.learned.Lock()
+	f, known := r.learned.facts, r.learned.known
+	r.learned.Unlock()
 	if !known.IsZero() && time.Since(known) < factsFor {
-		return info, nil
+		return f, nil
 	}
 	err := r.call(ctx, "info", shortCall, func(ctx context.Context) (err error) {
-		info, err = r.client.Info(ctx)
+		if f.Info, err = r.client.Info(ctx); err == nil {
+			f.score, err = r.lowestScore(ctx)
+		}
 		return err
 	})
 	if err != nil {
-		return system.Info{}, err
+		return facts{}, err
 	}
-	r.facts.Lock()
-	r.facts.info, r.facts.known = info, time.Now()
-	r.facts.Unlock()
-	return info, nil
+	r.learned.Lock()
+	r.learned.facts, r.learned.known = f, time.Now()
+	r.learned.Unlock()
+	return f, nil
 }
 
 // forget makes the next info ask again: another engine may answer then.
 func (r *Runtime) forget() {
-	r.facts.Lock()
-	r.facts.known = time.Time{}
-	r.facts.Unlock()
+	r.learned.Lock()
+	r.learned.known = time.Time{}
+	r.learned.Unlock()
 }
 
 // call gives one engine call its deadline and counts it. An answer in time,

@@ -338,4 +338,7 @@ func TestCleanupTakesOneClusterOnly(t *testing.T) {
 	if _, err := docker.Cleanup(context.Background(), c, ""); err == nil {
 		t.Error("no cluster: got none, want an error")
 	}
+	if _, err := docker.Cleanup(t.Context(), c, theirs); err != nil {
+		t.Error(err)
+	}
 }

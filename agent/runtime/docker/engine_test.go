@@ -2,9 +2,15 @@ package docker_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -12,14 +18,55 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/client"
+	"golang.org/x/sys/unix"
 
 	"ecs/agent/runtime"
 	"ecs/agent/runtime/docker"
 	"ecs/agent/runtime/runtimetest"
+	"ecs/internal/fence"
 	"ecs/internal/task"
 	"ecs/internal/telemetry"
 	"ecs/test/images"
 )
+
+// initBinary is the program under test inside the containers, outer the fence
+// around them.
+var (
+	initBinary string
+	outer      *fence.Client
+)
+
+func TestMain(m *testing.M) { os.Exit(setUp(m)) }
+
+func setUp(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "ecs-docker-test-")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	initBinary = filepath.Join(dir, "ecs-init")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", initBinary, "ecs/cmd/ecs-init")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	if text, err := build.CombinedOutput(); err != nil {
+		panic(fmt.Sprintf("build ecs-init: %v: %s", err, text))
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	log := slog.New(slog.DiscardHandler)
+	outer = fence.New(filepath.Join(dir, "fence"), log)
+	server := fence.NewServer(fence.ServerConfig{Socket: filepath.Join(dir, "fence"), StateDir: filepath.Join(dir, "entries"), Log: log})
+	var both sync.WaitGroup
+	for _, run := range []func(context.Context) error{server.Run, outer.Run} {
+		both.Go(func() {
+			if err := run(ctx); err != nil && ctx.Err() == nil {
+				fmt.Fprintln(os.Stderr, "fence:", err)
+			}
+		})
+	}
+	code := m.Run()
+	cancel()
+	both.Wait()
+	return code
+}
 
 // engine gives a client of this machine's engine, with the test images on it.
 // A machine without one fails the test, unless it says that it has none.
@@ -61,8 +108,40 @@ func newCluster(t testing.TB, c *client.Client) string {
 }
 
 func newRuntime(t testing.TB, c *client.Client, cluster, node string, egress bool) *docker.Runtime {
-	return docker.New(docker.Config{Client: c, Cluster: cluster, Node: node, Egress: egress, EgressDeny: []string{denied},
-		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Metrics: telemetry.Discard()})
+	return runtimeWith(t, docker.Config{Client: c, Cluster: cluster, Node: node, Egress: egress, EgressDeny: []string{denied},
+		StateDir: stateDir(t)})
+}
+
+// runtimeWith makes a runtime that ends with the test.
+func runtimeWith(t testing.TB, cfg docker.Config) *docker.Runtime {
+	cfg.InitBinary, cfg.Fence = initBinary, outer
+	if cfg.Metrics == nil {
+		cfg.Metrics = telemetry.Discard()
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
+	}
+	r := docker.New(cfg)
+	t.Cleanup(func() { r.Close(context.Background()) })
+	return r
+}
+
+// stateDir is a directory that has to be empty at the end: nothing of an attempt
+// is left.
+func stateDir(t testing.TB) string {
+	dir := filepath.Join(t.TempDir(), "containers")
+	t.Cleanup(func() {
+		left, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Error(err)
+		}
+		for _, e := range left {
+			if !strings.HasPrefix(e.Name(), "init-") {
+				t.Errorf("left in the state directory: %s", e.Name())
+			}
+		}
+	})
+	return dir
 }
 
 // imageOf gives a test image as Create wants it.
@@ -83,14 +162,32 @@ func clusterLabel(cluster string) filters.Args {
 	return filters.NewArgs(filters.Arg("label", "ecs.cluster="+cluster))
 }
 
+func boottime() time.Duration {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		panic(err)
+	}
+	return time.Duration(now.Nano())
+}
+
 func nameOf(tok task.Token) string { return fmt.Sprintf("ecs-%s-%d", tok.Task, tok.Attempt) }
 
 func TestConformance(t *testing.T) {
 	c := engine(t)
 	runtimetest.Run(t, func(t *testing.T) runtimetest.Harness {
 		cluster := newCluster(t, c)
+		dir := stateDir(t)
+		one := runtimeWith(t, docker.Config{Client: c, Cluster: cluster, Node: "n1", StateDir: dir})
 		return runtimetest.Harness{
-			Runtime: newRuntime(t, c, cluster, "n1", false),
+			Runtime: one,
+			Restart: func(t *testing.T) runtime.Runtime {
+				if err := one.Close(t.Context()); err != nil {
+					t.Error(err)
+				}
+				one = runtimeWith(t, docker.Config{Client: c, Cluster: cluster, Node: "n1", StateDir: dir})
+				return one
+			},
+			Now:     boottime,
 			Other:   newRuntime(t, c, cluster, "n2", false),
 			Image:   imageOf(t, c, images.Prog),
 			Program: func(script ...string) []string { return append([]string{"prog"}, script...) },

@@ -7,8 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/httputil"
-	"net/url"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -26,64 +24,6 @@ import (
 	"ecs/internal/telemetry"
 	"ecs/test/images"
 )
-
-// gate stands between a runtime and the engine, to break what a test wants
-// broken.
-type gate struct {
-	host string
-	stop context.CancelFunc // as when the engine dies
-	// fault, when set, sees every request first and reports whether it dealt
-	// with it.
-	fault atomic.Pointer[func(pass http.Handler, w http.ResponseWriter, r *http.Request) bool]
-}
-
-func newGate(t *testing.T, c *client.Client) *gate {
-	t.Helper()
-	socket := filepath.Join(t.TempDir(), "e.sock")
-	l, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	g := &gate{host: "unix://" + socket}
-	engine, err := client.ParseHostURL(c.DaemonHost())
-	if err != nil {
-		t.Fatal(err)
-	}
-	pass := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: client.DummyHost})
-	pass.FlushInterval = -1
-	pass.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
-	pass.Transport = &http.Transport{DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, engine.Scheme, engine.Host+engine.Path)
-		}}
-	ctx, cancel := context.WithCancel(context.Background())
-	server := &http.Server{
-		BaseContext: func(net.Listener) context.Context { return ctx },
-		ErrorLog:    pass.ErrorLog,
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if f := g.fault.Load(); f != nil && (*f)(pass, w, r) {
-				return
-			}
-			pass.ServeHTTP(w, r)
-		}),
-	}
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(l) }()
-	g.stop = func() { cancel(); server.Close() }
-	t.Cleanup(func() { g.stop(); <-served })
-	return g
-}
-
-func (g *gate) spoil(f func(pass http.Handler, w http.ResponseWriter, r *http.Request) bool) {
-	g.fault.Store(&f)
-}
-
-func (g *gate) runtime(t *testing.T, cluster string) *docker.Runtime {
-	r := docker.New(docker.Config{Host: g.host, Cluster: cluster, Node: "n1",
-		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Metrics: telemetry.Discard()})
-	t.Cleanup(func() { r.Close(context.Background()) })
-	return r
-}
 
 // started runs a program that goes on until something ends it, and waits until
 // it has written.
@@ -130,99 +70,115 @@ func gone(t *testing.T, pid int) {
 	}
 }
 
-func TestLostEngineInterruptsAndLeavesNothingRunning(t *testing.T) {
+// Neither output nor exit need the engine, so its absence ends no program. What
+// ends meanwhile is not taken at its word: the engine may have told it to.
+func TestLostEngineEndsNothing(t *testing.T) {
 	c := engine(t)
 	g := newGate(t, c)
 	o := sleeper(t, c)
-	made := started(t, g.runtime(t, newCluster(t, c)), o)
+	cluster := newCluster(t, c)
+	made := started(t, g.runtime(t, cluster), o)
 	pid := inspect(t, c, o.Token).State.Pid
 	g.stop()
-	exit, err := made.Wait(t.Context())
-	if err != nil || exit.Interrupted == "" {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if exit, err := made.Wait(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("got %+v, %v; want it to run on", exit, err)
+	}
+	if err := made.Signal(t.Context(), syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if exit, err := made.Wait(t.Context()); err != nil || exit.Interrupted == "" {
 		t.Errorf("got %+v, %v; want interrupted", exit, err)
 	}
+	if err := made.Kill(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if n, err := docker.Cleanup(t.Context(), c, cluster); err != nil || n != 1 {
+		t.Errorf("clean up: got %d, %v; want 1", n, err)
+	}
 	gone(t, pid)
 }
 
-func TestBrokenWaitIsTakenUpAgain(t *testing.T) {
+// An exit that only the engine reports is the program's own doing, unless it is
+// another engine that reports it.
+func TestContainerThatEndsWithoutAWord(t *testing.T) {
 	c := engine(t)
-	g := newGate(t, c)
-	var broken atomic.Int32
-	cut := make(chan struct{})
-	g.spoil(func(pass http.Handler, w http.ResponseWriter, r *http.Request) bool {
-		if !strings.HasSuffix(r.URL.Path, "/wait") || broken.Add(1) > 1 {
-			return false
+	for _, cut := range []bool{false, true} {
+		g := newGate(t, c)
+		o := sleeper(t, c)
+		made := started(t, g.runtime(t, newCluster(t, c)), o)
+		if cut {
+			g.cut()
 		}
-		ctx, cancel := context.WithCancel(r.Context())
-		defer cancel()
-		go func() { <-cut; cancel() }()
-		pass.ServeHTTP(w, r.WithContext(ctx))
-		return true
-	})
-	o := orderOf(imageOf(t, c, images.Prog), task.Spec{Command: []string{"prog", "print", "up", ";", "sleep", "2s", ";", "exit", "9"}})
-	made := started(t, g.runtime(t, newCluster(t, c)), o)
-	close(cut)
-	exit, err := made.Wait(t.Context())
-	if err != nil || exit.Code != 9 || exit.Interrupted != "" {
-		t.Errorf("got %+v, %v; want code 9", exit, err)
-	}
-	if n := broken.Load(); n != 2 {
-		t.Errorf("waits: got %d, want 2", n)
-	}
-	if err := made.Remove(t.Context()); err != nil {
-		t.Error(err)
+		if err := syscall.Kill(inspect(t, c, o.Token).State.Pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		exit, err := made.Wait(t.Context())
+		if err != nil || exit.Code != 137 || exit.OOMKilled || (exit.Interrupted != "") != cut {
+			t.Errorf("engine came anew: %v: got %+v, %v; want code 137", cut, exit, err)
+		}
+		if err := made.Remove(t.Context()); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
-func TestProgramThatOutlivesItsOutputStreamIsEnded(t *testing.T) {
+// Exit comes by itself: an engine that hangs holds up nobody.
+func TestExitDoesNotWaitForTheEngine(t *testing.T) {
 	c := engine(t)
 	g := newGate(t, c)
-	cut := make(chan struct{})
-	g.spoil(func(pass http.Handler, w http.ResponseWriter, r *http.Request) bool {
-		if !strings.HasSuffix(r.URL.Path, "/attach") {
-			return false
-		}
-		ctx, cancel := context.WithCancel(r.Context())
-		defer cancel()
-		go func() { <-cut; cancel() }()
-		pass.ServeHTTP(w, r.WithContext(ctx))
-		return true
-	})
-	o := sleeper(t, c)
+	o := orderOf(imageOf(t, c, images.Prog), task.Spec{Command: []string{"prog", "print", "up", ";", "sleep", "300ms", ";", "exit", "9"}})
 	made := started(t, g.runtime(t, newCluster(t, c)), o)
-	pid := inspect(t, c, o.Token).State.Pid
-	close(cut)
-	exit, err := made.Wait(t.Context())
-	if err != nil || !strings.Contains(exit.Interrupted, "output stream broke") {
-		t.Errorf("got %+v, %v; want interrupted by its stream", exit, err)
-	}
-	gone(t, pid)
-	if err := made.Remove(t.Context()); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestKillDoesNotNeedTheEngine(t *testing.T) {
-	c := engine(t)
-	g := newGate(t, c)
-	o := sleeper(t, c)
-	r := g.runtime(t, newCluster(t, c))
-	made := started(t, r, o)
-	pid := inspect(t, c, o.Token).State.Pid
 	g.spoil(func(_ http.Handler, w http.ResponseWriter, r *http.Request) bool {
-		<-r.Context().Done() // the engine hangs
+		<-r.Context().Done()
 		return true
 	})
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-	defer cancel()
-	if err := made.Kill(ctx); err != nil {
-		t.Errorf("kill: %v", err)
+	exit, err := made.Wait(t.Context())
+	if took := time.Since(began); err != nil || exit.Code != 9 || took > time.Second {
+		t.Errorf("got %+v, %v after %s; want code 9 within 1s", exit, err, took)
 	}
-	if took := time.Since(began); took > 4*time.Second {
-		t.Errorf("kill took %s", took)
+	g.fault.Store(nil)
+	if err := made.Remove(t.Context()); err != nil {
+		t.Error(err)
 	}
-	gone(t, pid)
+}
+
+// Somebody else's connection is no init's, whatever it says.
+func TestOthersAreTurnedAway(t *testing.T) {
+	c := engine(t)
+	dir := stateDir(t)
+	r := runtimeWith(t, docker.Config{Client: c, Cluster: newCluster(t, c), Node: "n1", StateDir: dir})
+	stop := make(chan struct{})
+	knocked := make(chan int)
+	go func() {
+		n := 0
+		defer func() { knocked <- n }()
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			doors, _ := filepath.Glob(filepath.Join(dir, "*", "s"))
+			for _, door := range doors {
+				if conn, err := net.Dial("unix", door); err == nil {
+					n++
+					_, _ = conn.Read(make([]byte, 1))
+					conn.Close()
+				}
+			}
+		}
+	}()
+	res := runOrder(t, r, orderOf(imageOf(t, c, images.Prog), task.Spec{Command: []string{"prog", "print", "x"}}))
+	close(stop)
+	if n := <-knocked; n == 0 {
+		t.Skip("nobody was quick enough to knock")
+	}
+	if res.err != nil || res.stdout != "x" {
+		t.Errorf("got %+v, want output x", res)
+	}
 }
 
 func TestCreateWhoseAnswerIsLostLeavesNothing(t *testing.T) {
@@ -333,7 +289,7 @@ func TestSignalFromOutsideInterrupts(t *testing.T) {
 func TestEveryCallEndsWithItsContext(t *testing.T) {
 	c := engine(t)
 	cluster := newCluster(t, c)
-	for _, hangs := range []string{"/create", "/attach", "/wait", "/start", "/kill"} {
+	for _, hangs := range []string{"/create", "/start", "/wait", "/kill"} {
 		g := newGate(t, c)
 		g.spoil(func(_ http.Handler, w http.ResponseWriter, r *http.Request) bool {
 			if !strings.HasSuffix(r.URL.Path, hangs) {
@@ -354,9 +310,9 @@ func TestEveryCallEndsWithItsContext(t *testing.T) {
 			}
 		}
 		cancel()
-		// A kill is seen to without the engine.
-		if (err == nil) != (hangs == "/kill") {
-			t.Errorf("%s hangs: got %v, want an error", hangs, err)
+		// The rest needs no engine.
+		if (err == nil) != (hangs == "/kill" || hangs == "/wait") {
+			t.Errorf("%s hangs: got %v, want an error of what needs the engine", hangs, err)
 		}
 		if took := time.Since(began); took > 15*time.Second {
 			t.Errorf("%s hangs: took %s", hangs, took)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
+	"golang.org/x/sys/unix"
 
 	"ecs/internal/task"
 )
@@ -60,7 +61,11 @@ func (r *Runtime) Reap(ctx context.Context, keep func(task.Token) bool) (int, er
 			unclaimed = append(unclaimed, c.ID)
 		}
 	}
-	return r.removeAll(ctx, unclaimed)
+	gone, err := r.removeAll(ctx, unclaimed)
+	if left := r.homes.sweep(keep); left != nil {
+		err = errors.Join(err, fmt.Errorf("remove directories of attempts: %w", left))
+	}
+	return gone, err
 }
 
 // removeAll removes containers, a few at once, and says how many are gone.
@@ -95,6 +100,15 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	case <-ctx.Done():
 		return false
 	}
+}
+
+// boottime is the clock of leases.
+func boottime() time.Duration {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		panic(err) // every Linux has it; a lease by another clock would be a lie
+	}
+	return time.Duration(now.Nano())
 }
 
 // short is how people see a container's id.

@@ -1,6 +1,8 @@
 package docker_test
 
 import (
+	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -11,9 +13,9 @@ import (
 
 	"github.com/docker/docker/client"
 
+	"ecs/agent/runtime"
 	"ecs/agent/runtime/docker"
 	"ecs/internal/task"
-	"ecs/internal/telemetry"
 	"ecs/test/images"
 )
 
@@ -114,18 +116,20 @@ func (d *daemon) client() *client.Client {
 	return c
 }
 
-// An engine that ends takes no program's word for a result: what it is told to
-// stop may end with any code.
-func TestEngineThatEndsInterrupts(t *testing.T) {
+// What an engine takes along when it ends is interrupted, whatever code it ends
+// with; what it leaves alone runs on and is heard to the end.
+func TestEngineThatEnds(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		with syscall.Signal
 		args []string
+		// When everything ends: with the engine, with the next one, or by itself.
+		atOnce, atNext bool
 	}{
-		{"in good order", syscall.SIGTERM, nil},
-		{"killed", syscall.SIGKILL, nil},
-		{"killed, and its containers may live on", syscall.SIGKILL, []string{"--live-restore"}},
-		{"in good order, and its containers may live on", syscall.SIGTERM, []string{"--live-restore"}},
+		{"in good order", syscall.SIGTERM, nil, true, true},
+		{"killed", syscall.SIGKILL, nil, false, true},
+		{"killed, and its containers live on", syscall.SIGKILL, []string{"--live-restore"}, false, false},
+		{"in good order, and its containers live on", syscall.SIGTERM, []string{"--live-restore"}, false, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			d := newDaemon(t, tt.args...)
@@ -133,32 +137,66 @@ func TestEngineThatEndsInterrupts(t *testing.T) {
 			if err := images.Ensure(t.Context(), c); err != nil {
 				t.Fatal(err)
 			}
-			r := docker.New(docker.Config{Host: d.host(), Cluster: "restart", Node: "n1",
-				Log: slog.New(slog.DiscardHandler), Metrics: telemetry.Discard()})
+			r := runtimeWith(t, docker.Config{Host: d.host(), Cluster: "restart", Node: "n1", StateDir: stateDir(t),
+				Log: slog.New(slog.DiscardHandler)})
 			plain := orderOf(imageOf(t, c, images.Prog), task.Spec{Command: []string{"prog", "print", "up", ";", "sleep", "2m"}})
-			polite := orderOf(imageOf(t, c, images.Prog), task.Spec{Command: []string{"prog", "trap", "2m", ";", "exit", "0"}})
-			first, second := started(t, r, plain), started(t, r, polite)
+			polite := orderOf(imageOf(t, c, images.Prog), task.Spec{Command: []string{"prog", "trap", "2m", ";", "exit", "3"}})
+			all := []runtime.Container{started(t, r, plain), started(t, r, polite)}
 			pids := []int{inspect(t, c, plain.Token).State.Pid, inspect(t, c, polite.Token).State.Pid}
 			began := time.Now()
 			d.stop(tt.with)
-			if exit, err := first.Wait(t.Context()); err != nil || exit.Interrupted == "" {
-				t.Errorf("got %+v, %v; want interrupted", exit, err)
+			if !tt.atOnce {
+				runsOn(t, all)
+				d.start()
 			}
-			if exit, err := second.Wait(t.Context()); err != nil || exit.Interrupted == "" {
-				t.Errorf("one that ends well when asked to: got %+v, %v; want interrupted", exit, err)
+			if tt.atNext {
+				for i, made := range all {
+					if exit, err := made.Wait(t.Context()); err != nil || exit.Interrupted == "" {
+						t.Errorf("%d: got %+v, %v; want interrupted", i, exit, err)
+					}
+				}
+				t.Logf("known after %s", time.Since(began))
+			} else {
+				runsOn(t, all)
+				endByThemselves(t, all)
+			}
+			if tt.atOnce {
+				d.start()
+			}
+			if n, err := r.Reap(t.Context(), func(task.Token) bool { return false }); err != nil || n != 2 {
+				t.Errorf("reap afterwards: got %d, %v; want 2", n, err)
 			}
 			for _, pid := range pids {
 				gone(t, pid)
-			}
-			t.Logf("known after %s", time.Since(began))
-			d.start()
-			if n, err := r.Reap(t.Context(), func(task.Token) bool { return false }); err != nil || n != 2 {
-				t.Errorf("reap afterwards: got %d, %v; want 2", n, err)
 			}
 			res := runOrder(t, r, orderOf(imageOf(t, c, images.Prog), task.Spec{Command: []string{"prog", "exit", "6"}}))
 			if res.err != nil || res.exit.Code != 6 {
 				t.Errorf("afterwards: got %+v, %v; want code 6", res.exit, res.err)
 			}
 		})
+	}
+}
+
+func runsOn(t *testing.T, all []runtime.Container) {
+	t.Helper()
+	for i, made := range all {
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		if exit, err := made.Wait(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%d: got %+v, %v; want it to run on", i, exit, err)
+		}
+		cancel()
+	}
+}
+
+// endByThemselves ends one that is killed and one that takes a signal.
+func endByThemselves(t *testing.T, all []runtime.Container) {
+	t.Helper()
+	if err := errors.Join(all[0].Kill(t.Context()), all[1].Signal(t.Context(), syscall.SIGTERM)); err != nil {
+		t.Error(err)
+	}
+	for i, code := range []int{137, 3} {
+		if exit, err := all[i].Wait(t.Context()); err != nil || exit.Code != code || exit.Interrupted != "" {
+			t.Errorf("%d: got %+v, %v; want code %d", i, exit, err, code)
+		}
 	}
 }

@@ -2,15 +2,18 @@ package docker
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/system"
 	"github.com/docker/go-units"
 
 	"ecs/agent/runtime"
+	"ecs/internal/initwire"
 	"ecs/internal/task"
 )
 
@@ -18,14 +21,18 @@ const (
 	hostname = "task"
 	// oomScore makes the kernel take a task before anything of the host's.
 	oomScore = 500
-	// initPids is what docker-init needs of the pids limit.
-	initPids = 1
+	// initScore keeps PID 1 from it as long as anything else is there.
+	initScore = -999
+	// initPids is what PID 1 needs of the pids limit.
+	initPids = 16
 	// minShares is the least CPU weight the kernel takes.
 	minShares = 2
 	// maxPath is what a path has to be shorter than (PATH_MAX).
 	maxPath = 4096
-	// noInit is what the engine says when it did not find its init program.
-	noInit = "N/A"
+	// umask is what programs begin with.
+	umask = 0o022
+	// A terminal has this size until somebody says otherwise.
+	defaultRows, defaultCols = 24, 80
 )
 
 // refuse finds what the engine would take and then fail with a code that looks
@@ -51,63 +58,90 @@ func refuse(o runtime.Order) *runtime.Failure {
 	return nil
 }
 
-// program is what the spec says to execute, or empty. Where it leaves the
-// entrypoint to the image it may be an argument.
-func program(s task.Spec) string {
-	if argv := slices.Concat(s.Entrypoint, s.Command); len(argv) > 0 {
-		return argv[0]
+// dockerCaps are the engine's default capabilities.
+var dockerCaps = []string{"CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID",
+	"SETFCAP", "SETPCAP", "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE"}
+
+// programCaps are what the program keeps.
+func programCaps(s task.Spec) []string {
+	if s.DefaultCaps {
+		return slices.Concat(dockerCaps, s.CapAdd)
 	}
-	return ""
+	return s.CapAdd
 }
 
-// containerConfig is what runs: the image's own settings hold wherever the
-// order says nothing.
-func (r *Runtime) containerConfig(o runtime.Order) *container.Config {
+// initOrder is what init is told, all but the lease.
+func (r *Runtime) initOrder(ctx context.Context, o runtime.Order) (*initwire.Order, error) {
+	image, err := r.imageConfig(ctx, o.Image.ID)
+	if err != nil {
+		return nil, err
+	}
+	in, f := image.merge(o.Spec, o.SecretEnv)
+	if f != nil {
+		return nil, f
+	}
+	caps, err := initwire.CapSet(programCaps(o.Spec))
+	if err != nil {
+		return nil, startFailed(err.Error(), nil)
+	}
+	order := &initwire.Order{Argv: in.argv, Env: in.env, Workdir: in.workdir, User: in.user, RunLimit: o.Spec.Timeouts.Run,
+		OOMScoreAdj: oomScore, Caps: caps, Umask: umask, Input: o.Spec.Stdin}
+	switch {
+	case o.Spec.OpenStdin:
+		order.Stdin = initwire.StdinStream
+	case len(o.Spec.Stdin) > 0:
+		order.Stdin = initwire.StdinInline
+	}
+	if o.Spec.TTY {
+		order.TTY = &initwire.Size{Rows: defaultRows, Cols: defaultCols}
+	}
+	for _, f := range o.Spec.Files {
+		order.Files = append(order.Files, initwire.File{Path: f.Path, Mode: f.Mode, Content: f.Content})
+	}
+	if n := len(initwire.AppendOrder(nil, *order)); n > initwire.MaxPayload {
+		return nil, startFailed(fmt.Sprintf("arguments, variables, input and files have %d bytes together; at most %d are possible", n, initwire.MaxPayload), nil)
+	}
+	return order, nil
+}
+
+// initEnv keeps an image's variables for programs in Go away from PID 1: a name
+// without "=" takes the variable away.
+var initEnv = []string{"GODEBUG", "GOGC", "GOMAXPROCS", "GOMEMLIMIT", "GORACE", "GOTRACEBACK"}
+
+// containerConfig is PID 1. All that is the program's goes by its order.
+func (r *Runtime) containerConfig(o runtime.Order, nonce string) *container.Config {
 	return &container.Config{
-		Image:        o.Image.ID,
-		Entrypoint:   o.Spec.Entrypoint,
-		Cmd:          o.Spec.Command,
-		Env:          slices.Concat(o.Spec.Env, o.SecretEnv),
-		WorkingDir:   o.Spec.Workdir,
-		User:         o.Spec.User,
-		Hostname:     hostname,
-		AttachStdout: true,
-		AttachStderr: true,
-		Healthcheck:  &container.HealthConfig{Test: []string{"NONE"}},
-		Labels:       r.labels(o.Token),
+		Image:       o.Image.ID,
+		Entrypoint:  []string{initwire.Path},
+		Env:         append([]string{initwire.NonceEnv + "=" + nonce}, initEnv...),
+		WorkingDir:  "/",
+		User:        "0:0",
+		Hostname:    hostname,
+		Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},
+		Labels:      r.labels(o.Token),
 	}
 }
 
 // hostConfig is what it may do and use. Everything is closed and bounded that
 // the order does not open.
-//
-// PID 1 is docker-init where the engine has it, until ecs-init takes its
-// place: a program that is PID 1 itself ignores signals it has no handler for,
-// its own included, and leaves zombies, so it would end otherwise here than
-// anywhere else. It costs under 1 ms. The price is that the engine no longer
-// says itself that there is no such command; see initFailure.
-func (r *Runtime) hostConfig(o runtime.Order, network string, engine system.Info) *container.HostConfig {
-	withInit := hasInit(engine)
-	h := &container.HostConfig{
-		NetworkMode:    container.NetworkMode(network),
-		LogConfig:      container.LogConfig{Type: "none"},
-		RestartPolicy:  container.RestartPolicy{Name: container.RestartPolicyDisabled},
-		SecurityOpt:    []string{"no-new-privileges"},
-		CapAdd:         o.Spec.CapAdd,
-		OomScoreAdj:    oomScore,
-		IpcMode:        container.IPCModePrivate,
-		Init:           &withInit,
-		ReadonlyRootfs: false,
-		Resources:      limits(o.Spec.Resources, engine),
+func (r *Runtime) hostConfig(o runtime.Order, network, home string, engine facts) *container.HostConfig {
+	noInit := false
+	caps := slices.Concat(initwire.OwnCaps, programCaps(o.Spec))
+	slices.Sort(caps)
+	return &container.HostConfig{
+		NetworkMode:   container.NetworkMode(network),
+		LogConfig:     container.LogConfig{Type: "none"},
+		RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyDisabled},
+		SecurityOpt:   []string{"no-new-privileges"},
+		CapDrop:       []string{"ALL"},
+		CapAdd:        slices.Compact(caps),
+		OomScoreAdj:   engine.score,
+		IpcMode:       container.IPCModePrivate,
+		Init:          &noInit,
+		Mounts: []mount.Mount{{Type: mount.TypeBind, Source: home, Target: initwire.Dir, ReadOnly: true,
+			BindOptions: &mount.BindOptions{Propagation: mount.PropagationRPrivate}}},
+		Resources: limits(o.Spec.Resources, engine.Info),
 	}
-	if !o.Spec.DefaultCaps {
-		h.CapDrop = []string{"ALL"}
-	}
-	return h
-}
-
-func hasInit(engine system.Info) bool {
-	return engine.InitBinary != "" && engine.InitCommit.ID != noInit
 }
 
 // limits turns a task's resources into the engine's words. None is left out: a
@@ -119,10 +153,7 @@ func limits(want task.Resources, engine system.Info) container.Resources {
 		ceiling = min(ceiling, machine) // the engine refuses more than there is
 	}
 	memory := cmp.Or(want.Memory, task.DefaultMemory)
-	pids := cmp.Or(want.Pids, task.DefaultPids)
-	if hasInit(engine) {
-		pids += initPids
-	}
+	pids := cmp.Or(want.Pids, task.DefaultPids) + initPids
 	return container.Resources{
 		CPUShares:  max(milliCPU*1024/1000, minShares),
 		NanoCPUs:   ceiling * 1_000_000,

@@ -1,12 +1,7 @@
 package docker
 
 import (
-	"bytes"
-	"context"
-	"encoding/binary"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -15,20 +10,17 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/docker/docker/api/types/system"
 
-	"ecs/agent/runtime"
 	"ecs/internal/task"
 )
 
 func TestLimitsAreNeverLeftOpen(t *testing.T) {
-	two := system.Info{NCPU: 2, InitBinary: "docker-init"}
+	two := system.Info{NCPU: 2}
 	l := limits(task.Resources{}, two)
 	if l.Memory != task.DefaultMemory || l.MemorySwap != l.Memory || l.NanoCPUs != 1e9 || l.CPUShares != 256 ||
-		l.PidsLimit == nil || *l.PidsLimit != task.DefaultPids+1 {
+		l.PidsLimit == nil || *l.PidsLimit != task.DefaultPids+16 {
 		t.Errorf("of nothing: got %+v, want the defaults", l)
 	}
 	l = limits(task.Resources{MilliCPU: 1, MilliCPULimit: 8000, Memory: 6 << 20, Pids: 1}, two)
@@ -38,24 +30,8 @@ func TestLimitsAreNeverLeftOpen(t *testing.T) {
 	if l.CPUShares != 2 {
 		t.Errorf("least weight: got %d, want 2", l.CPUShares)
 	}
-	if l := limits(task.Resources{MilliCPU: 3000}, system.Info{NCPU: 4}); l.NanoCPUs != 3e9 || *l.PidsLimit != task.DefaultPids {
-		t.Errorf("reservation above the default ceiling, no init: got %+v, want 3 CPUs and %d pids", l, task.DefaultPids)
-	}
-}
-
-func TestInitOnlyWhereTheEngineHasIt(t *testing.T) {
-	for _, tt := range []struct {
-		info system.Info
-		want bool
-	}{
-		{system.Info{InitBinary: "docker-init", InitCommit: system.Commit{ID: "de40ad0"}}, true},
-		{system.Info{InitBinary: "docker-init"}, true}, // Debian's says no version
-		{system.Info{InitBinary: "docker-init", InitCommit: system.Commit{ID: "N/A"}}, false},
-		{system.Info{}, false},
-	} {
-		if got := hasInit(tt.info); got != tt.want {
-			t.Errorf("%+v: got %v, want %v", tt.info.InitCommit, got, tt.want)
-		}
+	if l := limits(task.Resources{MilliCPU: 3000}, system.Info{NCPU: 4}); l.NanoCPUs != 3e9 || *l.PidsLimit != task.DefaultPids+16 {
+		t.Errorf("reservation above the default ceiling: got %+v, want 3 CPUs and %d pids", l, task.DefaultPids+16)
 	}
 }
 
@@ -212,79 +188,5 @@ func TestNameServers(t *testing.T) {
 	got := nameServers("# x\nnameserver 169.254.169.254\nsearch a b\nnameserver fe80::1%eth0\nnameserver\nnameserver nonsense\n")
 	if len(got) != 2 || got[0].String() != "169.254.169.254" {
 		t.Errorf("got %v, want two", got)
-	}
-}
-
-func TestLooksMustAgree(t *testing.T) {
-	var s suspicion
-	for i, step := range []struct{ saw, want string }{
-		{"", ""}, {"paused", ""}, {"paused", ""}, {"paused", ""}, {"", ""}, {"paused", ""},
-		{"gone", ""}, {"gone", ""}, {"gone", ""}, {"gone", "gone"},
-	} {
-		if got := s.confirmed(step.saw); got != step.want {
-			t.Errorf("look %d: got %q, want %q", i, got, step.want)
-		}
-	}
-}
-
-// frame is output as the engine sends it.
-func frame(stream byte, text string) []byte {
-	b := binary.BigEndian.AppendUint32([]byte{stream, 0, 0, 0}, uint32(len(text)))
-	return append(b, text...)
-}
-
-func TestStreamHeldOpenAfterTheExitIsGivenUp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ours, engines := net.Pipe()
-		defer engines.Close()
-		var out, errOut bytes.Buffer
-		p := startPump(ours, ours, runtime.Sink{Stdout: &out, Stderr: &errOut}, sniffed)
-		go func() {
-			// Bytes that still come are waited for.
-			for range 3 {
-				engines.Write(frame(1, "x"))
-				time.Sleep(outputPatience - time.Millisecond)
-			}
-			engines.Write(frame(2, "y"))
-		}()
-		began := time.Now()
-		if err := p.settle(t.Context(), outputPatience); err != nil {
-			t.Fatal(err)
-		}
-		if out.String() != "xxx" || errOut.String() != "y" {
-			t.Errorf("got %q and %q, want %q and %q", out.String(), errOut.String(), "xxx", "y")
-		}
-		if p.broken() == "" {
-			t.Error("given up: got no word of it")
-		}
-		if took := time.Since(began); took < 3*outputPatience || took > 6*outputPatience {
-			t.Errorf("took %s", took)
-		}
-	})
-}
-
-func TestSinkThatFailsDoesNotStopTheReading(t *testing.T) {
-	in := io.MultiReader(bytes.NewReader(frame(1, "a")), bytes.NewReader(frame(2, "b")), bytes.NewReader(frame(1, "c")))
-	conn, other := net.Pipe()
-	defer other.Close()
-	p := startPump(conn, in, runtime.Sink{Stdout: failing{}, Stderr: failing{}}, sniffed)
-	if err := p.settle(context.Background(), time.Minute); err != nil {
-		t.Fatal(err)
-	}
-	if p.bytes() != 3 || p.stdout.err == nil || p.err != nil {
-		t.Errorf("got %d bytes, %v, %v; want 3 and the sink's error only", p.bytes(), p.stdout.err, p.err)
-	}
-}
-
-type failing struct{}
-
-func (failing) Write([]byte) (int, error) { return 0, errors.New("full") }
-
-func TestCgroupThatIsGoneIsEmpty(t *testing.T) {
-	if err := killCgroup(t.Context(), t.TempDir()); err != nil {
-		t.Errorf("got %v, want none: nothing is left", err)
-	}
-	if err := killCgroup(t.Context(), ""); err == nil {
-		t.Error("one that is not known: got none, want an error")
 	}
 }

@@ -16,95 +16,149 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ecs/agent/runtime"
+	"ecs/internal/initwire"
+	"ecs/internal/task"
 )
 
 const (
 	killedCode = 128 + int(unix.SIGKILL)
 	// signalCodes is where exit codes begin that can mean a signal.
 	signalCodes = 128
-	// oomPatience is how long the engine has to flag a kill for want of
-	// memory that the kernel counted.
-	oomPatience = 500 * time.Millisecond
-	oomEvery    = 25 * time.Millisecond
+	// eventsCall is how long the engine may take to say who sent a signal.
+	eventsCall = 2 * time.Second
+	// latePatience is how long the engine may take to notice that a container
+	// has ended.
+	latePatience = 2 * time.Second
+	latePause    = 20 * time.Millisecond
 )
 
-// verdict says what an ending means.
-func (c *attempt) verdict(ctx context.Context, e ending) (runtime.Exit, error) {
+// verdict says how the program ended.
+func (c *attempt) verdict(ctx context.Context) (runtime.Exit, error) {
+	switch {
+	case c.heard.failed != nil:
+		return runtime.Exit{}, failedError(*c.heard.failed, c.argv0, c.user, c.starved())
+	case c.heard.exit != nil:
+		return c.told(ctx, *c.heard.exit), nil
+	}
+	if errors.Is(c.heard.lost, errEnded) || errors.Is(c.heard.lost, errLapsed) {
+		return c.untold(ctx)
+	}
+	return runtime.Exit{}, c.heard.lost
+}
+
+// told is the verdict on what init told. The engine is asked only about codes
+// that somebody's signal may have made.
+func (c *attempt) told(ctx context.Context, e initwire.Exit) runtime.Exit {
 	exit := runtime.Exit{
-		Code:        e.code,
-		Interrupted: e.lost,
-		StartedAt:   c.startedAt,
-		Run:         max(0, e.at.Sub(c.startedAt)),
-		Output:      max(0, c.pump.ended.Sub(e.at)),
+		Code:      e.Code,
+		RunLimit:  e.Cause == initwire.CauseRunLimit,
+		Lapsed:    e.Cause == initwire.CauseLease,
+		StartedAt: time.Unix(0, int64(e.StartedAt)),
+		Run:       max(0, e.Ended-e.Started),
+		Output:    max(0, c.heard.at-e.Ended),
 	}
-	if e.lost != "" {
-		return exit, nil
-	}
-	if f := initFailure(e.code, c.pump.stdout.bytes.Load(), c.pump.stderr.head); f != nil {
-		return exit, f
-	}
-	state, err := c.state(ctx)
-	if err == nil {
-		c.takeTimes(&exit, state)
+	if e.Signal != 0 {
+		exit.Signal = signalName(unix.Signal(e.Signal))
 	}
 	switch {
-	case err == nil && state.Running:
-		exit.Interrupted = "somebody restarted the container"
-		return exit, c.end(ctx)
-	case c.killedByUs():
-		if e.code == killedCode {
-			exit.Signal = "SIGKILL"
-		}
-	case client.IsErrConnectionFailed(err):
-		// An engine that goes ends its containers first, and a program may
-		// take that with any code.
+	case e.Cause != initwire.CauseProgram, c.killedByUs() && e.Signal == int(unix.SIGKILL):
+	case e.Code == killedCode && c.starved():
+		exit.OOMKilled, exit.Signal = true, "SIGKILL"
+	case c.takenAlong(ctx):
 		exit.Interrupted = engineLost
-	case e.code > signalCodes:
-		c.explain(ctx, &exit, state, err)
+	case e.Code > signalCodes && !c.sentByUs(e.Code-signalCodes):
+		if sig, _ := c.killedFromOutside(ctx, e.Code); sig != 0 {
+			exit.Signal = signalName(sig)
+			exit.Interrupted = struck(sig)
+		}
+	}
+	return exit
+}
+
+func struck(sig unix.Signal) string {
+	return fmt.Sprintf("somebody killed the container (%s)", signalName(sig))
+}
+
+// signalName is a signal as people write it; those without a name have a number.
+func signalName(sig unix.Signal) string {
+	if name := unix.SignalName(sig); name != "" {
+		return name
+	}
+	return "SIG" + strconv.Itoa(int(sig))
+}
+
+// untold is the verdict on a container that ended without a word of init's. By
+// itself that is the program's doing: who else is in there?
+func (c *attempt) untold(ctx context.Context) (runtime.Exit, error) {
+	exit := runtime.Exit{Code: killedCode, Signal: "SIGKILL"}
+	if s := c.heard.started; s != nil {
+		exit.StartedAt, exit.Run = time.Unix(0, int64(s.Unix)), max(0, c.heard.at-s.Boottime)
+	}
+	switch {
+	case c.killedByUs():
+		return exit, nil
+	case c.heard.at >= c.lease()-task.FenceAhead:
+		exit.Lapsed = true
+		return exit, nil
+	case errors.Is(c.heard.lost, errLapsed):
+		exit.Interrupted = errLapsed.Error()
+		return exit, nil
+	case c.heard.oom:
+		exit.OOMKilled = true
+		return exit, nil
+	}
+	state, err := c.finalState(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return exit, ctx.Err()
+	case errdefs.IsNotFound(err):
+		exit.Interrupted = removed
+	case err != nil:
+		exit.Interrupted = engineLost
+	case state.OOMKilled:
+		exit.OOMKilled = true
+	default:
+		exit.Interrupted = c.whoEnded(ctx)
+		if !state.Running && state.ExitCode > 0 && state.ExitCode != killedCode {
+			exit.Code, exit.Signal = state.ExitCode, ""
+		}
 	}
 	return exit, nil
 }
 
-// explain finds out what made a program end with a code that can mean a signal.
-// The engine tells the code only: 128+n is what a program that signal n ended
-// has, and what a program may also choose, so a signal is named only where
-// something else knows of it. state is nil when inspecting gave err.
-func (c *attempt) explain(ctx context.Context, exit *runtime.Exit, state *container.State, err error) {
-	sig, lost := c.killedFromOutside(ctx, exit.Code)
+// whoEnded says who took the container away, or nothing where that was nobody
+// outside it.
+func (c *attempt) whoEnded(ctx context.Context) string {
+	sig, err := c.killedFromOutside(ctx, killedCode)
 	switch {
-	case client.IsErrConnectionFailed(lost):
-		exit.Interrupted = engineLost
 	case sig != 0:
-		exit.Signal = unix.SignalName(sig)
-		exit.Interrupted = fmt.Sprintf("somebody killed the container (%s)", exit.Signal)
-	case errdefs.IsNotFound(err):
-		exit.Interrupted = "somebody removed the container"
-	case exit.Code == killedCode && state != nil && (state.OOMKilled || c.lateOOM(ctx)):
-		exit.OOMKilled, exit.Signal = true, "SIGKILL"
+		return struck(sig)
+	case err != nil:
+		return engineLost
+	case c.heard.started == nil:
+		return unheard // an earlier process may have had its part in it
+	case c.otherEngine():
+		return engineLost // the first took its containers along
 	}
+	return ""
 }
 
-// takeTimes takes the engine's times if they make sense.
-func (c *attempt) takeTimes(exit *runtime.Exit, s *container.State) {
-	started, err := time.Parse(time.RFC3339Nano, s.StartedAt)
-	if err != nil || started.IsZero() {
-		return
+// finalState is what the engine says once it has noticed that the container has
+// ended; it is given a little time for that.
+func (c *attempt) finalState(ctx context.Context) (*container.State, error) {
+	for deadline := time.Now().Add(latePatience); ; {
+		state, err := c.state(ctx)
+		if err != nil || !state.Running || time.Now().After(deadline) || !sleep(ctx, latePause) {
+			return state, err
+		}
 	}
-	ended, err := time.Parse(time.RFC3339Nano, s.FinishedAt)
-	if err != nil || ended.Before(started) {
-		return
-	}
-	exit.StartedAt = started
-	exit.Run = ended.Sub(started)
-	exit.Output = max(0, c.pump.ended.Sub(ended))
 }
 
 // killedFromOutside asks the engine whether it was told to send a signal that
-// explains the code, and gives it, or 0. Only called when we sent none. The
-// engine keeps its last few hundred events, and a kill is among the last of its
-// container.
+// explains the code, and gives it, or 0. The engine keeps its last few hundred
+// events, and a kill is among the last of its container.
 func (c *attempt) killedFromOutside(ctx context.Context, code int) (sig unix.Signal, err error) {
-	ctx, cancel := context.WithTimeout(ctx, shortCall)
+	ctx, cancel := context.WithTimeout(ctx, eventsCall)
 	defer cancel()
 	// An end that has passed makes the engine answer what it has and close.
 	now := time.Now()
@@ -130,19 +184,42 @@ func (c *attempt) killedFromOutside(ctx context.Context, code int) (sig unix.Sig
 	}
 }
 
-// lateOOM waits for a flag that is on its way: the kernel has counted a kill
-// for want of memory since the start, here or elsewhere on the machine.
-func (c *attempt) lateOOM(ctx context.Context) bool {
-	if !c.r.local || oomKills() <= c.oomKills {
+// takenAlong reports whether an engine's end may be why the program ended. An
+// engine that goes ends its containers first, and one that comes ends what it
+// finds, unless it is told to let them live; a program may take that with any
+// code.
+func (c *attempt) takenAlong(ctx context.Context) bool {
+	if c.r.engineAway(ctx) {
+		return true
+	}
+	if !c.otherEngine() {
 		return false
 	}
-	for deadline := time.Now().Add(oomPatience); time.Now().Before(deadline); {
-		if !sleep(ctx, oomEvery) {
-			return false
-		}
-		if state, err := c.state(ctx); err != nil || state.OOMKilled {
-			return err == nil
-		}
+	sig, err := c.killedFromOutside(ctx, killedCode)
+	return sig != 0 || err != nil
+}
+
+// otherEngine reports whether the engine is another one than that which started
+// the container.
+func (c *attempt) otherEngine() bool {
+	select {
+	case n := <-c.exits:
+		c.exits <- n
+		return n.err != nil
+	default:
+		return false
 	}
+}
+
+// engineAway reports whether nobody listens where the engine should. That takes
+// no call to it.
+func (r *Runtime) engineAway(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, eventsCall)
+	defer cancel()
+	conn, err := r.client.Dialer()(ctx)
+	if err != nil {
+		return ctx.Err() == nil || client.IsErrConnectionFailed(err)
+	}
+	conn.Close()
 	return false
 }

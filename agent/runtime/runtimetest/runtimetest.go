@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -22,9 +24,16 @@ import (
 type Harness struct {
 	// Runtime and Other are two agents on the same engine.
 	Runtime, Other runtime.Runtime
+	// Restart ends the process that Runtime's agent is, as a kill of it would,
+	// and gives what its next process has in place of Runtime: everything that
+	// was made before is dead, writes to no sink any more, and may be adopted. It
+	// may be called again.
+	Restart func(t *testing.T) runtime.Runtime
+	// Now is the clock of leases.
+	Now func() time.Duration
 	// Image holds a program that understands scripts of the steps print,
-	// eprint, echo, bytes, lines, spew, exit, sleep, signal and oom, parted by
-	// ";" (see test/images/prog).
+	// eprint, echo, bytes, lines, spew, cat, exit, sleep, signal and oom, parted
+	// by ";" (see test/images/prog).
 	Image runtime.Image
 	// Program gives the command that runs a script.
 	Program func(script ...string) []string
@@ -74,6 +83,19 @@ func Run(t *testing.T, fresh func(*testing.T) Harness) {
 		{"KilledFromOutside", killedFromOutside},
 		{"RemovedFromOutside", removedFromOutside},
 		{"FastExits", fastExits},
+		{"AdoptLosesNothing", adoptLosesNothing},
+		{"AdoptAfterTheEnd", adoptAfterTheEnd},
+		{"AdoptedIsKilled", adoptedIsKilled},
+		{"NothingToAdopt", nothingToAdopt},
+		{"LeaseEnds", leaseEnds},
+		{"RenewedLease", renewedLease},
+		{"RunLimit", runLimit},
+		{"InlineInput", inlineInput},
+		{"NoInput", noInput},
+		{"OpenInput", openInput},
+		{"OpenInputIsAdopted", openInputIsAdopted},
+		{"Signals", signals},
+		{"ResizeIsHarmless", resizeIsHarmless},
 		{"Probe", probe},
 	}
 	for _, tt := range tests {
@@ -97,6 +119,9 @@ type attempt struct {
 	stdout *capture
 	stderr *capture
 	may    func() error
+	// deadline is the order's; nil: none.
+	deadline func() time.Duration
+	spec     task.Spec
 }
 
 // spec is a small task.
@@ -129,7 +154,8 @@ func (a *attempt) create(s task.Spec, stdout io.Writer) error {
 	ctx, cancel := context.WithTimeout(a.ctx, patience)
 	defer cancel()
 	c, err := a.h.Runtime.Create(ctx, runtime.Order{Token: a.tok, CID: "conformance", Spec: s, Image: a.h.Image,
-		Output: runtime.Sink{Stdout: stdout, Stderr: a.stderr}, May: a.may})
+		Output: runtime.Sink{Stdout: stdout, Stderr: a.stderr}, Deadline: a.deadline, May: a.may})
+	a.spec = s
 	if err == nil {
 		a.c = c
 	}
@@ -180,6 +206,16 @@ func (a *attempt) remove() {
 	}
 }
 
+// until waits until stdout begins with text.
+func (a *attempt) until(text string) {
+	a.t.Helper()
+	select {
+	case <-a.stdout.has(text):
+	case <-time.After(patience):
+		a.t.Fatalf("the program did not write %q", text)
+	}
+}
+
 // run takes a script from create to its exit and removes the container.
 func run(t *testing.T, h Harness, script ...string) (*attempt, runtime.Exit) {
 	t.Helper()
@@ -190,18 +226,24 @@ func run(t *testing.T, h Harness, script ...string) (*attempt, runtime.Exit) {
 }
 
 // capture is a sink as the agent's: it keeps the first bytes, counts and hashes
-// all, and never blocks.
+// all, and never blocks. It is read when nobody writes any more, but for has.
 type capture struct {
 	cap    int
 	kept   bytes.Buffer
 	bytes  int64
 	hash   hash.Hash
 	onByte func() // called at every write, if set
+
+	mu     sync.Mutex
+	wanted string
+	found  chan struct{}
 }
 
 func newCapture(limit int) *capture { return &capture{cap: limit, hash: sha256.New()} }
 
 func (c *capture) Write(b []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.bytes += int64(len(b))
 	c.hash.Write(b)
 	if room := c.cap - c.kept.Len(); room > 0 {
@@ -210,5 +252,23 @@ func (c *capture) Write(b []byte) (int, error) {
 	if c.onByte != nil {
 		c.onByte()
 	}
+	c.lookLocked()
 	return len(b), nil
+}
+
+// has gives a channel that is closed once what is kept begins with text.
+func (c *capture) has(text string) <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wanted, c.found = text, make(chan struct{})
+	found := c.found
+	c.lookLocked()
+	return found
+}
+
+func (c *capture) lookLocked() {
+	if c.found != nil && strings.HasPrefix(c.kept.String(), c.wanted) {
+		close(c.found)
+		c.found = nil
+	}
 }

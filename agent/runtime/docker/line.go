@@ -1,0 +1,173 @@
+package docker
+
+import (
+	"errors"
+	"net"
+	"sync"
+	"time"
+
+	"ecs/internal/initwire"
+)
+
+const (
+	// writePatience is how long the other end may take nothing: it reads
+	// whenever it runs at all.
+	writePatience = 10 * time.Second
+	// maxWaiting is how many messages may wait to be written.
+	maxWaiting = 64
+)
+
+var errHungUp = errors.New("the connection to the container is broken")
+
+// line is one connection to an init. One goroutine reads; whoever writes only
+// says what there is to write.
+type line struct {
+	conn  *net.UnixConn
+	hello initwire.Hello
+	in    *initwire.Reader
+	out   *initwire.Writer
+	have  initwire.Position // up to where the sink has it; the reader's
+	acked initwire.Position // the reader's
+
+	mu struct {
+		sync.Mutex
+		ack     initwire.Position
+		acks    bool          // ack is to be written
+		lease   time.Duration // to be written; 0: none
+		waiting []outgoing
+		closed  bool
+	}
+	wake chan struct{} // one slot
+	done chan struct{} // closed when nobody writes any more
+}
+
+// outgoing is a message, or input.
+type outgoing struct {
+	message initwire.Message // nil: input
+	offset  int64
+	input   []byte
+}
+
+func newLine(conn *net.UnixConn) *line {
+	l := &line{conn: conn, out: initwire.NewWriter(conn), wake: make(chan struct{}, 1), done: make(chan struct{})}
+	l.in = initwire.NewReader(l)
+	return l
+}
+
+// begin answers the Hello, and has what is sent from now on written.
+func (l *line) begin(from initwire.Position) error {
+	l.have, l.acked = from, from
+	if err := l.out.Send(initwire.Resume(from)); err != nil {
+		close(l.done)
+		return err
+	}
+	go l.write()
+	return nil
+}
+
+// Read is what the frames are read with. It is called when nothing is left to
+// pass on, so what was passed on is acknowledged first.
+func (l *line) Read(p []byte) (int, error) {
+	l.acknowledge()
+	return l.conn.Read(p)
+}
+
+// took notes what the sink has, and acknowledges it where much is open.
+func (l *line) took() {
+	if l.have.Stdout-l.acked.Stdout >= initwire.AckEvery/2 || l.have.Stderr-l.acked.Stderr >= initwire.AckEvery/2 {
+		l.acknowledge()
+	}
+}
+
+func (l *line) acknowledge() {
+	if l.have == l.acked {
+		return
+	}
+	l.acked = l.have
+	l.mu.Lock()
+	l.mu.ack, l.mu.acks = l.have, true
+	l.mu.Unlock()
+	poke(l.wake)
+}
+
+// renew sends the end of the lease; the newest counts.
+func (l *line) renew(end time.Duration) {
+	l.mu.Lock()
+	l.mu.lease = end
+	l.mu.Unlock()
+	poke(l.wake)
+}
+
+// send has a message written, soon.
+func (l *line) send(m initwire.Message) error { return l.queue(outgoing{message: m}) }
+
+// input has bytes of the standard input written. They must not change.
+func (l *line) input(offset int64, p []byte) error {
+	return l.queue(outgoing{offset: offset, input: p})
+}
+
+func (l *line) queue(o outgoing) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.mu.closed {
+		return errHungUp
+	}
+	if len(l.mu.waiting) >= maxWaiting {
+		return errors.New("the container takes no messages now")
+	}
+	l.mu.waiting = append(l.mu.waiting, o)
+	poke(l.wake)
+	return nil
+}
+
+// write writes until the line is closed. A failure closes it, which the reader
+// notices.
+func (l *line) write() {
+	defer close(l.done)
+	for range l.wake {
+		l.mu.Lock()
+		ack, acks, lease, waiting, closed := l.mu.ack, l.mu.acks, l.mu.lease, l.mu.waiting, l.mu.closed
+		l.mu.acks, l.mu.lease, l.mu.waiting = false, 0, nil
+		l.mu.Unlock()
+		err := l.conn.SetWriteDeadline(time.Now().Add(writePatience))
+		for _, o := range waiting {
+			if err == nil {
+				err = l.put(o)
+			}
+		}
+		if err == nil && lease > 0 {
+			err = l.out.Send(initwire.Lease{Deadline: lease})
+		}
+		if err == nil && acks {
+			err = l.out.Ack(ack)
+		}
+		if err != nil || closed {
+			l.conn.Close()
+			return
+		}
+	}
+}
+
+func (l *line) put(o outgoing) error {
+	if o.message != nil {
+		return l.out.Send(o.message)
+	}
+	return l.out.Data(initwire.KindStdin, o.offset, o.input, nil)
+}
+
+// close writes what was sent, if the other end takes it, and hangs up.
+func (l *line) close() {
+	l.mu.Lock()
+	l.mu.closed = true
+	l.mu.Unlock()
+	poke(l.wake)
+	<-l.done
+}
+
+// poke fills a channel of one slot.
+func poke(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
