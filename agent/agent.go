@@ -15,6 +15,10 @@
 //	health      probes the engine and lists its images
 //	sweep       removes containers that no attempt claims
 //
+// An agent that was killed left its programs running, and in its journal what
+// there is to know of them. The next one on the same boot goes on with all that
+// is still under the lease.
+//
 // Statuses wait in the reporter, the newest of each attempt, until the leader
 // has acknowledged them.
 package agent
@@ -31,6 +35,7 @@ import (
 	"google.golang.org/grpc"
 
 	"ecs/agent/images"
+	"ecs/agent/journal"
 	"ecs/agent/runtime"
 	"ecs/agent/spool"
 	"ecs/internal/task"
@@ -62,13 +67,14 @@ type Images interface {
 	Present(context.Context) []string
 }
 
-// Config is what an Agent needs. All but Attributes and Grace is required.
+// Config is what an Agent needs. What has no default and is not said to be
+// optional is required.
 type Config struct {
 	ID                  task.NodeID
 	Name, Zone, Version string
-	Capacity            task.Capacity // see MeasureCapacity
-	Attributes          map[string]string
-	OutputAddr          string // host:port where this node's output is served
+	Capacity            task.Capacity     // see MeasureCapacity
+	Attributes          map[string]string // optional
+	OutputAddr          string            // host:port where this node's output is served
 	Runtime             runtime.Runtime
 	Images              Images
 	Spool               *spool.Spool
@@ -80,6 +86,14 @@ type Config struct {
 	// Now is the clock that leases are counted by. It must not stand still
 	// while the machine sleeps nor be set: CLOCK_BOOTTIME.
 	Now func() time.Duration
+	// JournalDir is where the agent keeps what it needs to go on after it was
+	// killed. Empty: it does not go on, and ends what it finds.
+	JournalDir string
+	// BootID tells one boot of the machine from the next. Default the kernel's.
+	BootID string
+	// Unfit, if there is one, says why the node must take no tasks now, or
+	// nothing. It is asked for every heartbeat and must not block.
+	Unfit func() string
 	// Grace is how long running attempts may go on after the end of Run's
 	// context. Default DefaultGrace; negative is none at all.
 	Grace   time.Duration
@@ -95,7 +109,12 @@ type Agent struct {
 	health     *health
 	supervisor *supervisor
 	session    *session
+	journal    *journal.Journal
 	sweepNow   chan struct{} // one slot
+
+	// Of the preparation:
+	recovered bool
+	unwanted  []journal.Record
 }
 
 // New makes an Agent that Run sets to work.
@@ -104,10 +123,12 @@ func New(cfg Config) *Agent {
 		cfg.Grace = DefaultGrace
 	}
 	cfg.Log = cfg.Log.With("node", cfg.ID)
-	a := &Agent{cfg: cfg, lease: newLease(cfg.Now), reporter: newReporter(), sweepNow: make(chan struct{}, 1)}
-	a.health = newHealth(&a.cfg)
+	a := &Agent{cfg: cfg, lease: newLease(cfg.Now), reporter: newReporter(), sweepNow: make(chan struct{}, 1),
+		journal: journal.New(cfg.JournalDir, cfg.Log)}
+	a.lease.journal, a.lease.log = a.journal, cfg.Log
+	a.health = newHealth(&a.cfg, a.journal)
 	a.supervisor = newSupervisor(&kit{node: cfg.ID, outputAddr: cfg.OutputAddr, engine: cfg.Runtime,
-		images: cfg.Images, spool: cfg.Spool, lease: a.lease, reporter: a.reporter, health: a.health,
+		images: cfg.Images, spool: cfg.Spool, journal: a.journal, lease: a.lease, reporter: a.reporter, health: a.health,
 		removing: make(chan struct{}, removalsAtOnce), log: cfg.Log, metrics: cfg.Metrics}, a.sweepNow)
 	a.session = newSession(&a.cfg, a.lease, a.supervisor, a.reporter, a.health)
 	return a
@@ -119,17 +140,23 @@ func New(cfg Config) *Agent {
 // gives the lease up and removes its containers. Each step has its limit.
 //
 // The error says what could not be ended or removed, or is ErrKilled.
-func (a *Agent) Run(ctx context.Context) error {
+func (a *Agent) Run(ctx context.Context) (err error) {
+	defer func() {
+		if failed := a.journal.Close(); failed != nil {
+			err = errors.Join(err, fmt.Errorf("close the journal: %w", failed))
+		}
+	}()
 	// The loops outlive ctx: they stop after the leave.
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var loops sync.WaitGroup
 	defer loops.Wait()
 	defer stop()
 	loops.Go(func() { a.supervisor.run(life) })
-	if !a.prepare(ctx) {
-		return nil
-	}
 	loops.Go(func() { a.lease.watch(life) })
+	loops.Go(func() { a.lease.keep(life) })
+	if !a.prepare(ctx) {
+		return a.died(ctx)
+	}
 	loops.Go(func() { a.health.run(life) })
 	loops.Go(func() { a.sweep(life) })
 	loops.Go(func() { a.measure(life) })
@@ -142,19 +169,29 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.session.run(online)
 	})
 	<-ctx.Done()
-	if errors.Is(context.Cause(ctx), ErrKilled) {
-		return ErrKilled
+	if err := a.died(ctx); err != nil {
+		return err
 	}
-	err := a.leave(life, hangUp, offline)
-	if err != nil {
+	if err := a.leave(life, hangUp, offline); err != nil {
 		return fmt.Errorf("leave: %w", err)
 	}
 	return nil
 }
 
-// prepare waits until the engine works and removes what an earlier process left
-// on it: a node that registers has nothing that it does not name. It reports
-// false when ctx ended before.
+// died makes sure that nothing on disk changes any more if the end of ctx is
+// that of the process.
+func (a *Agent) died(ctx context.Context) error {
+	if !errors.Is(context.Cause(ctx), ErrKilled) {
+		return nil
+	}
+	a.journal.Abandon()
+	a.cfg.Spool.Abandon()
+	return ErrKilled
+}
+
+// prepare waits until the engine works, takes up what an earlier process left on
+// it and removes what nobody wants: a node that says hello has nothing that it
+// does not name. It reports false when ctx ended before.
 func (a *Agent) prepare(ctx context.Context) bool {
 	for pause := firstPause; ; pause = min(2*pause, mostPause) {
 		err := a.inspect(ctx)
@@ -164,12 +201,15 @@ func (a *Agent) prepare(ctx context.Context) bool {
 		if ctx.Err() != nil {
 			return false
 		}
-		a.cfg.Log.Warn("the container engine is not ready", "err", err)
+		a.cfg.Log.Warn("not ready", "err", err)
 		sleep(ctx, pause)
 	}
 }
 
 func (a *Agent) inspect(ctx context.Context) error {
+	if err := a.recover(); err != nil {
+		return err
+	}
 	limited, cancel := context.WithTimeout(ctx, firstProbeTimeout)
 	defer cancel()
 	engine, err := a.cfg.Runtime.Probe(limited)
@@ -179,6 +219,9 @@ func (a *Agent) inspect(ctx context.Context) error {
 	a.health.fit(engine)
 	if err := a.reap(ctx); err != nil {
 		return fmt.Errorf("remove what was left: %w", err)
+	}
+	if err := a.discard(); err != nil {
+		return err
 	}
 	a.cfg.Log.Info("container engine ready", "engine", engine.Description, "egress", engine.Egress)
 	if !engine.Egress {
@@ -192,7 +235,9 @@ func (a *Agent) leave(life context.Context, hangUp func(), offline <-chan struct
 	a.cfg.Log.Info("leaving", "grace", a.cfg.Grace)
 	a.health.leave()
 	_ = a.supervisor.leave() // stops only after life has ended, as all below
-	if a.within(life, a.cfg.Grace, hasEnded) != nil {
+	graceful := a.within(life, a.cfg.Grace, hasEnded)
+	a.lease.part()
+	if graceful != nil {
 		_ = a.supervisor.abandonAll(errLeaving)
 	}
 	ended := a.within(life, endPatience, hasEnded)

@@ -19,26 +19,38 @@ const chaosSeeds = 40
 // attempt, a registration names whatever still runs, and no attempt runs twice.
 func TestNoProgramOutlivesItsLease(t *testing.T) {
 	for seed := range uint64(chaosSeeds) {
-		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) { chaos(t, seed) })
+		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) { chaos(t, seed, false) })
 	}
 }
 
-func chaos(t *testing.T, seed uint64) {
-	engine := fake.NewEngine()
-	inBubble(t, func(c *cluster) {
+// The same holds when the agent is killed now and then, and started again soon
+// or late.
+func TestNoProgramOutlivesItsLeaseOverRestarts(t *testing.T) {
+	for seed := range uint64(chaosSeeds) {
+		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) { chaos(t, seed, true) })
+	}
+}
+
+func chaos(t *testing.T, seed uint64, kills bool) {
+	inRestarts(t, func(c *cluster, engine *fake.Engine) {
 		random := rand.New(rand.NewPCG(seed, 1))
 		engine.Slow(10*time.Millisecond, 100*time.Millisecond)
 		engine.SlowKill(1500*time.Millisecond, seed)
 		c.settings(func() { c.strict = true; c.onHello = func(h hello) { checkHello(t, engine, h) } })
 		for step := range 120 {
 			shake(c, random, step)
+			if kills && random.IntN(10) == 0 {
+				c.killAgent(engine)
+				time.Sleep(time.Duration(random.Int64N(int64(12 * time.Second))))
+				c.restart(engine)
+			}
 			time.Sleep(time.Duration(random.Int64N(int64(2500 * time.Millisecond))))
 		}
 		c.net.HealAll()
 		time.Sleep(30 * time.Second)
 		c.connected(10 * time.Second)
 		checkRuns(t, c, engine.History())
-	}, func(cfg *Config) { cfg.Runtime, cfg.Images = engine, engine.Images() })
+	})
 }
 
 // shake does one thing to the cluster.

@@ -55,8 +55,9 @@ func (r *runner) conclude(exit runtime.Exit, err error) *task.Result {
 	if !r.lease.release(r.token) || r.life.Err() != nil {
 		r.abandon(errLapsed)
 		r.log.Info("attempt abandoned", "why", context.Cause(r.life))
-		r.quench(r.base)
-		r.spool.Release(r.token)
+		if r.quench(r.base) {
+			r.forget()
+		}
 		return nil
 	}
 	if r.endedAt.IsZero() {
@@ -68,6 +69,7 @@ func (r *runner) conclude(exit runtime.Exit, err error) *task.Result {
 	if !r.entry.InHead() {
 		result.Node, result.OutputAddr = r.node, r.outputAddr
 	}
+	r.writeEnd(result)
 	r.log.Info("attempt ended", "outcome", result.Outcome, "code", result.ExitCode, "reason", result.Reason, "ran", r.bill.Run)
 	return result
 }
@@ -107,6 +109,8 @@ func judge(exit runtime.Exit, err error) *task.Result {
 
 func judgeExit(exit runtime.Exit) *task.Result {
 	switch {
+	case exit.RunLimit:
+		return &task.Result{Outcome: task.TimedOut, Reason: errRunTime.Error()}
 	case exit.OOMKilled && (exit.Code == sigkilled || exit.Signal == "SIGKILL"):
 		return &task.Result{Outcome: task.OOMKilled, HasExit: true, ExitCode: sigkilled, Signal: "SIGKILL",
 			Reason: "the program needed more memory than its limit"}
@@ -124,6 +128,9 @@ func judgeExit(exit runtime.Exit) *task.Result {
 // quench ends what may still run and reports whether the engine confirmed it.
 // It tries until then or until ctx ends.
 func (r *runner) quench(ctx context.Context) bool {
+	if r.astray {
+		return false
+	}
 	if r.container == nil || r.quiet {
 		return true
 	}

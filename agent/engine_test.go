@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"ecs/agent/images"
@@ -155,6 +156,15 @@ func (e *engine) Reap(ctx context.Context, keep func(task.Token) bool) (int, err
 	}
 	return len(gone), nil
 }
+
+func (e *engine) Adopt(context.Context, runtime.Adoption) (runtime.Container, error) {
+	return nil, runtime.ErrGone
+}
+
+func (c *container) Renew(time.Duration)                          {}
+func (c *container) Input(context.Context, []byte, bool) error    { return runtime.ErrNoInput }
+func (c *container) Resize(context.Context, uint16, uint16) error { return nil }
+func (c *container) Signal(context.Context, syscall.Signal) error { return nil }
 
 type container struct {
 	engine *engine

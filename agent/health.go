@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/armon/go-metrics"
 
+	"ecs/agent/journal"
 	"ecs/agent/runtime"
 )
 
@@ -33,6 +35,8 @@ const (
 type health struct {
 	engine  runtime.Runtime
 	images  Images
+	journal *journal.Journal
+	outer   func() string // Config.Unfit; may be nil
 	log     *slog.Logger
 	metrics *metrics.Metrics
 
@@ -43,14 +47,16 @@ type health struct {
 		sync.Mutex
 		engine  runtime.Engine
 		unfit   string // why the engine can run nothing
+		journal string // why nothing can be written down
+		outer   string // what outer said first, while it says something
 		leaving bool
 		images  []string
 		version int // of images; 0 before the first look
 	}
 }
 
-func newHealth(cfg *Config) *health {
-	return &health{engine: cfg.Runtime, images: cfg.Images, log: cfg.Log, metrics: cfg.Metrics,
+func newHealth(cfg *Config, j *journal.Journal) *health {
+	return &health{engine: cfg.Runtime, images: cfg.Images, journal: j, outer: cfg.Unfit, log: cfg.Log, metrics: cfg.Metrics,
 		changed: make(chan struct{}, 1), missing: make(chan struct{}, 1)}
 }
 
@@ -65,6 +71,7 @@ func (h *health) run(ctx context.Context) {
 		select {
 		case <-probe.C:
 			slow = h.probe(ctx, slow)
+			h.checkJournal()
 			probe.Reset(probeEvery)
 		case <-h.missing:
 			images.Reset(max(0, imagesPause-time.Since(looked)))
@@ -127,6 +134,24 @@ func (h *health) setUnfit(why string) {
 	poke(h.changed)
 }
 
+// checkJournal finds out whether attempts can be begun.
+func (h *health) checkJournal() {
+	why := ""
+	if err := h.journal.Check(); err != nil {
+		why = "the agent's journal does not work: " + err.Error()
+	}
+	h.mu.Lock()
+	changed := (h.mu.journal == "") != (why == "")
+	if changed {
+		h.mu.journal = why
+	}
+	h.mu.Unlock()
+	if changed {
+		h.log.Warn("the agent's journal", "unfit", why)
+		poke(h.changed)
+	}
+}
+
 // leave makes the node take nothing new.
 func (h *health) leave() {
 	h.mu.Lock()
@@ -177,9 +202,16 @@ type present struct {
 }
 
 func (h *health) present() present {
+	outer := ""
+	if h.outer != nil {
+		outer = h.outer()
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	p := present{unfit: h.mu.unfit, images: h.mu.images, version: h.mu.version}
+	if outer == "" || h.mu.outer == "" {
+		h.mu.outer = outer // else the first word stands
+	}
+	p := present{unfit: cmp.Or(h.mu.unfit, h.mu.outer, h.mu.journal), images: h.mu.images, version: h.mu.version}
 	if h.mu.leaving {
 		p.unfit = "the node is leaving"
 	}

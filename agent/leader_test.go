@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -31,6 +32,8 @@ type cluster struct {
 	net     *memnet.Net
 	engine  *engine
 	library *library
+	dir     string
+	cfg     Config // of the next agent
 	spool   *spool.Spool
 	agent   *Agent
 	servers map[string]*grpc.Server
@@ -100,11 +103,7 @@ func inBubble(t *testing.T, test func(c *cluster), options ...func(*Config)) {
 
 func newCluster(t *testing.T, dir string, options ...func(*Config)) *cluster {
 	t.Helper()
-	sp, err := spool.Open(dir, 64<<20, telemetry.NewLogger(io.Discard, 0))
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &cluster{t: t, net: memnet.New(1), engine: newEngine(), library: &library{}, spool: sp,
+	c := &cluster{t: t, net: memnet.New(1), engine: newEngine(), library: &library{}, dir: dir,
 		servers: map[string]*grpc.Server{}, answered: map[uint64]time.Time{}, leader: "c1", believed: "c1", term: 1}
 	for _, name := range []string{"c1", "c2", "c3"} {
 		c.serve(name)
@@ -112,7 +111,7 @@ func newCluster(t *testing.T, dir string, options ...func(*Config)) *cluster {
 	start := time.Now()
 	cfg := Config{ID: "n1", Name: "node-1", Zone: "a", Version: "test", OutputAddr: "a1:9",
 		Capacity: task.Capacity{MilliCPU: 4000, Memory: 4 << 30},
-		Runtime:  c.engine, Images: c.library, Spool: sp,
+		Runtime:  c.engine, Images: c.library, JournalDir: filepath.Join(dir, "journal"), BootID: "boot",
 		Controls: func() ([]string, <-chan struct{}) { return []string{"c1:7448", "c2:7448", "c3:7448"}, nil },
 		Dial: func(_ context.Context, addr string) (*grpc.ClientConn, error) {
 			return grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -123,8 +122,20 @@ func newCluster(t *testing.T, dir string, options ...func(*Config)) *cluster {
 	for _, o := range options {
 		o(&cfg)
 	}
-	c.agent = New(cfg)
+	c.cfg = cfg
+	c.install()
 	return c
+}
+
+// install makes an agent on what the one before has left on disk.
+func (c *cluster) install() {
+	c.t.Helper()
+	sp, err := spool.Open(filepath.Join(c.dir, "spool"), 64<<20, telemetry.NewLogger(io.Discard, 0))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.spool, c.cfg.Spool = sp, sp
+	c.agent = New(c.cfg)
 }
 
 // testWriter puts the agent's log into the test's.

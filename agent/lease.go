@@ -3,9 +3,11 @@ package agent
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
 	"time"
 
+	"ecs/agent/journal"
 	"ecs/internal/task"
 )
 
@@ -30,8 +32,13 @@ const watchEvery = 250 * time.Millisecond
 // process that wakes from a long pause ends what lapsed before anything else
 // can renew it.
 type lease struct {
-	now  func() time.Duration
-	poke chan struct{} // one slot: a deadline was added or moved
+	now     func() time.Duration
+	poke    chan struct{} // one slot: a deadline was added or moved
+	journal *journal.Journal
+	log     *slog.Logger
+	boot    string        // tells one boot of the machine from the next
+	unsaved chan struct{} // one slot: the journal does not have it yet
+	saving  sync.Mutex
 
 	mu struct {
 		sync.Mutex
@@ -44,6 +51,8 @@ type lease struct {
 		// void is closed when what the last Hello said, or was about to say,
 		// is not true any more: the epoch has lapsed, or an attempt has.
 		void chan struct{}
+		// parting: the epoch is not to be resumed by a later process.
+		parting bool
 	}
 }
 
@@ -53,10 +62,13 @@ type hold struct {
 	// lapse is called, once and under the lock, when the deadline has passed
 	// with the attempt still held. It must not block nor call the lease.
 	lapse context.CancelCauseFunc
+	// extend tells the attempt's container of a later end, nil while there is
+	// none. It must not block, and is not called under the lock.
+	extend func(end time.Duration)
 }
 
 func newLease(now func() time.Duration) *lease {
-	l := &lease{now: now, poke: make(chan struct{}, 1)}
+	l := &lease{now: now, poke: make(chan struct{}, 1), unsaved: make(chan struct{}, 1)}
 	l.mu.held = map[task.Token]hold{}
 	l.mu.length = task.DefaultLease
 	l.mu.void = make(chan struct{})
@@ -84,6 +96,7 @@ func (l *lease) begin() (epoch uint64, void <-chan struct{}) {
 // A registration was committed, so it counts as contact. A resumption did not
 // need that; contact waits for the first heartbeat.
 func (l *lease) welcome(void <-chan struct{}, epoch uint64, sent, length time.Duration) bool {
+	defer l.extendAll()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.expireLocked()
@@ -105,6 +118,7 @@ func (l *lease) welcome(void <-chan struct{}, epoch uint64, sent, length time.Du
 // renew counts contact from sent, when a heartbeat left that was answered now.
 // It reports false when the answer came too late.
 func (l *lease) renew(epoch uint64, sent time.Duration) bool {
+	defer l.extendAll()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.expireLocked()
@@ -112,6 +126,7 @@ func (l *lease) renew(epoch uint64, sent time.Duration) bool {
 		return false
 	}
 	l.mu.contact = max(l.mu.contact, sent)
+	poke(l.unsaved)
 	return true
 }
 
@@ -235,6 +250,7 @@ func (l *lease) lapseLocked(tok task.Token, h hold) {
 func (l *lease) voidLocked() {
 	if !isClosed(l.mu.void) {
 		close(l.mu.void)
+		poke(l.unsaved)
 	}
 }
 

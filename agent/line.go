@@ -84,6 +84,7 @@ func (l *line) welcome(m *ecsv1.ControlMessage, resumed uint64, sent time.Durati
 		return errVoid
 	}
 	l.newest, l.term, l.epoch = m.GetTerm(), m.GetTerm(), m.GetEpoch()
+	l.lease.save()
 	count(l.cfg.Metrics, metricSessions, 1)
 	if resumed == 0 {
 		count(l.cfg.Metrics, metricRegistrations, 1)

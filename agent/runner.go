@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/armon/go-metrics"
 
 	"ecs/agent/images"
+	"ecs/agent/journal"
 	"ecs/agent/runtime"
 	"ecs/agent/spool"
 	"ecs/internal/task"
@@ -26,6 +28,9 @@ const (
 	// drainTimeout is how long the runtime may take to deliver the end of a
 	// program that was killed.
 	drainTimeout = 10 * time.Second
+	// limitSlack is how much later than its container the runner ends a
+	// program at its run limit.
+	limitSlack = time.Second
 )
 
 // order is one attempt as it was assigned.
@@ -44,6 +49,7 @@ type kit struct {
 	engine     runtime.Runtime
 	images     Images
 	spool      *spool.Spool
+	journal    *journal.Journal
 	lease      *lease
 	reporter   *reporter
 	health     *health
@@ -68,8 +74,16 @@ type runner struct {
 	stop    context.CancelCauseFunc // with a *stopped
 
 	entry     *spool.Entry
-	container runtime.Container // nil until created
-	turn      func()            // called when the start's turn has come
+	container runtime.Container                 // nil until created
+	live      atomic.Pointer[runtime.Container] // the same, once the program runs
+	// left is what an earlier process wrote down; nil: the attempt is new.
+	left *journal.Record
+	// astray: there may be a container that has not been adopted yet.
+	astray bool
+	// begun is when the journal was told that the program may begin; zero:
+	// it was not, and the attempt leaves no trace there.
+	begun time.Time
+	turn  func() // called when the start's turn has come
 	// unsure: the engine did not say whether it started the program, and might
 	// still do so.
 	unsure bool
@@ -118,7 +132,6 @@ func newRunner(k *kit, base context.Context, o order) *runner {
 // nothing of it runs any more. What remains after that is removal.
 func (r *runner) run(ended func(*task.Result)) {
 	defer r.abandon(nil) // frees the contexts
-	r.entry = r.spool.Create(r.token, r.spec.MaxOutput)
 	exit, err := r.execute()
 	result := r.conclude(exit, err)
 	ended(result)
@@ -133,6 +146,13 @@ func (r *runner) run(ended func(*task.Result)) {
 // error is a *stopped, a limit, a *runtime.Failure, an abandonment, or the
 // engine's.
 func (r *runner) execute() (runtime.Exit, error) {
+	if r.left != nil {
+		if err := r.adopt(); err != nil {
+			return runtime.Exit{}, err
+		}
+		return r.wait()
+	}
+	r.entry = r.spool.Create(r.token, r.spec.MaxOutput)
 	err := r.make()
 	if errors.Is(err, errImageGone) {
 		err = r.make()
@@ -160,6 +180,13 @@ func (r *runner) mayStart() error {
 	if err := r.may(); err != nil {
 		return err
 	}
+	r.begun = time.Now()
+	if err := r.writeDown(nil); err != nil {
+		return err
+	}
+	if err := r.may(); err != nil {
+		return err
+	}
 	r.turn()
 	return nil
 }
@@ -181,7 +208,7 @@ func (r *runner) make() error {
 	began := time.Now()
 	r.container, err = r.engine.Create(ctx, runtime.Order{Token: r.token, CID: r.cid, Spec: r.spec,
 		SecretEnv: r.secrets.Env, Image: image,
-		Output: runtime.Sink{Stdout: r.entry.Stdout(), Stderr: r.entry.Stderr()}, May: r.mayStart})
+		Output: r.sink(), Deadline: r.deadline, May: r.mayStart})
 	r.bill.Create += time.Since(began)
 	if err != nil {
 		r.container = nil
@@ -233,6 +260,7 @@ func (r *runner) start() error {
 	r.bill.Start = time.Since(began)
 	if err == nil {
 		r.startedAt = time.Now()
+		r.goesOn()
 		return nil
 	}
 	var known *runtime.Failure
@@ -261,7 +289,7 @@ func (r *runner) wait() (runtime.Exit, error) {
 	}()
 	var limit <-chan time.Time
 	if r.spec.Timeouts.Run > 0 {
-		timer := time.NewTimer(r.spec.Timeouts.Run)
+		timer := time.NewTimer(r.backstop())
 		defer timer.Stop()
 		limit = timer.C
 	}
@@ -270,24 +298,46 @@ func (r *runner) wait() (runtime.Exit, error) {
 	for {
 		select {
 		case e := <-ended:
-			r.note(e)
-			if e.err != nil {
-				return e.exit, fmt.Errorf("wait for the program: %w", e.err)
-			}
-			r.quiet = e.exit.Interrupted == ""
-			return e.exit, nil
+			return e.exit, r.over(e)
 		case <-running.C:
 			r.reporter.running(r.token, r.startedAt)
 		case <-limit:
-			return r.cut(ended, cancel), errRunTime
+			return r.cut(ended, cancel, errRunTime), errRunTime
 		case <-r.work.Done():
-			return r.cut(ended, cancel), context.Cause(r.work)
+			why := context.Cause(r.work)
+			return r.cut(ended, cancel, why), why
 		}
 	}
 }
 
+// backstop is how long the program may go on before the runner ends it, should
+// its container not do so at the run limit.
+func (r *runner) backstop() time.Duration {
+	left := r.spec.Timeouts.Run + limitSlack - time.Since(r.startedAt)
+	if r.left != nil {
+		left = max(left, drainTimeout) // it may have ended long ago
+	}
+	return left
+}
+
+// over takes the end of a program that nobody here brought about.
+func (r *runner) over(e end) error {
+	r.note(e)
+	if e.err != nil {
+		return fmt.Errorf("wait for the program: %w", e.err)
+	}
+	r.quiet = e.exit.Interrupted == ""
+	if e.exit.Lapsed {
+		r.lease.lapse(r.token)
+		r.abandon(errLapsed)
+		return errLapsed
+	}
+	return nil
+}
+
 // cut ends the program and waits for the rest of what it wrote.
-func (r *runner) cut(ended <-chan end, giveUp context.CancelFunc) runtime.Exit {
+func (r *runner) cut(ended <-chan end, giveUp context.CancelFunc, why error) runtime.Exit {
+	r.writeStop(why)
 	r.quenchSoon()
 	if !r.quiet {
 		giveUp()

@@ -82,14 +82,18 @@ func TestUnreachableNodesCostLittle(t *testing.T) {
 }
 
 func TestRedirectIsFollowedAtOnce(t *testing.T) {
-	inBubble(t, func(c *cluster) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, dir, func(cfg *Config) {
+			cfg.Controls = func() ([]string, <-chan struct{}) { return []string{"c1:7448"}, nil }
+		})
 		c.settings(func() { c.leader, c.believed = "c2", "c2" })
+		c.run()
+		defer c.stop()
 		h := c.helloNumber(1, firstRetry)
 		if h.control != "c2" {
 			t.Errorf("got hello at %s, want c2", h.control)
 		}
-	}, func(cfg *Config) {
-		cfg.Controls = func() ([]string, <-chan struct{}) { return []string{"c1:7448"}, nil }
 	})
 }
 

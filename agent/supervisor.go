@@ -43,6 +43,7 @@ type member struct {
 	reported bool // ended with a result, which the reporter has
 	acked    bool // the leader has answered for the result
 	done     bool // the container is removed, or left to the sweeper
+	spooled  bool // ended with output that only the spool has
 }
 
 // waiter is somebody who waits for a condition on the members.
@@ -147,20 +148,25 @@ func (s *supervisor) assign(o order) error {
 			r.log.Warn("assignment of another epoch ignored", "epoch", o.token.Epoch)
 			return
 		}
-		m := &member{runner: r}
-		s.members[o.token] = m
-		s.claims.add(o.token)
-		s.live++
 		r.log.Info("attempt begins", "image", o.spec.Image)
-		s.runners.Go(func() {
-			r.run(func(result *task.Result) { _ = s.do(func() { s.ended(m, result) }) })
-			_ = s.do(func() { s.done(m) })
-		})
+		s.launch(&member{runner: r})
+	})
+}
+
+// launch lets a runner go, whose attempt is under the lease.
+func (s *supervisor) launch(m *member) {
+	s.members[m.token] = m
+	s.claims.add(m.token)
+	s.live++
+	s.runners.Go(func() {
+		m.run(func(result *task.Result) { _ = s.do(func() { s.ended(m, result) }) })
+		_ = s.do(func() { s.done(m) })
 	})
 }
 
 func (s *supervisor) ended(m *member, result *task.Result) {
 	m.ended, m.reported = true, result != nil
+	m.spooled = m.reported && !m.entry.InHead()
 	outcome := "abandoned"
 	if result != nil {
 		outcome = string(result.Outcome)
@@ -185,8 +191,11 @@ func (s *supervisor) done(m *member) {
 
 // settleUp forgets a member that there is nothing left to do for.
 func (s *supervisor) settleUp(m *member) {
-	if m.reported && m.acked && m.entry.InHead() {
-		s.spool.Release(m.token)
+	if m.reported && m.acked {
+		s.journal.Remove(m.token)
+		if !m.spooled {
+			s.spool.Release(m.token)
+		}
 	}
 	if m.done && (m.acked || !m.reported) {
 		delete(s.members, m.token)

@@ -29,6 +29,9 @@ func (e *Entry) Stdout() io.Writer { return e.record.streams[0] }
 // Stderr is Stdout for standard error.
 func (e *Entry) Stderr() io.Writer { return e.record.streams[1] }
 
+// Name is what Reopen finds the entry by after a restart.
+func (e *Entry) Name() string { return e.record.name }
+
 // Finish ends both streams and says what became of them. Later writes are
 // dropped without being counted. It is idempotent.
 func (e *Entry) Finish() (stdout, stderr task.Stream) {
@@ -53,6 +56,7 @@ type record struct {
 	tok     task.Token
 	name    string // of its files, without the suffix
 	streams [2]*stream
+	counts  counts
 
 	// Under spool.mu.
 	list         *list.List // where it is while finished
@@ -73,7 +77,8 @@ func (r *record) path(suffix string) string { return filepath.Join(r.spool.dir, 
 // settle puts a finished record into files or leaves it in memory, never half
 // and half: either both streams can be read after a restart or neither need be.
 func (r *record) settle() {
-	if !r.spool.holds(r) {
+	r.counts.close(r)
+	if r.spool.left.Load() || !r.spool.holds(r) {
 		return // released while it ran
 	}
 	if r.streams[0].inFile() || r.streams[1].inFile() {
@@ -99,7 +104,17 @@ func (r *record) persist() error {
 		}
 		into.Bytes, into.Kept = s.sizes()
 	}
-	return m.write(r.path(suffixMeta))
+	if err := m.write(r.path(suffixMeta)); err != nil {
+		return err
+	}
+	return r.remove(suffixCounts)
+}
+
+func (r *record) remove(suffix string) error {
+	if err := os.Remove(r.path(suffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // drop ends what still goes on and removes the files.
@@ -107,8 +122,12 @@ func (r *record) drop() {
 	for _, s := range r.streams {
 		s.drop()
 	}
+	r.counts.close(r)
+	if r.spool.left.Load() {
+		return
+	}
 	for _, suffix := range suffixes() {
-		if err := os.Remove(r.path(suffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := r.remove(suffix); err != nil {
 			r.warn("output file stays behind", err)
 		}
 	}

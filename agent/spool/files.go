@@ -17,16 +17,18 @@ import (
 	"ecs/internal/task"
 )
 
-// An entry's files are <name>.stdout, <name>.stderr and, written last, when it
-// has finished, <name>.meta. Data without a meta file is a leftover.
+// An entry's files are <name>.stdout, <name>.stderr, <name>.counts while it is
+// live and not everything is kept, and, written last, when it has finished,
+// <name>.meta. Data without a meta file is of a live entry, or a leftover.
 const (
 	suffixStdout = ".stdout"
 	suffixStderr = ".stderr"
 	suffixMeta   = ".meta"
+	suffixCounts = ".counts"
 	suffixTemp   = ".tmp"
 )
 
-func suffixes() []string { return []string{suffixMeta, suffixStdout, suffixStderr} }
+func suffixes() []string { return []string{suffixMeta, suffixStdout, suffixStderr, suffixCounts} }
 
 // fileName makes a name that no other entry has, now or after a restart: the
 // serial tells apart what the token does not.
@@ -106,7 +108,7 @@ type loaded struct {
 	at   time.Time
 }
 
-// load takes up what an earlier process finished and removes what it left.
+// load takes up what an earlier process finished, and notes what it left.
 func (s *Spool) load() error {
 	files, err := os.ReadDir(s.dir)
 	if err != nil {
@@ -133,8 +135,7 @@ func (s *Spool) load() error {
 	slices.SortFunc(found, func(a, b loaded) int {
 		return cmp.Or(a.at.Compare(b.at), strings.Compare(a.name, b.name))
 	})
-	owned := s.take(found)
-	return s.sweep(rest, owned)
+	return s.sort(rest, s.take(found))
 }
 
 // take puts the records, oldest first, into the books.
@@ -201,22 +202,42 @@ func (s *stream) revive(m metaStream) error {
 	return nil
 }
 
-// sweep removes data that belongs to no finished entry. It touches nothing that
-// is not named as the spool names its files.
-func (s *Spool) sweep(files []string, owned map[string]bool) error {
+// sort notes the data of entries that have not finished, and removes files that
+// can't be of any use. It touches nothing that is not named as the spool names
+// its files.
+func (s *Spool) sort(files []string, owned map[string]bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, f := range files {
-		name, ok := f, false
-		for _, suffix := range []string{suffixStdout, suffixStderr, suffixMeta + suffixTemp} {
-			if name, ok = strings.CutSuffix(f, suffix); ok {
-				break
+		if strings.HasSuffix(f, suffixMeta+suffixTemp) {
+			if err := os.Remove(filepath.Join(s.dir, f)); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
 			}
-		}
-		if !ok || owned[name] && !strings.HasSuffix(f, suffixTemp) {
 			continue
 		}
-		if err := os.Remove(filepath.Join(s.dir, f)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
+		for _, suffix := range []string{suffixStdout, suffixStderr, suffixCounts} {
+			if name, ok := strings.CutSuffix(f, suffix); ok && !owned[name] {
+				s.mu.orphans[name] = true
+				s.mu.serial = max(s.mu.serial, serialOf(name))
+			}
 		}
 	}
 	return nil
+}
+
+// Sweep removes what an earlier process left unfinished and nobody reopened.
+func (s *Spool) Sweep() error {
+	s.mu.Lock()
+	orphans := s.mu.orphans
+	s.mu.orphans = map[string]bool{}
+	s.mu.Unlock()
+	var errs []error
+	for name := range orphans {
+		for _, suffix := range suffixes() {
+			if err := os.Remove(filepath.Join(s.dir, name+suffix)); err != nil && !errors.Is(err, os.ErrNotExist) {
+				errs = append(errs, err)
+			}
+		}
+	}
+	return errors.Join(errs...)
 }

@@ -1,8 +1,10 @@
 // Package spool keeps what programs write, byte for byte, until the record
 // holds it or nobody wants it any more.
 //
-// The first task.HeadBytes of a stream stay in memory; a file is made only for
-// what goes beyond. Writers never wait for readers, and never fail: what does
+// What a Write has returned for outlives the process: it is in a file, which is
+// made at a stream's first byte. The first task.HeadBytes stay in memory as well,
+// until the entry has finished; what is no more than that is not accounted for.
+// A later process takes a live entry up with Reopen. Writers never wait for readers, and never fail: what does
 // not fit (the task's own cap, the spool's limit, a full disk) is counted and
 // dropped, and the stream says that it is truncated. What is kept of a stream is
 // always its beginning.
@@ -18,6 +20,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"ecs/internal/task"
 )
@@ -53,6 +56,7 @@ type Spool struct {
 	dir   string
 	limit int64
 	log   *slog.Logger
+	left  atomic.Bool // see Abandon
 
 	mu struct {
 		sync.Mutex
@@ -62,16 +66,20 @@ type Spool struct {
 		disk              int64 // bytes in files, live records' too
 		memory            int64 // bytes of finished records' heads
 		serial            uint64
+		// orphans are the names of entries that an earlier process has not
+		// finished, until they are reopened or swept.
+		orphans map[string]bool
 	}
 }
 
 // Open opens the spool in dir, which it makes if need be. Entries that an
-// earlier process finished are there again; what it left unfinished is removed.
+// earlier process finished are there again; what it left unfinished waits for
+// Reopen or Sweep.
 // limit is in bytes on disk; at the limit the entry that finished longest ago
 // goes first, and a live one never.
 func Open(dir string, limit int64, log *slog.Logger) (*Spool, error) {
 	s := &Spool{dir: dir, limit: limit, log: log}
-	s.mu.records = map[task.Token]*record{}
+	s.mu.records, s.mu.orphans = map[task.Token]*record{}, map[string]bool{}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the output spool: %w", err)
 	}
@@ -92,6 +100,10 @@ func (s *Spool) Create(tok task.Token, maxOutput int64) *Entry {
 	s.mu.records[tok] = r
 	return &Entry{record: r}
 }
+
+// Abandon leaves everything as it is, as the end of the process would: nothing
+// more is written or removed. Readers go on.
+func (s *Spool) Abandon() { s.left.Store(true) }
 
 // Release drops an attempt's output now: it is all in the record, or the task
 // is forgotten. Readers that have begun get what they can.
@@ -198,6 +210,16 @@ func (s *Spool) reserve(r *record, n int64) bool {
 	s.mu.Unlock()
 	dropAll(victims)
 	return ok
+}
+
+// claim accounts for bytes that are on disk already.
+func (s *Spool) claim(r *record, n int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.records[r.tok] == r {
+		s.mu.disk += n
+		r.disk += n
+	}
 }
 
 // unreserve gives back what could not be written after all.

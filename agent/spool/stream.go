@@ -24,17 +24,22 @@ type stream struct {
 
 	writing struct {
 		sync.Mutex
-		file  *os.File // nil while everything is in the head
-		sum   hash.Hash
-		full  bool // keeps nothing more
-		ended bool
+		// file has everything that is kept, from the first byte on. It is nil
+		// before that, and when it could not be made: the head is then kept in
+		// memory only, and would not outlive the process.
+		file    *os.File
+		failed  bool // the file could not be made for the head
+		counted bool // what is in the file is reserved: it is more than a head
+		sum     hash.Hash
+		full    bool // keeps nothing more
+		ended   bool
 	}
 
 	mu struct {
 		sync.Mutex
 		head        []byte // the first task.HeadBytes; nil once it is in the file only
 		kept, bytes int64
-		file        bool // the file holds everything kept, from the first byte
+		file        bool // the file is accounted for, and holds everything kept
 		ended       bool
 		lost        bool          // dropped before its end
 		changed     chan struct{} // closed on the next change; nil: nobody waits
@@ -47,40 +52,66 @@ func newStream(r *record, suffix string, max int64) *stream {
 	return s
 }
 
-// Write keeps what it may of p and counts all of it.
+// Write keeps what it may of p and counts all of it. When it returns, both
+// outlive the process.
 func (s *stream) Write(p []byte) (int, error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	if s.writing.ended {
+	if s.writing.ended || s.record.spool.left.Load() {
 		return len(p), nil
 	}
 	_, kept := s.sizes()
 	head, n := s.keep(p[:min(int64(len(p)), max(0, s.max-kept))], kept)
 	s.writing.sum.Write(p[:n])
+	s.publish(head, n, int64(len(p)))
+	return len(p), nil
+}
 
+// Skip counts bytes that are lost: an earlier process took them and could not
+// keep them. Nothing is kept of what follows.
+func (s *stream) Skip(n int64) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if n <= 0 || s.writing.ended || s.record.spool.left.Load() {
+		return
+	}
+	if !s.writing.full {
+		s.stop(fmt.Errorf("%d bytes of an earlier run of the agent are lost", n))
+	}
+	s.publish(nil, 0, n)
+}
+
+// publish lets readers see n more bytes kept, of which head is the part that
+// belongs to the head, out of took.
+func (s *stream) publish(head []byte, n int, took int64) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.mu.head = append(s.mu.head, head...)
 	s.mu.kept += int64(n)
-	s.mu.bytes += int64(len(p))
-	s.mu.file = s.writing.file != nil
+	s.mu.bytes += took
+	s.mu.file = s.writing.counted
+	kept, bytes := s.mu.kept, s.mu.bytes
 	s.wakeLocked()
-	return len(p), nil
+	s.mu.Unlock()
+	if bytes > kept {
+		s.record.counts.set(s.record, s.suffix, bytes)
+	}
 }
 
 // keep puts p, which comes after the kept bytes, where it belongs. It returns
 // the part that belongs to the head, and how much of p is kept.
 func (s *stream) keep(p []byte, kept int64) (head []byte, n int) {
+	if s.writing.full || len(p) == 0 {
+		return nil, 0
+	}
 	head = p[:min(int64(len(p)), max(0, task.HeadBytes-kept))]
 	rest := p[len(head):]
-	if len(rest) == 0 || s.writing.full {
+	if len(rest) == 0 {
+		s.through(head)
 		return head, len(head)
 	}
-	if s.writing.file == nil {
-		if err := s.begin(head); err != nil {
-			s.stop(err)
-			return head, len(head)
-		}
+	if err := s.spread(head); err != nil {
+		s.stop(err)
+		return head, len(head)
 	}
 	written, err := s.append(rest)
 	if err != nil {
@@ -89,31 +120,78 @@ func (s *stream) keep(p []byte, kept int64) (head []byte, n int) {
 	return head, len(head) + written
 }
 
-// begin makes the file and puts the head into it, more being the part of the
-// head that is not published yet. It leaves nothing behind when it can't.
-func (s *stream) begin(more []byte) error {
-	path := s.record.path(s.suffix)
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+// through writes a part of the head through to the file. The head is kept
+// without it, too.
+func (s *stream) through(head []byte) {
+	if s.writing.failed {
+		return
+	}
+	err := s.begin()
+	if err == nil {
+		_, err = s.writing.file.Write(head)
+	}
+	if err != nil {
+		s.unmake()
+		s.record.warn("output would not survive a restart of the agent", err)
+	}
+}
+
+// spread gets the file ready for more than a head: all of that is in it, with
+// more, the part that is not published yet, and accounted for.
+func (s *stream) spread(more []byte) error {
+	if s.writing.counted {
+		return nil
+	}
+	s.mu.Lock()
+	whole := slices.Concat(s.mu.head, more)
+	s.mu.Unlock()
+	if !s.record.spool.reserve(s.record, int64(len(whole))) {
+		s.through(more)
+		return errNoRoom
+	}
+	missing := whole
+	if s.writing.file != nil {
+		missing = more // the rest has gone through
+	}
+	err := s.begin()
+	if err == nil {
+		_, err = s.writing.file.Write(missing)
+	}
+	if err != nil {
+		s.record.spool.unreserve(s.record, int64(len(whole)))
+		s.unmake()
+		return err
+	}
+	s.writing.counted, s.writing.failed = true, false
+	return nil
+}
+
+// begin makes the file, if it is not there yet.
+func (s *stream) begin() error {
+	if s.writing.file != nil {
+		return nil
+	}
+	f, err := os.OpenFile(s.record.path(s.suffix), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
 	s.writing.file = f
-	s.mu.Lock()
-	head := slices.Concat(s.mu.head, more)
-	s.mu.Unlock()
-	if n, err := s.append(head); err != nil {
-		s.writing.file = nil
-		s.record.spool.unreserve(s.record, int64(n))
-		return errors.Join(err, f.Close(), os.Remove(path))
-	}
 	return nil
+}
+
+// unmake leaves nothing of a file that can't hold even the head.
+func (s *stream) unmake() {
+	s.writing.failed = true
+	if f := s.writing.file; f != nil {
+		s.writing.file = nil
+		if err := errors.Join(f.Close(), os.Remove(f.Name())); err != nil {
+			s.record.warn("output file stays behind", err)
+		}
+	}
 }
 
 // append writes p to the file and says how much of it got there.
 func (s *stream) append(p []byte) (int, error) {
-	if len(p) == 0 {
-		return 0, nil
-	}
 	r := s.record
 	if !r.spool.reserve(r, int64(len(p))) {
 		return 0, errNoRoom
@@ -155,19 +233,27 @@ func (s *stream) finish() task.Stream {
 	}
 }
 
-// spill puts an ended stream that is in memory into a file too.
+// spill accounts for an ended stream that is no more than a head, and sees to
+// it that all of it is in its file.
 func (s *stream) spill() error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	_, kept := s.sizes()
-	if s.writing.file != nil || kept == 0 {
+	if s.writing.counted || kept == 0 {
 		return nil
 	}
-	if err := s.begin(nil); err != nil {
-		return err
-	}
-	if err := s.writing.file.Close(); err != nil {
-		return err
+	if s.writing.file != nil { // and closed, at the end
+		if !s.record.spool.reserve(s.record, kept) {
+			return errNoRoom
+		}
+		s.writing.counted = true
+	} else {
+		if err := s.spread(nil); err != nil {
+			return err
+		}
+		if err := s.writing.file.Close(); err != nil {
+			return err
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -3,7 +3,6 @@ package fake
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,21 +19,24 @@ var (
 	errRemoved = errors.New("the container was removed")
 )
 
-// container is one attempt's. Locks are taken in the order engine, container.
+// container is one attempt's, whoever its agent is now. Locks are taken in the
+// order engine, container.
 type container struct {
-	view
-	tok   task.Token
-	spec  task.Spec
-	sink  runtime.Sink
-	may   func() error       // the order's
-	over  chan struct{}      // closed when the end is known; exit is set before
-	life  context.Context    // the program's
-	abort context.CancelFunc // ends the program
+	e       *Engine
+	node    string
+	tok     task.Token
+	spec    task.Spec
+	streams [2]*stream
+	input   *input
+	over    chan struct{}      // closed when the end is known; exit is set before
+	life    context.Context    // the program's
+	abort   context.CancelFunc // ends the program
 
 	mu struct {
 		sync.Mutex
 		started  bool
 		program  chan struct{} // closed when the program's goroutine has ended; nil before a start
+		dying    bool          // it ends soon
 		verdict  *runtime.Exit // what an end from outside the program means
 		crashed  bool
 		killed   bool
@@ -43,33 +45,29 @@ type container struct {
 		exit     runtime.Exit
 		exitFail error
 		run      *Run
+		lease    time.Duration // its end; 0: none
+		deaf     bool          // to renewals
+		limit    *time.Timer   // of the run; nil: none
+		fence    *time.Timer   // of the lease; nil: none
 	}
 }
 
 func newContainer(ctx context.Context, v view, o runtime.Order) *container {
-	c := &container{view: v, tok: o.Token, spec: o.Spec, sink: o.Output, may: o.May, over: make(chan struct{})}
+	c := &container{e: v.e, node: v.node, tok: o.Token, spec: o.Spec, over: make(chan struct{}), input: newInput(o.Spec),
+		streams: [2]*stream{newStream(o.Output.Stdout), newStream(o.Output.Stderr)}}
 	// The program outlives the call; it ends by Kill, Remove, Crash or itself.
 	c.life, c.abort = context.WithCancel(context.WithoutCancel(ctx))
 	return c
 }
 
-// Start implements runtime.Container.
-func (c *container) Start(ctx context.Context) error {
-	if err := c.e.call(ctx, c.e.delays().start); err != nil {
-		return fmt.Errorf("start container: %w", err)
-	}
-	if c.may != nil {
-		if err := c.may(); err != nil {
-			return fmt.Errorf("start container: %w", err)
-		}
-	}
-	script := slices.Concat(c.spec.Entrypoint, c.spec.Command)
-	if !known(script[0]) {
-		return startFailed(fmt.Sprintf("no such command: %q", script[0]))
-	}
-	if !userExists(c.spec.User) {
-		return startFailed(fmt.Sprintf("unable to find user %s", c.spec.User))
-	}
+func (c *container) begun() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.started
+}
+
+// begin runs the program from now on.
+func (c *container) begin(script []string) error {
 	c.e.mu.Lock()
 	defer c.e.mu.Unlock()
 	c.mu.Lock()
@@ -87,25 +85,35 @@ func (c *container) Start(ctx context.Context) error {
 	c.mu.started, c.mu.program = true, make(chan struct{})
 	c.mu.run = &Run{Token: c.tok, StartedAt: time.Now()}
 	c.e.mu.history = append(c.e.mu.history, c.mu.run)
+	if limit := c.spec.Timeouts.Run; limit > 0 {
+		c.mu.limit = time.AfterFunc(limit, func() {
+			c.quench(&runtime.Exit{Code: sigkilled, Signal: "SIGKILL", RunLimit: true})
+		})
+	}
 	go c.perform(script, c.mu.run.StartedAt)
 	return nil
 }
 
 // perform runs the program to its end, whoever brings that about.
 func (c *container) perform(script []string, began time.Time) {
-	own := run(c.life, script, c.sink)
+	own := run(c.life, script, program{c})
 	c.e.mu.Lock()
 	c.mu.Lock()
 	defer c.e.mu.Unlock()
 	defer c.mu.Unlock()
 	defer close(c.mu.program)
+	for _, t := range []*time.Timer{c.mu.limit, c.mu.fence} {
+		if t != nil {
+			t.Stop()
+		}
+	}
 	if c.mu.run.EndedAt.IsZero() {
 		c.mu.run.EndedAt = time.Now()
 	}
 	if c.mu.crashed {
 		return // nobody is told
 	}
-	end := runtime.Exit{Code: 128 + 9}
+	end := runtime.Exit{Code: sigkilled}
 	switch {
 	case own != nil:
 		end = *own
@@ -124,37 +132,62 @@ func (c *container) finishLocked(exit runtime.Exit, err error) {
 	}
 }
 
-// Wait implements runtime.Container.
-func (c *container) Wait(ctx context.Context) (runtime.Exit, error) {
-	select {
-	case <-c.over:
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		return c.mu.exit, c.mu.exitFail
-	case <-ctx.Done():
-		return runtime.Exit{}, fmt.Errorf("wait for container: %w", ctx.Err())
-	}
-}
-
-// Kill implements runtime.Container.
-func (c *container) Kill(ctx context.Context) error {
+// renew moves the lease's end. The program is ended ahead of it, without
+// anybody's help.
+func (c *container) renew(end time.Duration) {
+	now := c.e.Now()
+	c.e.mu.Lock()
+	defer c.e.mu.Unlock()
 	c.mu.Lock()
-	c.mu.killed = true
-	program := c.mu.program
-	over := c.mu.isOver
-	c.mu.Unlock()
-	if program == nil || over {
-		return nil
+	defer c.mu.Unlock()
+	if end <= c.mu.lease || c.mu.deaf || c.mu.run == nil || c.mu.isOver {
+		return
 	}
-	if err := c.e.call(ctx, c.e.delays().kill); err != nil {
-		return fmt.Errorf("kill container: %w", err)
+	first := c.mu.lease == 0
+	c.mu.lease = end
+	c.mu.run.Lease = time.Now().Add(end - now)
+	if first {
+		c.watchLocked(end - task.FenceAhead - now)
 	}
-	c.end(&runtime.Exit{Code: 128 + 9, Signal: "SIGKILL"})
-	<-program
-	return nil
 }
 
-// end ends the program with a verdict that stands unless it was quicker.
+// watchLocked looks at the lease again after so long.
+func (c *container) watchLocked(after time.Duration) {
+	c.mu.fence = time.AfterFunc(after, func() {
+		now := c.e.Now()
+		c.mu.Lock()
+		left := c.mu.lease - task.FenceAhead - now
+		if left > 0 && !c.mu.isOver {
+			c.watchLocked(left)
+		}
+		c.mu.Unlock()
+		if left <= 0 {
+			c.quench(&runtime.Exit{Code: sigkilled, Signal: "SIGKILL", Lapsed: true})
+		}
+	})
+}
+
+// quench ends the program, if it takes its time to. The verdict stands unless
+// another was there first, or the program is quicker.
+func (c *container) quench(verdict *runtime.Exit) {
+	lingers := c.e.lingers()
+	c.mu.Lock()
+	dying := c.mu.dying
+	c.mu.dying = true
+	if c.mu.verdict == nil {
+		c.mu.verdict = verdict
+	}
+	crashed := c.mu.crashed
+	if !dying && !crashed && lingers > 0 {
+		time.AfterFunc(lingers, c.abort)
+	}
+	c.mu.Unlock()
+	if !dying && lingers <= 0 || crashed {
+		c.end(verdict)
+	}
+}
+
+// end ends the program now.
 func (c *container) end(verdict *runtime.Exit) {
 	c.mu.Lock()
 	if c.mu.verdict == nil {
@@ -175,7 +208,7 @@ func (c *container) interrupt(why string) (ran bool) {
 	if program == nil || over {
 		return false
 	}
-	c.end(&runtime.Exit{Code: 128 + 9, Signal: "SIGKILL", Interrupted: why})
+	c.end(&runtime.Exit{Code: sigkilled, Signal: "SIGKILL", Interrupted: why})
 	<-program
 	return true
 }
@@ -192,28 +225,6 @@ func (c *container) crash() {
 		c.mu.run.EndedAt = time.Now()
 	}
 	c.abort()
-}
-
-// Remove implements runtime.Container.
-func (c *container) Remove(ctx context.Context) error {
-	c.mu.Lock()
-	removed := c.mu.removed
-	c.mu.Unlock()
-	if removed {
-		return nil
-	}
-	if err := c.Kill(ctx); err != nil {
-		return err
-	}
-	if err := c.e.call(ctx, 0); err != nil {
-		return fmt.Errorf("remove container: %w", err)
-	}
-	c.mu.Lock()
-	c.mu.removed = true
-	c.mu.Unlock()
-	c.abort()
-	c.e.drop(c)
-	return nil
 }
 
 // userExists knows the users of the test images, and every number.

@@ -14,15 +14,17 @@
 //	exit CODE
 //	signal NAME      ended by that signal
 //	oom              killed for want of memory
+//	cat              copies the standard input to the standard output
+//	size             the terminal's rows and columns on stdout
 //
 // A first word that is none of these is a command that the image does not have.
+//
+// Programs and what they write outlive the agent: see Orphan.
 package fake
 
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -41,6 +43,8 @@ type Engine struct {
 		sync.Mutex
 		containers map[name]*container
 		history    []*Run // in the order of their starts
+		processes  map[string]*process
+		now        func() time.Duration
 		down       error
 		create     time.Duration
 		start      time.Duration
@@ -61,19 +65,71 @@ type Run struct {
 	Token     task.Token
 	StartedAt time.Time
 	EndedAt   time.Time // zero while it runs
+	// Lease is when the attempt's lease ended as the container last knew it;
+	// zero without one.
+	Lease time.Time
 }
+
+// process is one life of an agent.
+type process struct{ dead chan struct{} }
 
 var _ runtime.Runtime = (*Engine)(nil)
 
 // NewEngine makes an engine without containers.
 func NewEngine() *Engine {
 	e := &Engine{images: newImages()}
-	e.mu.containers = map[name]*container{}
+	e.mu.containers, e.mu.processes = map[name]*container{}, map[string]*process{}
+	began := time.Now()
+	e.mu.now = func() time.Duration { return time.Since(began) }
 	return e
 }
 
-// For gives another agent's view of the engine.
-func (e *Engine) For(node string) runtime.Runtime { return view{e, node} }
+// SetClock sets the clock that leases are counted by.
+func (e *Engine) SetClock(now func() time.Duration) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.mu.now = now
+}
+
+// Now reads that clock: the time since the engine was made, unless it was set.
+func (e *Engine) Now() time.Duration {
+	e.mu.Lock()
+	now := e.mu.now
+	e.mu.Unlock()
+	return now()
+}
+
+// For gives another agent's view of the engine, in its present life.
+func (e *Engine) For(node string) runtime.Runtime {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.mu.processes[node] == nil {
+		e.mu.processes[node] = &process{dead: make(chan struct{})}
+	}
+	return view{e, node, e.mu.processes[node]}
+}
+
+// Orphan is the end of an agent's process: whatever it has under way, or begins,
+// hangs until its context ends, and what its programs write waits for the next
+// process to adopt them. The engine's own methods are that of an agent "".
+func (e *Engine) Orphan(node string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if node == "" {
+		node = defaultNode
+	}
+	if p := e.mu.processes[node]; p != nil {
+		close(p.dead)
+		delete(e.mu.processes, node)
+	}
+	for _, c := range e.mu.containers {
+		if c.node == node {
+			for _, s := range c.streams {
+				s.detach()
+			}
+		}
+	}
+}
 
 // Images is what takes the place of package images.
 func (e *Engine) Images() *Images { return e.images }
@@ -117,8 +173,8 @@ func (e *Engine) Slow(create, start time.Duration) {
 	e.mu.create, e.mu.start = create, start
 }
 
-// SlowKill makes every kill take up to most, drawn from seed; the program goes
-// on meanwhile.
+// SlowKill makes every end of a program that somebody else brings about take up
+// to most, drawn from seed; the program goes on meanwhile.
 func (e *Engine) SlowKill(most time.Duration, seed uint64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -141,6 +197,15 @@ func (e *Engine) RemoveFromOutside(tok task.Token) bool {
 	c.interrupt("somebody removed the container")
 	e.drop(c)
 	return true
+}
+
+// Forget keeps a container from hearing of its lease any more.
+func (e *Engine) Forget(tok task.Token) {
+	if c := e.find(tok); c != nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.mu.deaf = true
+	}
 }
 
 // Containers are a node's attempts that have one, or everybody's when node is
@@ -188,92 +253,33 @@ func (e *Engine) Create(ctx context.Context, o runtime.Order) (runtime.Container
 	return e.For(defaultNode).Create(ctx, o)
 }
 
+// Adopt implements runtime.Runtime.
+func (e *Engine) Adopt(ctx context.Context, a runtime.Adoption) (runtime.Container, error) {
+	return e.For(defaultNode).Adopt(ctx, a)
+}
+
 // Reap implements runtime.Runtime.
 func (e *Engine) Reap(ctx context.Context, keep func(task.Token) bool) (int, error) {
 	return e.For(defaultNode).Reap(ctx, keep)
 }
 
-// view is one agent's engine.
-type view struct {
-	e    *Engine
-	node string
-}
-
-func (v view) Probe(ctx context.Context) (runtime.Engine, error) {
-	if err := v.e.call(ctx, 0); err != nil {
-		return runtime.Engine{}, err
-	}
-	return runtime.Engine{Description: "fake engine", Version: "1", APIVersion: "1", MilliCPU: 64_000, Memory: 64 << 30, Egress: true}, nil
-}
-
-func (v view) Create(ctx context.Context, o runtime.Order) (runtime.Container, error) {
-	if err := v.e.call(ctx, v.e.delays().create); err != nil {
-		return nil, fmt.Errorf("create container: %w", err)
-	}
-	if len(o.Spec.Entrypoint)+len(o.Spec.Command) == 0 {
-		return nil, startFailed("no command specified")
-	}
-	key := name{o.Token.Task, o.Token.Attempt}
-	c := newContainer(ctx, v, o)
-	for {
-		v.e.mu.Lock()
-		left := v.e.mu.containers[key]
-		if left == nil {
-			v.e.mu.containers[key] = c
-			v.e.mu.Unlock()
-			return c, nil
-		}
-		v.e.mu.Unlock()
-		if left.node != v.node {
-			return nil, fmt.Errorf("create container: one of that name belongs to node %s", left.node)
-		}
-		if err := left.Remove(ctx); err != nil {
-			return nil, fmt.Errorf("create container: replace the one that is there: %w", err)
-		}
-	}
-}
-
-func (v view) Reap(ctx context.Context, keep func(task.Token) bool) (int, error) {
-	if err := v.e.call(ctx, 0); err != nil {
-		return 0, fmt.Errorf("list containers: %w", err)
-	}
-	v.e.mu.Lock()
-	var unclaimed []*container
-	for _, c := range v.e.mu.containers {
-		if c.node == v.node && !keep(c.tok) {
-			unclaimed = append(unclaimed, c)
-		}
-	}
-	v.e.mu.Unlock()
-	slices.SortFunc(unclaimed, func(a, b *container) int { return compare(a.tok, b.tok) })
-	var errs []error
-	for _, c := range unclaimed {
-		errs = append(errs, c.Remove(ctx))
-	}
-	return len(unclaimed), errors.Join(errs...)
-}
-
 // delays are how long calls take now.
-type delays struct{ create, start, kill time.Duration }
+type delays struct{ create, start time.Duration }
 
 func (e *Engine) delays() delays {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	d := delays{create: e.mu.create, start: e.mu.start}
-	if e.mu.kill > 0 {
-		d.kill = time.Duration(e.mu.rand.Int64N(int64(e.mu.kill) + 1))
-	}
-	return d
+	return delays{create: e.mu.create, start: e.mu.start}
 }
 
-// call is one call to the engine: it takes its time and may fail.
-func (e *Engine) call(ctx context.Context, takes time.Duration) error {
-	if err := sleep(ctx, takes); err != nil {
-		return err
-	}
+// lingers draws how long a program takes to end.
+func (e *Engine) lingers() time.Duration {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.mu.down
+	if e.mu.kill <= 0 {
+		return 0
+	}
+	return time.Duration(e.mu.rand.Int64N(int64(e.mu.kill) + 1))
 }
 
 // sleep waits, also for no time at all, unless ctx ends.

@@ -35,7 +35,9 @@ func TestConformance(t *testing.T) {
 					t.Errorf("%s: there was nothing to strike", how)
 				}
 			},
-			Count: func(*testing.T) int { return len(e.Containers("one")) },
+			Count:   func(*testing.T) int { return len(e.Containers("one")) },
+			Restart: func(*testing.T) runtime.Runtime { e.Orphan("one"); return e.For("one") },
+			Now:     e.Now,
 		}
 	})
 }

@@ -3,6 +3,7 @@ package fake
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -20,21 +21,40 @@ const (
 
 // step is one step of a script. It returns the program's end, or nil to go on.
 // It looks at ctx as often as it writes or waits.
-type step func(ctx context.Context, to runtime.Sink, args []string) (*runtime.Exit, error)
+type step func(ctx context.Context, to stdio, args []string) (*runtime.Exit, error)
+
+// program is a container as its program sees it.
+type program struct{ *container }
+
+// stdio is what a script reads and writes.
+type stdio struct {
+	runtime.Sink
+	input *input
+}
+
+func (p program) stdio(ctx context.Context) stdio {
+	out, err := until{ctx, p.streams[0]}, until{ctx, p.streams[1]}
+	if p.spec.TTY {
+		err = out // all of it goes to the terminal
+	}
+	return stdio{runtime.Sink{Stdout: out, Stderr: err}, p.input}
+}
 
 // steps are the words of the language.
 func steps() map[string]step {
 	return map[string]step{
-		"print":  text(func(s runtime.Sink) io.Writer { return s.Stdout }, ""),
-		"eprint": text(func(s runtime.Sink) io.Writer { return s.Stderr }, ""),
-		"echo":   text(func(s runtime.Sink) io.Writer { return s.Stdout }, "\n"),
+		"print":  text(func(s stdio) io.Writer { return s.Stdout }, ""),
+		"eprint": text(func(s stdio) io.Writer { return s.Stderr }, ""),
+		"echo":   text(func(s stdio) io.Writer { return s.Stdout }, "\n"),
 		"bytes":  everyByte,
 		"lines":  lines,
 		"spew":   spew,
 		"sleep":  nap,
 		"exit":   exit,
 		"signal": signal,
-		"oom": func(context.Context, runtime.Sink, []string) (*runtime.Exit, error) {
+		"cat":    cat,
+		"size":   size,
+		"oom": func(context.Context, stdio, []string) (*runtime.Exit, error) {
 			return &runtime.Exit{Code: 128 + 9, Signal: "SIGKILL", OOMKilled: true}, nil
 		},
 	}
@@ -43,8 +63,8 @@ func steps() map[string]step {
 func known(word string) bool { return steps()[word] != nil }
 
 // run performs a script and gives its end, or nil when ctx ended it.
-func run(ctx context.Context, script []string, to runtime.Sink) *runtime.Exit {
-	language := steps()
+func run(ctx context.Context, script []string, p program) *runtime.Exit {
+	language, to := steps(), p.stdio(ctx)
 	for len(script) > 0 {
 		var words []string
 		words, script = cut(script)
@@ -83,14 +103,14 @@ func cut(script []string) (words, rest []string) {
 	return script, nil
 }
 
-func text(of func(runtime.Sink) io.Writer, end string) step {
-	return func(_ context.Context, to runtime.Sink, args []string) (*runtime.Exit, error) {
+func text(of func(stdio) io.Writer, end string) step {
+	return func(_ context.Context, to stdio, args []string) (*runtime.Exit, error) {
 		_, err := io.WriteString(of(to), strings.Join(args, " ")+end)
 		return nil, err
 	}
 }
 
-func everyByte(_ context.Context, to runtime.Sink, _ []string) (*runtime.Exit, error) {
+func everyByte(_ context.Context, to stdio, _ []string) (*runtime.Exit, error) {
 	all := make([]byte, 256)
 	for i := range all {
 		all[i] = byte(i)
@@ -99,7 +119,7 @@ func everyByte(_ context.Context, to runtime.Sink, _ []string) (*runtime.Exit, e
 	return nil, err
 }
 
-func lines(ctx context.Context, to runtime.Sink, args []string) (*runtime.Exit, error) {
+func lines(ctx context.Context, to stdio, args []string) (*runtime.Exit, error) {
 	n, err := number(args)
 	if err != nil {
 		return nil, err
@@ -122,7 +142,7 @@ func lines(ctx context.Context, to runtime.Sink, args []string) (*runtime.Exit, 
 	return nil, nil
 }
 
-func spew(ctx context.Context, to runtime.Sink, args []string) (*runtime.Exit, error) {
+func spew(ctx context.Context, to stdio, args []string) (*runtime.Exit, error) {
 	n, err := number(args)
 	if err != nil {
 		return nil, err
@@ -141,7 +161,7 @@ func spew(ctx context.Context, to runtime.Sink, args []string) (*runtime.Exit, e
 	return nil, nil
 }
 
-func nap(ctx context.Context, _ runtime.Sink, args []string) (*runtime.Exit, error) {
+func nap(ctx context.Context, _ stdio, args []string) (*runtime.Exit, error) {
 	if len(args) != 1 {
 		return nil, fmt.Errorf("got %d words, want a duration", len(args))
 	}
@@ -153,7 +173,7 @@ func nap(ctx context.Context, _ runtime.Sink, args []string) (*runtime.Exit, err
 	return nil, nil
 }
 
-func exit(_ context.Context, _ runtime.Sink, args []string) (*runtime.Exit, error) {
+func exit(_ context.Context, _ stdio, args []string) (*runtime.Exit, error) {
 	code, err := number(args)
 	if err != nil {
 		return nil, err
@@ -162,7 +182,7 @@ func exit(_ context.Context, _ runtime.Sink, args []string) (*runtime.Exit, erro
 }
 
 // signal ends as the real engine tells it: by the code only.
-func signal(_ context.Context, _ runtime.Sink, args []string) (*runtime.Exit, error) {
+func signal(_ context.Context, _ stdio, args []string) (*runtime.Exit, error) {
 	numbers := map[string]int{"HUP": 1, "INT": 2, "QUIT": 3, "ABRT": 6, "KILL": 9, "USR1": 10, "SEGV": 11, "TERM": 15}
 	n := numbers[strings.TrimPrefix(strings.Join(args, " "), "SIG")]
 	if n == 0 {
@@ -176,4 +196,27 @@ func number(args []string) (int, error) {
 		return 0, fmt.Errorf("got %d words, want a number", len(args))
 	}
 	return strconv.Atoi(args[0])
+}
+
+// cat copies the standard input to the standard output.
+func cat(ctx context.Context, to stdio, _ []string) (*runtime.Exit, error) {
+	for {
+		p, err := to.input.next(ctx)
+		if errors.Is(err, io.EOF) {
+			return nil, nil
+		}
+		if err == nil {
+			_, err = to.Stdout.Write(p)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// size prints the terminal's rows and columns.
+func size(_ context.Context, to stdio, _ []string) (*runtime.Exit, error) {
+	rows, cols := to.input.size()
+	_, err := fmt.Fprintf(to.Stdout, "%d %d\n", rows, cols)
+	return nil, err
 }
