@@ -3,6 +3,7 @@ package ecstest_test
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"testing"
 	"time"
@@ -65,6 +66,41 @@ func TestTasksOfACrashedNodeRunElsewhere(t *testing.T) {
 			t.Errorf("declared lost after %s, want after its own lease of 5 min", took)
 		}
 		c.Settle(5 * time.Minute)
+		c.CheckInvariants()
+	})
+}
+
+// Agents whose process is killed and comes back within their lease: every
+// program goes on, and the callers see nothing of it.
+func TestRestartedAgentsGoOnWithWhatRuns(t *testing.T) {
+	ecstest.Bubble(t, ecstest.Options{Agents: 6, Seed: 3}, func(c *ecstest.Cluster) {
+		rng := rand.New(rand.NewPCG(3, 3))
+		ids := map[string]bool{}
+		for i := range 24 {
+			req := writer(40*time.Second, rng)
+			if i%2 == 0 {
+				req.Delivery = api.DeliveryAtMostOnce
+			}
+			id, err := c.Client.Submit(context.Background(), fmt.Sprint("go-on-", i), req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ids[id] = true
+		}
+		for range 3 {
+			time.Sleep(9 * time.Second)
+			c.Kill(c.Agents...)
+			time.Sleep(2 * time.Second)
+			for _, a := range c.Agents {
+				a.Revive()
+			}
+		}
+		c.Settle(5 * time.Minute)
+		for id := range ids {
+			if got := get(c, id); got.Outcome != api.OutcomeExited || len(got.Attempts) != 1 {
+				t.Errorf("%s: got %s after %d attempts, want exited after the first", id, got.Outcome, len(got.Attempts))
+			}
+		}
 		c.CheckInvariants()
 	})
 }

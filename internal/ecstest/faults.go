@@ -2,6 +2,7 @@ package ecstest
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -37,6 +38,22 @@ func Faults() []Fault {
 			}
 			a.Crash()
 			return a.Restart
+		}},
+		{"kill agents, and start them again soon", func(c *Cluster) func() {
+			agents := c.killSome()
+			time.Sleep(time.Duration(c.Client.pick(3_000)) * time.Millisecond)
+			for _, a := range agents {
+				a.Revive()
+			}
+			return func() {}
+		}},
+		{"kill agents", func(c *Cluster) func() {
+			agents := c.killSome()
+			return func() {
+				for _, a := range agents {
+					a.Revive()
+				}
+			}
 		}},
 		{"cut an agent off", func(c *Cluster) func() {
 			a := c.Agents[c.Client.pick(len(c.Agents))]
@@ -90,6 +107,17 @@ func Faults() []Fault {
 			return func() { each(0, 0) }
 		}},
 	}
+}
+
+// killSome kills up to a quarter of the agents' processes.
+func (c *Cluster) killSome() (killed []*Agent) {
+	for range 1 + c.Client.pick(max(1, len(c.Agents)/4)) {
+		if a := c.Agents[c.Client.pick(len(c.Agents))]; a.Up() && !slices.Contains(killed, a) {
+			killed = append(killed, a)
+		}
+	}
+	c.Kill(killed...)
+	return killed
 }
 
 // Disturb breaks and mends by the cluster's seed until the rounds are over,

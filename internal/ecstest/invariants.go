@@ -1,13 +1,16 @@
 package ecstest
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"slices"
 	"sync"
 	"time"
 
+	"ecs/agent/runtime/fake"
 	"ecs/control/state"
 	"ecs/internal/task"
+	"ecs/proto/api"
 )
 
 // witness watches every snapshot of every control node while the cluster runs.
@@ -130,11 +133,63 @@ func (c *Cluster) Violations() []string {
 		if t.Spec.Delivery == task.AtMostOnce && len(t.Attempts) > 1 {
 			w.problem("S6: at-most-once task %s had %d attempts", id, len(t.Attempts))
 		}
+		c.output(t)
 	}
 	c.runs()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.mu.problems)
+}
+
+// output checks that a task has the output it was made to have, whatever
+// happened to the agents meanwhile.
+func (c *Cluster) output(t *task.Task) {
+	want := t.Spec.Labels[labelOutput]
+	if want == "" || t.Result.Outcome != task.Exited {
+		return
+	}
+	if got := describeOutput(t.Result.Stdout.Bytes, t.Result.Stdout.SHA256); got != want {
+		c.watch.problem("S12: task %s has output %s, its program wrote %s", t.ID, got, want)
+	}
+}
+
+// labelOutput is the label that says what output a task is to have.
+const labelOutput = "output"
+
+func describeOutput(bytes int64, kept [sha256.Size]byte) string {
+	return fmt.Sprintf("%d-%x", bytes, kept[:8])
+}
+
+// ExpectOutput notes what a task will write to its standard output, for
+// CheckInvariants.
+func ExpectOutput(req *api.TaskRequest, stdout []byte) {
+	kept := stdout
+	if most := int(req.MaxOutput); most > 0 {
+		kept = stdout[:min(most, len(stdout))]
+	}
+	if req.Labels == nil {
+		req.Labels = map[string]string{}
+	}
+	req.Labels[labelOutput] = describeOutput(int64(len(stdout)), sha256.Sum256(kept))
+}
+
+// leases checks that no program ran beyond its lease, agent or no agent, by more
+// than what ending it takes.
+func (c *Cluster) leases(host string, runs []fake.Run) {
+	late := max(0, c.opts.SlowKill-task.FenceAhead)
+	for _, r := range runs {
+		end := r.EndedAt
+		if end.IsZero() {
+			end = time.Now()
+		}
+		switch {
+		case r.Lease.IsZero():
+			c.watch.problem("S17: task %s ran on %s without a lease", r.Token.Task, host)
+		case end.After(r.Lease.Add(late)):
+			c.watch.problem("S17: task %s ran on %s until %s, its lease ended %s", r.Token.Task, host,
+				end.Format(time.StampMilli), r.Lease.Format(time.StampMilli))
+		}
+	}
 }
 
 // run is one program's life, as the engines saw it.
@@ -150,7 +205,9 @@ type run struct {
 func (c *Cluster) runs() {
 	byTask := make(map[task.ID][]run)
 	for _, a := range c.Agents {
-		for _, h := range a.engine.History() {
+		history := a.engine.History()
+		c.leases(a.host.Name(), history)
+		for _, h := range history {
 			end := h.EndedAt
 			if end.IsZero() {
 				end = time.Now().Add(time.Hour)

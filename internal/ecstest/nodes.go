@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -172,25 +175,36 @@ func (n *Control) Restart() {
 	n.Start()
 }
 
-// Agent is one agent with an engine of its own.
+// Agent is one agent with an engine of its own. Engine, clock and disk outlive
+// its process; the disk outlives the machine's boot too.
 type Agent struct {
 	process
 	c      *Cluster
 	host   *memnet.Host
 	zone   string
 	engine *fake.Engine
-	spool  string
+	dir    string
+	boot   int
+	clock  func() time.Duration
 	agent  *agent.Agent
 }
 
 func newAgent(c *Cluster, i int) *Agent {
 	a := &Agent{c: c, host: c.Net.Host(fmt.Sprintf("a%d", i+1)), zone: c.opts.Zones[i%len(c.opts.Zones)],
-		engine: fake.NewEngine(), spool: c.T.TempDir()}
+		engine: fake.NewEngine(), dir: c.T.TempDir()}
+	a.powerOn()
 	if slow := c.opts.SlowKill; slow > 0 {
 		// A stream of its own, because kills come from many goroutines.
 		a.engine.SlowKill(slow, c.Rand.Uint64())
 	}
 	return a
+}
+
+// powerOn begins another boot of the machine.
+func (a *Agent) powerOn() {
+	a.boot++
+	a.clock = since(time.Now())
+	a.engine.SetClock(a.clock)
 }
 
 // ID is the agent's node id.
@@ -200,7 +214,7 @@ func (a *Agent) ID() task.NodeID { return task.NodeID(a.host.Name()) }
 func (a *Agent) Start() {
 	c, h := a.c, a.host
 	log := c.logger(h.Name())
-	files, err := spool.Open(a.spool, 1<<30, log)
+	files, err := spool.Open(filepath.Join(a.dir, "spool"), 1<<30, log)
 	if err != nil {
 		c.T.Fatalf("spool of %s: %v", h.Name(), err)
 	}
@@ -215,7 +229,8 @@ func (a *Agent) Start() {
 	a.agent = agent.New(agent.Config{
 		ID: a.ID(), Name: h.Name(), Zone: a.zone, Version: "test", Capacity: c.opts.Capacity,
 		OutputAddr: fmt.Sprintf("%s:%d", h.Name(), outputPort),
-		Runtime:    a.engine, Images: a.engine.Images(), Spool: files,
+		Runtime:    a.engine.For(h.Name()), Images: a.engine.Images(), Spool: files,
+		JournalDir: filepath.Join(a.dir, "journal"), BootID: strconv.Itoa(a.boot),
 		Controls: func() ([]string, <-chan struct{}) {
 			changed := members.Changed()
 			var addrs []string
@@ -227,11 +242,12 @@ func (a *Agent) Start() {
 			return addrs, changed
 		},
 		Dial: func(_ context.Context, addr string) (*grpc.ClientConn, error) { return dial(addr) },
-		Now:  since(time.Now()), Log: log, Metrics: telemetry.Discard(), Grace: time.Second,
+		Now:  a.clock, Log: log, Metrics: telemetry.Discard(), Grace: time.Second,
 	})
 	a.launch(c, h.Name(), func(ctx context.Context) error {
 		server := grpc.NewServer(rpc.ServerOptions()...)
 		rpc.RegisterOutputServer(server, output.New(files))
+		rpc.RegisterAttachServer(server, output.NewAttach(a.agent))
 		served := make(chan struct{})
 		go func() { defer close(served); _ = server.Serve(l) }()
 		life, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -249,12 +265,30 @@ func (a *Agent) Start() {
 // Crash ends the whole machine at once: engine, programs and agent.
 func (a *Agent) Crash() {
 	a.engine.Crash()
+	a.engine.Orphan(a.host.Name())
 	a.host.Crash(true)
 	a.stop(agent.ErrKilled)
 }
 
 // Restart brings a crashed machine back, with nothing running.
 func (a *Agent) Restart() {
+	a.powerOn()
+	a.Revive()
+}
+
+// Kill ends the processes of agents, all at once. Their programs go on.
+func (c *Cluster) Kill(agents ...*Agent) {
+	var all sync.WaitGroup
+	for _, a := range agents {
+		a.engine.Orphan(a.host.Name())
+		a.host.Crash(false)
+		all.Go(func() { a.stop(agent.ErrKilled) }) // gossip takes its time to end
+	}
+	all.Wait()
+}
+
+// Revive starts the agent again on what it has left behind.
+func (a *Agent) Revive() {
 	a.host.Restart()
 	a.Start()
 }

@@ -1,6 +1,7 @@
 package ecstest_test
 
 import (
+	"bytes"
 	"context"
 	"flag"
 	"fmt"
@@ -39,7 +40,10 @@ func TestPromisesHoldUnderFaults(t *testing.T) {
 }
 
 func simulate(t *testing.T, seed uint64) {
-	ecstest.Bubble(t, ecstest.Options{Agents: 20, Seed: seed, SlowKill: 3500 * time.Millisecond}, func(c *ecstest.Cluster) {
+	// With half of the seeds programs end as slowly as the margin allows, with
+	// the others so that none may be alive at its lease's end.
+	slow := []time.Duration{3500 * time.Millisecond, 1900 * time.Millisecond}[seed%2]
+	ecstest.Bubble(t, ecstest.Options{Agents: 20, Seed: seed, SlowKill: slow}, func(c *ecstest.Cluster) {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 		defer cancel()
 		var clients sync.WaitGroup
@@ -65,8 +69,8 @@ func simulate(t *testing.T, seed uint64) {
 func workload(ctx context.Context, t *testing.T, c *ecstest.Cluster, client int, rng *rand.Rand) {
 	for i := range 10 {
 		key := fmt.Sprintf("client%d-%d", client, i)
-		req := ecstest.Script("sleep", (time.Duration(rng.IntN(15_000)) * time.Millisecond).String())
-		req.Labels = map[string]string{"key": key}
+		req := writer(time.Duration(rng.IntN(15_000))*time.Millisecond, rng)
+		req.Labels["key"] = key
 		if rng.IntN(4) == 0 {
 			req.Delivery = api.DeliveryAtMostOnce
 		}
@@ -88,4 +92,29 @@ func workload(ctx context.Context, t *testing.T, c *ecstest.Cluster, client int,
 		group.Wait()
 		time.Sleep(time.Duration(rng.IntN(4_000)) * time.Millisecond)
 	}
+}
+
+// writer is a program that goes on for so long and writes now and then, some a
+// few lines, some more than is kept.
+func writer(d time.Duration, rng *rand.Rand) api.TaskRequest {
+	pieces := 1 + rng.IntN(6)
+	var script []string
+	var out bytes.Buffer
+	for i := range pieces {
+		script = append(script, "sleep", (d / time.Duration(pieces)).String(), ";", "echo", "piece", fmt.Sprint(i), ";")
+		fmt.Fprintf(&out, "piece %d\n", i)
+		if rng.IntN(3) == 0 {
+			size := rng.IntN(40_000)
+			script = append(script, "spew", fmt.Sprint(size), ";")
+			for b := range size {
+				out.WriteByte(byte(b % 251))
+			}
+		}
+	}
+	req := ecstest.Script(append(script, "exit", "0")...)
+	if rng.IntN(4) == 0 {
+		req.MaxOutput = 20_000
+	}
+	ecstest.ExpectOutput(&req, out.Bytes())
+	return req
 }
