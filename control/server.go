@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -163,15 +164,26 @@ func (s *Server) serveRPC(ctx context.Context) error {
 }
 
 func (s *Server) servePublic(ctx context.Context) error {
-	return s.serveHTTP(ctx, s.cfg.HTTP, api.NewServer(s.handler()))
+	handler := s.handler()
+	err := s.serveHTTP(ctx, s.cfg.HTTP, handler, handler.Detach)
+	handler.Detach() // when it failed by itself
+	return err
 }
 
 func (s *Server) serveHealth(ctx context.Context) error {
-	return s.serveHTTP(ctx, s.cfg.Health, api.NewServer(api.NewHealth(s)))
+	return s.serveHTTP(ctx, s.cfg.Health, api.NewHealth(s), func() {})
 }
 
-func (s *Server) serveHTTP(ctx context.Context, l net.Listener, h *http.Server) error {
-	return serve(ctx, func() error { return h.Serve(l) }, func() { shutdown(h, cmp.Or(s.cfg.ShutdownGrace, shutdownGrace)) })
+// serveHTTP serves until ctx ends. detach sends those away whom the server
+// itself does not count.
+func (s *Server) serveHTTP(ctx context.Context, l net.Listener, handler http.Handler, detach func()) error {
+	h := api.NewServer(handler)
+	return serve(ctx, func() error { return h.Serve(l) }, func() {
+		var leaving sync.WaitGroup
+		leaving.Go(detach)
+		shutdown(h, cmp.Or(s.cfg.ShutdownGrace, shutdownGrace))
+		leaving.Wait()
+	})
 }
 
 // shutdownGrace is Config.ShutdownGrace's default.

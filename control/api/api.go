@@ -120,6 +120,7 @@ type Config struct {
 	Reader    Reader
 	Explainer Explainer
 	Outputs   Outputs
+	Inputs    Inputs
 	Cluster   Cluster
 	Sealer    Sealer
 	Auth      Authenticator
@@ -148,10 +149,13 @@ type Handler struct {
 	codes  map[api.Code]api.CodeInfo
 	budget *budget
 	stats  stats
+
+	root     http.Handler // everything, from the outermost on
+	attached attached
 }
 
 // New makes the handler of a node's HTTP port.
-func New(cfg Config) http.Handler {
+func New(cfg Config) *Handler {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -174,5 +178,15 @@ func New(cfg Config) http.Handler {
 		budget: newBudget(cfg.OutputBudget),
 		stats:  stats{sink: cfg.Stats},
 	}
-	return h.outermost(h.router())
+	h.attached.closing = make(chan struct{})
+	h.root = h.outermost(h.router())
+	return h
 }
+
+// ServeHTTP answers one request.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.root.ServeHTTP(w, r) }
+
+// Detach sends away everyone who is attached to a task, so that they come back
+// to another node, and waits until they are gone. http.Server knows nothing of
+// them: their connections are WebSockets.
+func (h *Handler) Detach() { h.attached.close() }

@@ -72,7 +72,7 @@ func TestWrongPathsAndMethodsAreProblems(t *testing.T) {
 			t.Errorf("%s: got Allow %q, want %q", path, got, allow)
 		}
 	}
-	for _, rt := range [][2]string{{"GET", "/v2/tasks/x/attach"}, {"GET", "/v2/keys"}, {"POST", "/v2/keys"}, {"DELETE", "/v2/keys/x"},
+	for _, rt := range [][2]string{{"GET", "/v2/keys"}, {"POST", "/v2/keys"}, {"DELETE", "/v2/keys/x"},
 		{"GET", "/v2/logs?cid=x"}, {"POST", "/v2/cluster/snapshot"}, {"GET", "/"}} {
 		w.problem(w.do(rt[0], rt[1], ""), http.StatusNotImplemented, api.CodeNotYet)
 	}

@@ -36,7 +36,7 @@ func (h *Handler) routes() []route {
 		{get, "/v2/tasks/:id/output", h.output, false},
 		{get, "/v2/tasks/:id/events", h.events, false},
 		{post, "/v2/tasks/:id/cancel", h.cancel, false},
-		{get, "/v2/tasks/:id/attach", h.notYet, false},
+		{get, "/v2/tasks/:id/attach", h.attach, false},
 
 		{get, "/v2/nodes", h.nodes, false},
 		{get, "/v2/nodes/:id", h.node, false},
@@ -79,7 +79,7 @@ func (h *Handler) router() (http.Handler, map[string]bool) {
 	for _, rt := range h.routes() {
 		served := h.serve(rt)
 		router.Handle(rt.method, rt.path, served)
-		if rt.method == http.MethodGet && !strings.HasSuffix(rt.path, "/events") {
+		if rt.method == http.MethodGet && !strings.HasSuffix(rt.path, "/events") && !strings.HasSuffix(rt.path, "/attach") {
 			router.Handle(http.MethodHead, rt.path, served)
 		}
 		if rt.open {

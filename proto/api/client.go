@@ -30,6 +30,7 @@ type Client struct {
 	endpoints   []string
 	key, secret string
 	http        *http.Client
+	upgrades    *http.Client // HTTP/1.1 alone, which WebSockets need
 	patience    time.Duration
 	last        atomic.Uint32 // the endpoint that answered last
 }
@@ -64,6 +65,13 @@ func New(endpoints []string, key, secret string, options ...Option) (*Client, er
 	for _, o := range options {
 		o(c)
 	}
+	c.upgrades = c.http
+	if t, ok := c.http.Transport.(*http.Transport); ok {
+		t = t.Clone()
+		t.ForceAttemptHTTP2, t.Protocols = false, new(http.Protocols)
+		t.Protocols.SetHTTP1(true)
+		c.upgrades = &http.Client{Transport: t}
+	}
 	return c, nil
 }
 
@@ -84,7 +92,33 @@ func transport() *http.Transport {
 }
 
 // Close closes idle connections.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+func (c *Client) Close() {
+	c.http.CloseIdleConnections()
+	c.upgrades.CloseIdleConnections()
+}
+
+// Endpoint is one control node, for a call that Client has no method for.
+type Endpoint struct {
+	URL    string
+	HTTP   *http.Client // speaks HTTP/1.1 alone
+	Header http.Header  // authentication and correlation id
+}
+
+// Reach offers endpoints to try, in the way that all calls go, until it
+// succeeds or repeating cannot help.
+func (c *Client) Reach(ctx context.Context, try func(context.Context, Endpoint) error) error {
+	return c.repeat(ctx, func(endpoint string) error {
+		req, err := http.NewRequest(http.MethodGet, endpoint, nil)
+		if err != nil {
+			return err
+		}
+		c.mark(ctx, req)
+		return try(ctx, Endpoint{URL: endpoint, HTTP: c.upgrades, Header: req.Header})
+	})
+}
+
+// Elsewhere makes the next call begin with another endpoint.
+func (c *Client) Elsewhere() { c.last.Add(1) }
 
 type cidKey struct{}
 
@@ -111,50 +145,63 @@ const answerWithin = 30 * time.Second
 
 // do makes the call until it is answered. The response's body is open only
 // when call.into is nil.
-func (c *Client) do(ctx context.Context, q call) (*http.Response, error) {
+func (c *Client) do(ctx context.Context, q call) (resp *http.Response, err error) {
+	err = c.repeat(ctx, func(endpoint string) error {
+		resp, err = c.once(ctx, endpoint, q)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return resp, nil
+}
+
+// repeat tries endpoints until one succeeds, repeating cannot help, or the
+// client's patience ends.
+func (c *Client) repeat(ctx context.Context, try func(endpoint string) error) error {
 	deadline := time.Now().Add(c.patience)
 	for round := 0; ; round++ {
-		resp, pause, err := c.round(ctx, q)
+		pause, err := c.round(ctx, try)
 		if err == nil || pause < 0 {
-			return resp, err
+			return err
 		}
 		pause = max(pause, backoff(round))
 		if time.Now().Add(pause).After(deadline) {
-			return nil, err
+			return err
 		}
 		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return nil, errors.Join(ctx.Err(), err)
+			return errors.Join(ctx.Err(), err)
 		}
 	}
 }
 
-// round asks every endpoint once, beginning with the one that answered last. A
+// round tries every endpoint once, beginning with the one that answered last. A
 // negative pause says that repeating cannot help.
-func (c *Client) round(ctx context.Context, q call) (resp *http.Response, pause time.Duration, err error) {
+func (c *Client) round(ctx context.Context, try func(endpoint string) error) (pause time.Duration, err error) {
 	first := c.last.Load()
-	for i := range len(c.endpoints) {
-		n := (int(first) + i) % len(c.endpoints)
-		resp, err = c.once(ctx, c.endpoints[n], q)
+	for i := range uint32(len(c.endpoints)) {
+		n := (first + i) % uint32(len(c.endpoints))
+		err = try(c.endpoints[n])
 		if err == nil {
-			c.last.Store(uint32(n))
-			return resp, 0, nil
+			c.last.Store(n)
+			return 0, nil
 		}
 		if ctx.Err() != nil {
-			return nil, -1, err
+			return -1, err
 		}
 		var p *Problem
 		if errors.As(err, &p) {
 			if p.Status != http.StatusServiceUnavailable {
-				return nil, -1, err
+				return -1, err
 			}
 			pause = max(pause, p.RetryAfter)
 		}
 	}
-	return nil, pause, err
+	return pause, err
 }
 
 func (c *Client) once(ctx context.Context, endpoint string, q call) (*http.Response, error) {
@@ -192,18 +239,23 @@ func (c *Client) send(ctx context.Context, endpoint string, q call) (*http.Respo
 	if q.body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	if cid, _ := ctx.Value(cidKey{}).(string); cid != "" {
-		req.Header.Set(HeaderCID, cid)
-	}
-	req.SetBasicAuth(c.key, c.secret)
+	c.mark(ctx, req)
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, err
 	}
 	if resp.StatusCode >= http.StatusBadRequest {
-		return nil, problemOf(resp)
+		return nil, ReadProblem(resp)
 	}
 	return resp, nil
+}
+
+// mark says who calls, and for what.
+func (c *Client) mark(ctx context.Context, req *http.Request) {
+	if cid, _ := ctx.Value(cidKey{}).(string); cid != "" {
+		req.Header.Set(HeaderCID, cid)
+	}
+	req.SetBasicAuth(c.key, c.secret)
 }
 
 // stream ends its request's context when its reader is done.
@@ -226,8 +278,9 @@ func readJSON(resp *http.Response, into any) error {
 	return nil
 }
 
-// problemOf reads the error of an answer, whoever wrote it.
-func problemOf(resp *http.Response) error {
+// ReadProblem reads the error of an answer, whoever wrote it, and closes its
+// body.
+func ReadProblem(resp *http.Response) error {
 	defer resp.Body.Close()
 	const most = 1 << 20
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, most)) // what can be had of it will do
