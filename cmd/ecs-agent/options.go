@@ -4,6 +4,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 
 	"ecs/agent"
@@ -27,6 +29,7 @@ type options struct {
 	localImages            daemon.Choice
 	spoolSize              daemon.Bytes
 	grace                  time.Duration
+	fenceSocket, init      string
 
 	node      *pki.Node
 	gossipKey []byte
@@ -52,6 +55,8 @@ func (o *options) define(fs *flag.FlagSet) {
 	fs.Var(&o.localImages, "local-images", "`allow` or deny: may tasks run images that only this engine has")
 	fs.Var(&o.spoolSize, "spool-size", "`size` of output kept on disk, the oldest goes first")
 	fs.DurationVar(&o.grace, "grace", agent.DefaultGrace, "how `long` running tasks may go on when the agent is stopped")
+	fs.StringVar(&o.fenceSocket, "fence-socket", "/run/ecs/fence.sock", "`path` of the socket of ecs-fence; empty: no outer fence")
+	fs.StringVar(&o.init, "init", "", "`path` of ecs-init, the first process of every container (default: beside ecs-agent)")
 }
 
 func (o *options) check() error {
@@ -72,7 +77,36 @@ func (o *options) check() error {
 	if o.capacity, err = o.measure(); err != nil {
 		faults = append(faults, err)
 	}
+	if o.fenceSocket != "" && !filepath.IsAbs(o.fenceSocket) {
+		faults = append(faults, fmt.Errorf("--fence-socket %q: want an absolute path", o.fenceSocket))
+	}
+	if o.init, err = findInit(o.init); err != nil {
+		faults = append(faults, err)
+	}
 	return errors.Join(faults...)
+}
+
+// findInit gives the absolute path of ecs-init, as containers need it.
+func findInit(path string) (string, error) {
+	if path == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return "", fmt.Errorf("find ecs-init beside this program: %w", err)
+		}
+		path = filepath.Join(filepath.Dir(self), "ecs-init")
+	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", fmt.Errorf("--init: %w", err)
+	}
+	info, err := os.Stat(path)
+	if err == nil && (!info.Mode().IsRegular() || info.Mode()&0o111 == 0) {
+		err = fmt.Errorf("%s is not an executable file", path)
+	}
+	if err != nil {
+		return "", fmt.Errorf("--init: %w", err)
+	}
+	return path, nil
 }
 
 // measure gives what the settings say, and the machine's for the rest.

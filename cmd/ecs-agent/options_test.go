@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"flag"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -26,8 +27,11 @@ func settings(t *testing.T) (flags []string) {
 	if err := clusterfiles.IssueNode(ca, id, dir, nil, time.Now(), time.Hour); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile(filepath.Join(dir, "ecs-init"), nil, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	for flag, name := range map[string]string{"ca": clusterfiles.CACert, "cert": clusterfiles.NodeCert, "key": clusterfiles.NodeKey,
-		"gossip-key": clusterfiles.GossipKey, "data-dir": "data"} {
+		"gossip-key": clusterfiles.GossipKey, "data-dir": "data", "init": "ecs-init"} {
 		flags = append(flags, "--"+flag, filepath.Join(dir, name))
 	}
 	return flags
@@ -47,11 +51,11 @@ func TestWholeConfigurationIsValid(t *testing.T) {
 
 func TestEveryProblemIsNamedAtOnce(t *testing.T) {
 	status, said := checkConfig(append(settings(t), "--grace", "-1s", "--memory", "1MiB", "--output-addr", "x", "--health-addr", "y",
-		"--reserve", "cpu=100000", "--ca", "/no/such/ca")...)
+		"--reserve", "cpu=100000", "--ca", "/no/such/ca", "--fence-socket", "s", "--init", "/no/such/init")...)
 	if status != daemon.ExitUsage {
 		t.Errorf("got status %d, want %d", status, daemon.ExitUsage)
 	}
-	for _, want := range []string{"--grace", "--memory", "--output-addr", "--health-addr", "reserve", "/no/such/ca"} {
+	for _, want := range []string{"--grace", "--memory", "--output-addr", "--health-addr", "reserve", "/no/such/ca", "--fence-socket", "/no/such/init"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("lacks %q:\n%s", want, said)
 		}
@@ -82,5 +86,15 @@ func TestCapacityIsWhatIsGivenAndTheMachinesForTheRest(t *testing.T) {
 	}
 	if got := measure("--cpus", "7"); got.MilliCPU != 7000 || got.Memory <= 0 || got.Memory >= all.Memory {
 		t.Errorf("got %+v, want 7000m and the machine's memory less the reserve", got)
+	}
+}
+
+func TestInitIsBesideTheAgentUnlessNamed(t *testing.T) {
+	if path, err := findInit(""); err == nil || !strings.Contains(err.Error(), filepath.Join(filepath.Dir(os.Args[0]), "ecs-init")) {
+		t.Errorf("got %s, %v, want it looked for beside this program", path, err)
+	}
+	dir := t.TempDir()
+	if path, err := findInit(dir); err == nil || !strings.Contains(err.Error(), "not an executable file") {
+		t.Errorf("got %s, %v, want a directory refused", path, err)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"time"
 
 	"github.com/armon/go-metrics"
@@ -20,6 +19,7 @@ import (
 	"ecs/agent/runtime/docker"
 	"ecs/agent/spool"
 	"ecs/internal/daemon"
+	"ecs/internal/fence"
 	"ecs/internal/gossip"
 	"ecs/internal/pki"
 	"ecs/internal/task"
@@ -50,8 +50,9 @@ func (o *options) run(ctx context.Context, log *slog.Logger, _ *telemetry.Ring) 
 		return err
 	}
 	measured, scrape := telemetry.NewMetrics("ecs")
+	outer := o.outerFence(log)
 	engine := docker.New(docker.Config{Host: o.dockerHost, Cluster: id.Cluster, Node: id.ID, Egress: o.egress, EgressDeny: o.egressDeny,
-		Log: log, Metrics: measured})
+		InitBinary: o.init, StateDir: data.Path("containers"), Fence: outer, Log: log, Metrics: measured})
 	gossiping, err := o.gossip(ctx, log, measured)
 	if err != nil {
 		return err
@@ -65,24 +66,51 @@ func (o *options) run(ctx context.Context, log *slog.Logger, _ *telemetry.Ring) 
 			DenyLocal: o.localImages.Value == "deny", Log: log, Metrics: measured}),
 		Controls: func() ([]string, <-chan struct{}) { return controls(members) },
 		Dial:     func(_ context.Context, addr string) (*grpc.ClientConn, error) { return dial(addr) },
-		Now:      daemon.Boottime, Grace: grace(o.grace), Log: log, Metrics: measured,
+		Now:      daemon.Boottime, JournalDir: data.Path("journal"), Grace: grace(o.grace), Log: log, Metrics: measured,
+		Unfit: func() string { return why(outer.Healthy()) },
 	})
 	log.Info("serving", "node", id.ID, "name", o.Name, "cluster", id.Cluster, "zone", o.Zone, "output", outputAddr,
 		"milli_cpu", o.capacity.MilliCPU, "memory", o.capacity.Memory)
-	return errors.Join(o.live(ctx, a, members, listener, output.New(outputs), health(a, scrape)), closeEngine(ctx, engine))
+	services := []service{members.Run, outer.Run,
+		func(ctx context.Context) error {
+			return o.serveOutput(ctx, listener, output.New(outputs), output.NewAttach(a))
+		}}
+	if o.healthAddr != "" {
+		services = append(services, func(ctx context.Context) error { return serveHTTP(ctx, o.healthAddr, health(a, scrape)) })
+	}
+	return errors.Join(live(ctx, a, services), closeEngine(ctx, engine))
 }
 
-// live runs the agent until it has left, and everything it needs for that
-// until then: gossip, its output port and its health port.
-func (o *options) live(ctx context.Context, a *agent.Agent, members *gossip.Members, listener net.Listener,
-	outputs rpc.OutputServer, health http.Handler) error {
+// outerFence is the agent's side of ecs-fence, or nil when there is to be none.
+func (o *options) outerFence(log *slog.Logger) *fence.Client {
+	if o.fenceSocket == "" {
+		log.Warn("NO OUTER FENCE: --fence-socket is empty. A task that gets the better of its container's first process " +
+			"may run on after its lease, beside its next attempt")
+		return nil
+	}
+	return fence.New(o.fenceSocket, log)
+}
+
+// why is an error for people, or nothing.
+func why(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+// service runs until its context ends.
+type service func(context.Context) error
+
+// live runs the agent until it has left, and what it needs for that until then.
+func live(ctx context.Context, a *agent.Agent, services []service) error {
 	// What fails ends the agent in good order, too; what serves it outlives it.
 	ctx, leave := context.WithCancel(ctx)
 	defer leave()
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var g errgroup.Group
-	serve := func(run func(context.Context) error) {
+	for _, run := range services {
 		g.Go(func() error {
 			defer leave()
 			if err := run(life); err != nil && life.Err() == nil {
@@ -90,11 +118,6 @@ func (o *options) live(ctx context.Context, a *agent.Agent, members *gossip.Memb
 			}
 			return nil
 		})
-	}
-	serve(members.Run)
-	serve(func(ctx context.Context) error { return o.serveOutput(ctx, listener, outputs) })
-	if o.healthAddr != "" {
-		serve(func(ctx context.Context) error { return serveHTTP(ctx, o.healthAddr, health) })
 	}
 	err := a.Run(ctx)
 	stop()
@@ -132,11 +155,12 @@ func grace(d time.Duration) time.Duration {
 	return d
 }
 
-func (o *options) serveOutput(ctx context.Context, listener net.Listener, outputs rpc.OutputServer) error {
+func (o *options) serveOutput(ctx context.Context, listener net.Listener, outputs rpc.OutputServer, attach rpc.AttachServer) error {
 	server := grpc.NewServer(append(rpc.ServerOptions(),
 		grpc.Creds(credentials.NewTLS(o.node.ServerTLS(pki.RoleControl))),
 		grpc.ChainStreamInterceptor(telemetry.StreamServerCID()))...)
 	rpc.RegisterOutputServer(server, outputs)
+	rpc.RegisterAttachServer(server, attach)
 	stopped := context.AfterFunc(ctx, server.Stop)
 	defer stopped()
 	if err := server.Serve(listener); err != nil {

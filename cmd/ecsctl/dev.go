@@ -91,8 +91,8 @@ func (a *app) devStatus() *cobra.Command {
 		if err := a.printDev(status, *json); err != nil {
 			return err
 		}
-		if !status.Running() {
-			return errors.New("not every process of the cluster runs")
+		if missing := status.Missing(); len(missing) > 0 {
+			return fmt.Errorf("these do not run: %s", strings.Join(missing, ", "))
 		}
 		return nil
 	}

@@ -20,6 +20,8 @@ import (
 const (
 	controlBinary = "ecs-control"
 	agentBinary   = "ecs-agent"
+	fenceBinary   = "ecs-fence"
+	initBinary    = "ecs-init" // the agent finds it beside itself
 
 	roleControl = "control"
 	roleAgent   = "agent"
@@ -29,6 +31,13 @@ const (
 	configFile   = "config.yaml" // in a node's own directory, as the following
 	logFile      = "daemon.log"
 	pidFile      = "pid"
+
+	// The same for an agent's fence, in the agent's directory.
+	fenceConfig = "fence.yaml"
+	fenceLog    = "fence.log"
+	fencePID    = "fence.pid"
+	fenceSocket = "fence.sock"
+	fenceState  = "fence"
 )
 
 // cluster is what the record in a cluster's directory says.
@@ -42,6 +51,7 @@ type cluster struct {
 	Secret     string `json:"secret"`
 	DockerHost string `json:"docker_host,omitempty"`
 	MadeDir    bool   `json:"made_dir"` // the directory itself is ours, not only what is in it
+	Fenced     bool   `json:"fenced"`   // each agent has a fence; only root can run one
 	Nodes      []node `json:"nodes"`
 }
 
@@ -72,7 +82,8 @@ func plan(o Options) (*cluster, error) {
 	}
 	credentials := clusterfiles.NewCredentials()
 	c := &cluster{dir: o.Dir, patience: termWithin, Name: "dev-" + credentials.Key[:8], DockerHost: o.DockerHost,
-		Key: credentials.Key, Secret: credentials.Secret}
+		Key: credentials.Key, Secret: credentials.Secret,
+		Fenced: os.Geteuid() == 0}
 	for i := range o.Controls {
 		c.Nodes = append(c.Nodes, node{ID: ulid.Make().String(), Name: fmt.Sprintf("c%d", i+1), Role: roleControl,
 			Zone: o.Zones[i%len(o.Zones)], HTTP: local(o.HTTPPort + i), Health: next(), RPC: next(), Raft: next(), Gossip: next()})
@@ -139,7 +150,7 @@ func usedDirectory(dir string) error {
 		return fmt.Errorf("%s holds a cluster that does not run: remove it with `ecsctl dev down --dir %s`, or choose another directory with --dir", dir, dir)
 	}
 	return fmt.Errorf("the cluster in %s is up already (%d of %d processes): see `ecsctl dev status --dir %s`, end it with `ecsctl dev down --dir %s`, or choose another directory with --dir",
-		dir, len(running), len(c.Nodes), dir, dir)
+		dir, len(running), len(c.processes()), dir, dir)
 }
 
 // open reads the record of the cluster in dir.
@@ -197,6 +208,9 @@ func (c *cluster) status(ctx context.Context) (*Status, error) {
 	for _, n := range c.Nodes {
 		shown := Node{Name: n.Name, Role: n.Role, Zone: n.Zone, PID: running[n.Name],
 			Health: "http://" + n.Health, Leader: n.ID == leader}
+		if c.fenced(n) {
+			shown.fenced, shown.FencePID = true, running[fenceName(n)]
+		}
 		if n.Role == roleControl {
 			shown.HTTP = "http://" + n.HTTP
 			s.Endpoints = append(s.Endpoints, shown.HTTP)

@@ -5,10 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -73,8 +75,10 @@ func TestUpStartsEveryNodeAndDownLeavesNothing(t *testing.T) {
 	}
 	wantGone(t, o.Dir)
 	for _, n := range s.Nodes {
-		if args, _ := os.ReadFile("/proc/" + strconv.Itoa(n.PID) + "/cmdline"); strings.Contains(string(args), o.Dir) {
-			t.Errorf("%s still runs", n.Name)
+		for _, pid := range []int{n.PID, n.FencePID} {
+			if args, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline"); strings.Contains(string(args), o.Dir) {
+				t.Errorf("%s still runs, or its fence", n.Name)
+			}
 		}
 	}
 	if err := Down(context.Background(), o.Dir); err != nil {
@@ -114,6 +118,76 @@ func TestNodeThatDiesFailsUpWithItsLogAndLeavesNothing(t *testing.T) {
 	_, err := Up(context.Background(), o)
 	if err == nil || !strings.Contains(err.Error(), "a2 ended by itself") || !strings.Contains(err.Error(), "the disk is on fire") {
 		t.Errorf("got %v, want a2 named with the end of its log", err)
+	}
+	wantGone(t, o.Dir)
+}
+
+func TestEveryAgentOfRootsHasAFence(t *testing.T) {
+	o := options(t)
+	o.Controls, o.Agents = 1, 2
+	var said bytes.Buffer
+	o.Progress = &said
+	s := mustUp(t, o)
+	const warning = "the agents have no outer fence (ecs-fence): run as root\n"
+	if os.Geteuid() != 0 {
+		if !strings.Contains(said.String(), warning) || s.Nodes[1].FencePID != 0 || !s.Running() {
+			t.Errorf("got %q and process %d, want a warning and no fence", said.String(), s.Nodes[1].FencePID)
+		}
+		return
+	}
+	if strings.Contains(said.String(), warning) {
+		t.Errorf("got %q, want no warning", said.String())
+	}
+	for _, n := range s.Nodes {
+		if (n.FencePID != 0) != (n.Role == roleAgent) {
+			t.Errorf("%s: got fence process %d, want one for each agent alone", n.Name, n.FencePID)
+		}
+	}
+	agent, err := os.ReadFile(filepath.Join(o.Dir, "a1", configFile))
+	fence, fenceErr := os.ReadFile(filepath.Join(o.Dir, "a1", fenceConfig))
+	socket := "socket: " + filepath.Join(o.Dir, "a1", fenceSocket)
+	if errors.Join(err, fenceErr) != nil || !strings.Contains(string(agent), "fence_"+socket) || !strings.Contains(string(fence), socket) {
+		t.Errorf("got %s and %s, want %q in both", agent, fence, socket)
+	}
+	if err := syscall.Kill(s.Nodes[2].FencePID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for began := time.Now(); ; {
+		s, err := ReadStatus(context.Background(), o.Dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if missing := s.Missing(); slices.Equal(missing, []string{"a2's fence"}) && !s.Running() {
+			break
+		} else if time.Since(began) > 10*time.Second {
+			t.Fatalf("got %v missing, want a2's fence", missing)
+		}
+	}
+}
+
+func TestClusterOfAnOrdinaryUserHasNoFences(t *testing.T) {
+	c := &cluster{dir: t.TempDir(), Nodes: []node{{Name: "a1", Role: roleAgent}}}
+	if err := os.Mkdir(c.path("a1"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.writeSettings(c.Nodes[0], Options{}); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(c.path("a1", configFile))
+	if err != nil || !strings.Contains(string(text), `fence_socket: ""`) || len(c.processes()) != 1 {
+		t.Errorf("got %s, %v and %d processes, want no fence", text, err, len(c.processes()))
+	}
+}
+
+func TestFenceThatDiesFailsUp(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("fences need root")
+	}
+	o := options(t)
+	t.Setenv(fakeWho, "a2"+fenceSuffix)
+	_, err := Up(context.Background(), o)
+	if err == nil || !strings.Contains(err.Error(), "a2's fence ended by itself") || !strings.Contains(err.Error(), "the disk is on fire") {
+		t.Errorf("got %v, want a2's fence named with the end of its log", err)
 	}
 	wantGone(t, o.Dir)
 }
@@ -224,7 +298,11 @@ func TestUpSaysWhatIsInTheWay(t *testing.T) {
 			}
 		}
 	}
-	want(o, "is up already (6 of 6 processes)", "ecsctl dev down --dir "+o.Dir)
+	processes := 6
+	if os.Geteuid() == 0 {
+		processes += 3 // fences
+	}
+	want(o, fmt.Sprintf("is up already (%d of %[1]d processes)", processes), "ecsctl dev down --dir "+o.Dir)
 
 	same := o
 	same.Dir = filepath.Join(t.TempDir(), "dev")

@@ -18,7 +18,7 @@ const (
 	termWithin    = 12 * time.Second // agents first, then control nodes, each
 	killWithin    = 5 * time.Second
 	cleanupWithin = 30 * time.Second
-	downWithin    = 2*termWithin + killWithin + cleanupWithin
+	downWithin    = 2*termWithin + 3*killWithin + cleanupWithin
 )
 
 // Down ends the cluster in dir and removes all of it: processes, containers,
@@ -68,17 +68,21 @@ func (c *cluster) down(ctx context.Context) error {
 	return nil
 }
 
-// stop ends the processes: agents first, while there is somebody to report to.
+// stop ends the processes: agents first, while there is somebody to report to;
+// their fences last, when there is nobody left to fence.
 func (c *cluster) stop(ctx context.Context) error {
-	agents := func(n node) bool { return n.Role == roleAgent }
-	all := func(node) bool { return true }
+	agents := func(p process) bool { return p.binary == agentBinary }
+	nodes := func(p process) bool { return p.binary != fenceBinary }
+	all := func(process) bool { return true }
 	for _, step := range []struct {
 		signal syscall.Signal
-		which  func(node) bool
+		which  func(process) bool
 		within time.Duration
 	}{
 		{syscall.SIGTERM, agents, c.patience},
-		{syscall.SIGTERM, all, c.patience},
+		{syscall.SIGTERM, nodes, c.patience},
+		{syscall.SIGKILL, nodes, killWithin},
+		{syscall.SIGTERM, all, killWithin},
 		{syscall.SIGKILL, all, killWithin},
 	} {
 		sent, err := c.signal(step.signal, step.which)
@@ -99,8 +103,8 @@ func (c *cluster) stop(ctx context.Context) error {
 	return err
 }
 
-// waitGone waits until none of the chosen nodes runs any more, for a while.
-func (c *cluster) waitGone(ctx context.Context, which func(node) bool, within time.Duration) error {
+// waitGone waits until none of the chosen processes runs any more, for a while.
+func (c *cluster) waitGone(ctx context.Context, which func(process) bool, within time.Duration) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	late := time.NewTimer(within)
@@ -111,8 +115,8 @@ func (c *cluster) waitGone(ctx context.Context, which func(node) bool, within ti
 			return err
 		}
 		gone := true
-		for _, n := range c.Nodes {
-			gone = gone && !(which(n) && running[n.Name] != 0)
+		for _, p := range c.processes() {
+			gone = gone && !(which(p) && running[p.name] != 0)
 		}
 		if gone {
 			return nil

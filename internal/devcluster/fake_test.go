@@ -24,6 +24,8 @@ func TestMain(m *testing.M) {
 	switch filepath.Base(os.Args[0]) {
 	case controlBinary, agentBinary:
 		os.Exit(fakeDaemon(os.Args[2]))
+	case fenceBinary:
+		os.Exit(fakeFence(os.Args[2]))
 	}
 	os.Exit(m.Run())
 }
@@ -36,6 +38,18 @@ const (
 	late     = "late"     // is never ready
 	stubborn = "stubborn" // does not end when asked
 )
+
+// fakeFence is called as its agent is, for a fault, and "'s fence".
+func fakeFence(config string) int {
+	end := make(chan os.Signal, 1)
+	signal.Notify(end, syscall.SIGTERM)
+	if os.Getenv(fakeWho) == filepath.Base(filepath.Dir(config))+fenceSuffix {
+		fmt.Println("the disk is on fire")
+		return 1
+	}
+	<-end
+	return 0
+}
 
 // fakeNetwork names the one agent that offers tasks a network.
 const fakeNetwork = "DEVCLUSTER_FAKE_NETWORK"
@@ -160,7 +174,7 @@ func binaries(t *testing.T) string {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	for _, name := range []string{controlBinary, agentBinary} {
+	for _, name := range []string{controlBinary, agentBinary, initBinary, fenceBinary} {
 		if err := os.Symlink(self, filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}

@@ -40,8 +40,8 @@ type Options struct {
 	// DockerHost is the engine all agents share; default $DOCKER_HOST, else
 	// the local one.
 	DockerHost string
-	// Binaries is the directory with ecs-control and ecs-agent; default that
-	// of the running executable.
+	// Binaries is the directory with ecs-control, ecs-agent, ecs-init and
+	// ecs-fence; default that of the running executable.
 	Binaries string
 	// Within is how long the cluster may take to become ready; default 60s.
 	Within time.Duration
@@ -123,7 +123,7 @@ func (o Options) validate() error {
 		"HTTP port %d: want %d ports from 1 to 65535", o.HTTPPort, o.Controls)
 	fault(o.AgentCPUs < 0, "%s CPUs for each agent: want more than none", o.AgentCPUs)
 	fault(o.AgentMemory < 0, "%s for each agent: want more than none", o.AgentMemory)
-	for _, name := range []string{controlBinary, agentBinary} {
+	for _, name := range []string{controlBinary, agentBinary, initBinary, fenceBinary} {
 		if _, err := os.Stat(filepath.Join(o.Binaries, name)); err != nil {
 			faults = append(faults, fmt.Errorf("%s is not beside this program (run: make build): %w", name, err))
 		}
@@ -151,17 +151,27 @@ type Node struct {
 	HTTP   string `json:"http"`   // URL; empty for agents
 	Health string `json:"health"` // URL
 	Leader bool   `json:"leader"`
+	// FencePID is the process of an agent's fence; 0: it has none, or it does
+	// not run.
+	FencePID int `json:"fence_pid,omitempty"`
+	fenced   bool
+}
+
+// Missing names the processes of the cluster that do not run.
+func (s *Status) Missing() (names []string) {
+	for _, n := range s.Nodes {
+		if n.PID == 0 {
+			names = append(names, n.Name)
+		}
+		if n.fenced && n.FencePID == 0 {
+			names = append(names, n.Name+fenceSuffix)
+		}
+	}
+	return names
 }
 
 // Running reports whether every process of the cluster runs.
-func (s *Status) Running() bool {
-	for _, n := range s.Nodes {
-		if n.PID == 0 {
-			return false
-		}
-	}
-	return true
-}
+func (s *Status) Running() bool { return len(s.Missing()) == 0 }
 
 // Client calls the cluster through all of its control nodes.
 func (s *Status) Client(options ...api.Option) (*api.Client, error) {

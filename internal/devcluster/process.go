@@ -14,28 +14,61 @@ import (
 	"github.com/prometheus/procfs"
 )
 
-// start starts the node's daemon in a session of its own, so that it outlives
-// this process and a Ctrl-C that is meant for it.
-func (c *cluster) start(n node, binaries string) error {
-	log, err := os.OpenFile(c.path(n.Name, logFile), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+// process is one process of a cluster; its files are named from the cluster's
+// directory.
+type process struct {
+	name, dir                string
+	binary, config, log, pid string
+}
+
+// fenceSuffix, after an agent's name, names its fence.
+const fenceSuffix = "'s fence"
+
+func fenceName(n node) string { return n.Name + fenceSuffix }
+
+// fenced reports whether a fence belongs to the node.
+func (c *cluster) fenced(n node) bool { return c.Fenced && n.Role == roleAgent }
+
+// processes are all of the cluster's, each fence before its agent.
+func (c *cluster) processes() (all []process) {
+	for _, n := range c.Nodes {
+		if c.fenced(n) {
+			all = append(all, process{name: fenceName(n), dir: n.Name, binary: fenceBinary,
+				config: filepath.Join(n.Name, fenceConfig), log: filepath.Join(n.Name, fenceLog), pid: filepath.Join(n.Name, fencePID)})
+		}
+		all = append(all, nodeProcess(n))
+	}
+	return all
+}
+
+// nodeProcess is the node's daemon itself.
+func nodeProcess(n node) process {
+	p := process{name: n.Name, dir: n.Name, binary: controlBinary,
+		config: filepath.Join(n.Name, configFile), log: filepath.Join(n.Name, logFile), pid: filepath.Join(n.Name, pidFile)}
+	if n.Role == roleAgent {
+		p.binary = agentBinary
+	}
+	return p
+}
+
+// start starts a process in a session of its own, so that it outlives this one
+// and a Ctrl-C that is meant for it.
+func (c *cluster) start(p process, binaries string) error {
+	log, err := os.OpenFile(c.path(p.log), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	binary := controlBinary
-	if n.Role == roleAgent {
-		binary = agentBinary
-	}
-	cmd := exec.Command(filepath.Join(binaries, binary), "--config", c.path(n.Name, configFile))
-	cmd.Dir = c.path(n.Name)
+	cmd := exec.Command(filepath.Join(binaries, p.binary), "--config", c.path(p.config))
+	cmd.Dir = c.path(p.dir)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	// What the environment says of some other cluster is not for this one.
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "ECS_") })
 	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start %s: %w", n.Name, err)
+		return fmt.Errorf("start %s: %w", p.name, err)
 	}
-	err = os.WriteFile(c.path(n.Name, pidFile), fmt.Appendln(nil, cmd.Process.Pid), 0o600)
+	err = os.WriteFile(c.path(p.pid), fmt.Appendln(nil, cmd.Process.Pid), 0o600)
 	return errors.Join(err, cmd.Process.Release())
 }
 
@@ -45,7 +78,7 @@ func (c *cluster) started(n node) bool {
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// running finds the cluster's processes: pids by node name. A process that has
+// running finds the cluster's processes: pids by their names. A process that has
 // ended but is not waited for has no command line and is not among them.
 func (c *cluster) running() (map[string]int, error) {
 	proc, err := procfs.NewDefaultFS()
@@ -56,54 +89,48 @@ func (c *cluster) running() (map[string]int, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list processes: %w", err)
 	}
+	ours := make(map[string]string) // names by what is on the command line
+	for _, p := range c.processes() {
+		ours[c.path(p.config)] = p.name
+	}
 	pids := make(map[string]int)
 	for _, p := range all {
 		args, err := p.CmdLine()
 		if err != nil || len(args) != 3 || args[1] != "--config" {
 			continue
 		}
-		if name, ours := c.nodeOf(args[2]); ours {
+		if name, ours := ours[args[2]]; ours {
 			pids[name] = p.PID
 		}
 	}
 	return pids, nil
 }
 
-// nodeOf gives the node whose settings a file holds.
-func (c *cluster) nodeOf(config string) (name string, ours bool) {
-	for _, n := range c.Nodes {
-		if config == c.path(n.Name, configFile) {
-			return n.Name, true
-		}
-	}
-	return "", false
-}
-
-// signal sends s to the running nodes that which chooses, and says how many
+// signal sends s to the running processes that which chooses, and says how many
 // there were.
-func (c *cluster) signal(s syscall.Signal, which func(node) bool) (int, error) {
+func (c *cluster) signal(s syscall.Signal, which func(process) bool) (int, error) {
 	pids, err := c.running()
 	if err != nil {
 		return 0, err
 	}
 	sent := 0
-	for _, n := range c.Nodes {
-		pid, runs := pids[n.Name]
-		if !runs || !which(n) {
+	for _, p := range c.processes() {
+		pid, runs := pids[p.name]
+		if !runs || !which(p) {
 			continue
 		}
 		if err := syscall.Kill(pid, s); err != nil && !errors.Is(err, syscall.ESRCH) {
-			return sent, fmt.Errorf("end %s (process %d): %w", n.Name, pid, err)
+			return sent, fmt.Errorf("end %s (process %d): %w", p.name, pid, err)
 		}
 		sent++
 	}
 	return sent, nil
 }
 
-// logTail gives the last lines of the node's log.
-func (c *cluster) logTail(n node) string {
+// logTail gives the last lines of a log.
+func (c *cluster) logTail(log string) string {
 	const lines = 12
-	text, err := os.ReadFile(c.path(n.Name, logFile))
+	text, err := os.ReadFile(c.path(log))
 	if err != nil {
 		return err.Error()
 	}

@@ -12,7 +12,8 @@ import (
 // long for a cluster that is thrown away.
 const agentGrace = "1s"
 
-// writeSettings writes the YAML file that the node's daemon is started with.
+// writeSettings writes the YAML files that the node's daemon and its fence are
+// started with.
 func (c *cluster) writeSettings(n node, o Options) error {
 	settings := map[string]any{
 		"name":        n.Name,
@@ -42,12 +43,25 @@ func (c *cluster) writeSettings(n node, o Options) error {
 		settings["default_registry"] = o.DefaultRegistry
 		settings["insecure_registry"] = o.InsecureRegistries
 		settings["grace"] = agentGrace
+		settings["fence_socket"] = "" // none
 	}
+	if c.fenced(n) {
+		settings["fence_socket"] = c.path(n.Name, fenceSocket)
+		if err := writeYAML(c.path(n.Name, fenceConfig), map[string]any{
+			"socket": c.path(n.Name, fenceSocket), "state_dir": c.path(n.Name, fenceState), "log_level": "info",
+		}); err != nil {
+			return err
+		}
+	}
+	return writeYAML(c.path(n.Name, configFile), settings)
+}
+
+func writeYAML(path string, settings map[string]any) error {
 	text, err := yaml.Marshal(settings)
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(c.path(n.Name, configFile), text, 0o600)
+	return os.WriteFile(path, text, 0o600)
 }
 
 // gossipAddrs are the control nodes to join through, without the node itself.

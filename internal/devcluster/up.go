@@ -68,8 +68,11 @@ func (c *cluster) bringUp(ctx context.Context, o Options) error {
 		return err
 	}
 	o.say("Starting %d control nodes and %d agents in %s.", o.Controls, o.Agents, c.dir)
-	for _, n := range c.Nodes {
-		if err := c.start(n, o.Binaries); err != nil {
+	if !c.Fenced && o.Agents > 0 {
+		o.say("the agents have no outer fence (ecs-fence): run as root")
+	}
+	for _, p := range c.processes() {
+		if err := c.start(p, o.Binaries); err != nil {
 			return err
 		}
 	}
@@ -104,9 +107,9 @@ func (c *cluster) waitReady(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		for _, n := range c.Nodes {
-			if running[n.Name] == 0 {
-				return fmt.Errorf("%s ended by itself; the end of its log:\n%s", n.Name, c.logTail(n))
+		for _, p := range c.processes() {
+			if running[p.name] == 0 {
+				return fmt.Errorf("%s ended by itself; the end of its log:\n%s", p.name, c.logTail(p.log))
 			}
 		}
 		// A look that the end of ctx cut short says nothing of the nodes.
@@ -121,7 +124,7 @@ func (c *cluster) waitReady(ctx context.Context) error {
 		case <-ctx.Done():
 			var late *notReady
 			if errors.As(last, &late) {
-				return fmt.Errorf("no cluster in time: %w; the end of its log:\n%s", last, c.logTail(late.node))
+				return fmt.Errorf("no cluster in time: %w; the end of its log:\n%s", last, c.logTail(nodeProcess(late.node).log))
 			}
 			return fmt.Errorf("no cluster in time: %w", last)
 		}
