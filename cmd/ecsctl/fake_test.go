@@ -27,6 +27,8 @@ type service struct {
 	waiting string
 	// output is what GET output gives, by stream.
 	output map[string]string
+	// program is what those who attach find running.
+	program *program
 
 	mu        sync.Mutex
 	submitted []api.TaskRequest
@@ -85,6 +87,10 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	case "GET /v2/tasks/t1/events":
 		s.play(w, r)
+	case "GET /v2/tasks/t1/attach":
+		s.mu.Unlock()
+		s.program.serve(w, r)
+		s.mu.Lock()
 	case "GET /v2/tasks/t1/output":
 		fmt.Fprint(w, s.output[r.URL.Query().Get("stream")])
 	default:
@@ -167,6 +173,6 @@ func invoke(s *service, env ...string) *invocation {
 		vars[name] = value
 	}
 	i := &invocation{out: new(written), err: new(written), signals: make(chan os.Signal, 2)}
-	i.app = &app{stdout: i.out, stderr: i.err, env: func(n string) string { return vars[n] }, signals: i.signals, unguard: func() {}}
+	i.app = &app{stdin: strings.NewReader(""), stdout: i.out, stderr: i.err, env: func(n string) string { return vars[n] }, signals: i.signals, unguard: func() {}}
 	return i
 }

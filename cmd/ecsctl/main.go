@@ -9,7 +9,9 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -28,19 +30,21 @@ const (
 func main() {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	a := &app{stdout: os.Stdout, stderr: os.Stderr, env: os.Getenv, signals: signals,
+	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.Getenv, signals: signals,
 		unguard: func() { signal.Reset(os.Interrupt, syscall.SIGTERM) }}
 	os.Exit(a.main(os.Args[1:]))
 }
 
 // app is one invocation, with what it is given of the world.
 type app struct {
+	stdin          io.Reader
 	stdout, stderr io.Writer
 	env            func(string) string
 	// signals brings Ctrl-C. All commands but run end in good order with the
 	// first, and call unguard, so that the second ends the process.
 	signals <-chan os.Signal
 	unguard func()
+	raw     atomic.Bool // the terminal is: lines end with a carriage return, too
 
 	endpoint, key, secret string // flags; the environment fills what they leave empty
 }
@@ -127,7 +131,7 @@ func (a *app) root() *cobra.Command {
 	flags.StringVar(&a.endpoint, "endpoint", "", "URLs of control nodes, separated by commas (ECS_ENDPOINT; default "+defaultEndpoint+")")
 	flags.StringVar(&a.key, "api-key", "", "API key (ECS_KEY)")
 	flags.StringVar(&a.secret, "api-secret", "", "its secret (ECS_SECRET)")
-	root.AddCommand(a.runCommand(), a.tasksCommand(), a.nodesCommand(), a.clusterCommand(),
+	root.AddCommand(a.runCommand(), a.attachCommand(), a.tasksCommand(), a.nodesCommand(), a.clusterCommand(),
 		a.caCommand(), a.credsCommand(), a.devCommand(), a.versionCommand())
 	return root
 }
@@ -143,7 +147,13 @@ func (a *app) versionCommand() *cobra.Command {
 }
 
 // say tells the person something, apart from what programs read.
-func (a *app) say(format string, args ...any) { fmt.Fprintf(a.stderr, "ecsctl: "+format+"\n", args...) }
+func (a *app) say(format string, args ...any) {
+	text := fmt.Sprintf("ecsctl: "+format+"\n", args...)
+	if a.raw.Load() {
+		text = strings.ReplaceAll(text, "\n", "\r\n")
+	}
+	fmt.Fprint(a.stderr, text)
+}
 
 // group is a command that only holds others.
 func group(use, short string, commands ...*cobra.Command) *cobra.Command {

@@ -15,7 +15,7 @@ import (
 // runFlags are the flags of `run` as given.
 type runFlags struct {
 	interactive, tty, detach   bool
-	env, secretEnv             []string
+	env, secretEnv, files      []string
 	user, workdir, entrypoint  string
 	memory, maxOutput, cpus    string
 	network, pull, key         string
@@ -37,13 +37,19 @@ func (a *app) runCommand() *cobra.Command {
 		Long: `Run a command in a fresh container somewhere in the cluster, show its output as
 it appears, and exit with its status.
 
-Ctrl-C cancels the task; once more leaves without waiting for that.
+Ctrl-C cancels the task; once more leaves without waiting for that. With -it it
+goes to the program, as every key does; Ctrl-P Ctrl-Q leaves the task running.
+A task with -i is run at most once, unless --retry is given: what was typed into
+an attempt that was lost can't be typed again.
 
 Exit statuses of ecsctl itself: 124 a time limit ended the task, 125 the service
 could not run it, 126 the command cannot be executed, 127 there is no such
 command, 130 cancelled, 137 out of memory.`,
 		Example: `  ecsctl run alpine:3 echo hello
   ecsctl run --network egress -e URL=https://example.com curlimages/curl:8.9.1 sh -c 'curl -s $URL'
+  ecsctl run -it --timeout 1h alpine:3 sh
+  tar c src | ecsctl run -i alpine:3 tar tv
+  ecsctl run --file ./job.py:/job.py python:3.13-slim python /job.py
   ecsctl run --timeout 1h --cpus 2 --memory 4GiB --detach my/batch:7`,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -56,12 +62,15 @@ command, 130 cancelled, 137 out of memory.`,
 			if err != nil {
 				return &exitError{exitService, err}
 			}
+			if _, ok := a.terminal(); f.tty && !f.detach && !ok {
+				return &exitError{exitService, errNoTerminal}
+			}
 			client, err := a.client()
 			if err != nil {
 				return &exitError{exitService, errors.Unwrap(err)}
 			}
 			defer client.Close()
-			return a.run(c.Context(), client, request, f.key, f.detach)
+			return a.run(c.Context(), client, request, f)
 		},
 	}
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
@@ -76,6 +85,7 @@ func (f *runFlags) declare(c *cobra.Command) {
 	flags.SetInterspersed(false) // what follows the image is the command's
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "`NAME=value` for the program; NAME alone takes it from here")
 	flags.StringArrayVar(&f.secretEnv, "secret-env", nil, "like --env, but kept sealed and never shown")
+	flags.StringArrayVar(&f.files, "file", nil, "local file for the program, `SRC:DST[:mode]`; mode is octal, by default that of SRC")
 	flags.StringVarP(&f.user, "user", "u", "", "`user`[:group], by name or number")
 	flags.StringVarP(&f.workdir, "workdir", "w", "", "`directory` to run in")
 	flags.StringVar(&f.entrypoint, "entrypoint", "", "`command` instead of the image's own ENTRYPOINT; \"\" for none")
@@ -96,8 +106,8 @@ func (f *runFlags) declare(c *cobra.Command) {
 	flags.StringVar(&f.maxOutput, "max-output", "", "`size` kept of each output stream (default 1MiB, at most 64MiB)")
 	flags.StringVar(&f.registryUser, "registry-user", "", "`user` at the image's registry; the password is read from ECS_REGISTRY_PASSWORD")
 	flags.BoolVarP(&f.detach, "detach", "d", false, "print the task's id and leave")
-	flags.BoolVarP(&f.interactive, "interactive", "i", false, "give the program stdin (not yet)")
-	flags.BoolVarP(&f.tty, "tty", "t", false, "give the program a terminal (not yet)")
+	flags.BoolVarP(&f.interactive, "interactive", "i", false, "give the program what comes on stdin")
+	flags.BoolVarP(&f.tty, "tty", "t", false, "give the program a terminal")
 	flags.StringVar(&f.pull, "pull", "", "when to pull the image (not yet: it is pulled when missing)")
 }
 
@@ -106,7 +116,7 @@ func (f *runFlags) request(args []string, given func(string) bool, env func(stri
 	r := api.TaskRequest{
 		Image: withTag(args[0]), Command: args[1:], CapAdd: f.capAdd, Workdir: f.workdir, User: f.user, Network: f.network,
 		Env: fromHere(f.env, env), SecretEnv: fromHere(f.secretEnv, env), Labels: f.labelMap(),
-		Placement: api.Placement{Zones: f.zones}, Lease: api.Duration(f.lease),
+		Placement: api.Placement{Zones: f.zones}, Lease: api.Duration(f.lease), OpenStdin: f.interactive, TTY: f.tty,
 		Timeouts: api.Timeouts{Queue: api.Duration(f.queue), Pull: api.Duration(f.pullWithin),
 			Run: api.Duration(f.timeout), Total: api.Duration(f.total)},
 	}
@@ -118,6 +128,9 @@ func (f *runFlags) request(args []string, given func(string) bool, env func(stri
 	}
 	if given("retry") {
 		r.Retry.Infrastructure = &f.retry
+		if f.interactive && f.retry > 0 {
+			r.Delivery = "at_least_once"
+		}
 	}
 	if f.atMostOnce {
 		r.Delivery = "at_most_once"
@@ -125,21 +138,17 @@ func (f *runFlags) request(args []string, given func(string) bool, env func(stri
 	if f.registryUser != "" {
 		r.RegistryAuth = &api.RegistryAuth{Username: f.registryUser, Password: env("ECS_REGISTRY_PASSWORD")}
 	}
-	return r, errors.Join(f.notYet(), f.amounts(&r))
+	var err error
+	r.Files, err = localFiles(f.files)
+	return r, errors.Join(f.notYet(), f.amounts(&r), err)
 }
 
 // notYet refuses what a later release brings.
 func (f *runFlags) notYet() error {
-	var faults []error
-	for _, flag := range []struct {
-		name  string
-		asked bool
-	}{{"-i", f.interactive}, {"-t", f.tty}, {"--pull " + f.pull, f.pull != "" && f.pull != "missing"}} {
-		if flag.asked {
-			faults = append(faults, fmt.Errorf("%s is not there yet: it comes with a later release", flag.name))
-		}
+	if f.pull != "" && f.pull != "missing" {
+		return fmt.Errorf("--pull %s is not there yet: it comes with a later release", f.pull)
 	}
-	return errors.Join(faults...)
+	return nil
 }
 
 // amounts reads the flags that are sizes or amounts of CPU.
@@ -217,10 +226,11 @@ func fromHere(vars []string, env func(string) string) []string {
 
 // run submits the task and, unless it is to go on by itself, stays with it
 // until it has finished.
-func (a *app) run(ctx context.Context, client *api.Client, request api.TaskRequest, key string, detach bool) error {
+func (a *app) run(ctx context.Context, client *api.Client, request api.TaskRequest, f *runFlags) error {
 	ctx, leave := context.WithCancel(ctx)
 	defer leave()
-	s := &session{app: a, client: client, leave: leave, accepted: make(chan string, 1)}
+	s := &session{app: a, client: client, leave: leave, accepted: make(chan string, 1), shown: make(map[string]int64)}
+	s.passOn = f.tty && !f.interactive && !f.detach
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -228,14 +238,17 @@ func (a *app) run(ctx context.Context, client *api.Client, request api.TaskReque
 	}()
 	defer func() { leave(); <-ended }()
 
-	task, err := client.Submit(ctx, request, api.SubmitOptions{Key: key})
+	task, err := client.Submit(ctx, request, api.SubmitOptions{Key: f.key})
 	if err != nil {
 		return s.refused(err)
 	}
 	s.accepted <- task.ID
-	if detach {
+	switch {
+	case f.detach:
 		fmt.Fprintln(a.stdout, task.ID)
 		return nil
+	case f.interactive || f.tty:
+		return s.attach(ctx, task.ID, attachment{tty: f.tty, stdin: f.interactive, own: true})
 	}
 	return s.follow(ctx, task.ID)
 }

@@ -198,7 +198,7 @@ func TestDetachPrintsTheIDAlone(t *testing.T) {
 func TestRefusedRunExitsWith125AndSaysWhyWithoutControlBytes(t *testing.T) {
 	for _, args := range [][]string{
 		{"run", "bad:1"}, {"run"}, {"run", "--nope", "busybox"}, {"run", "--memory", "lots", "busybox"},
-		{"run", "-i", "busybox"}, {"run", "-t", "busybox"}, {"run", "--pull", "always", "busybox"},
+		{"run", "--pull", "always", "busybox"},
 	} {
 		i := invoke(newService(t))
 		if status := i.main(args); status != 125 || i.err.String() == "" || strings.Contains(i.err.String(), "\x1b") {

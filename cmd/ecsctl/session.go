@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"ecs/proto/api"
+	"ecs/proto/api/attach"
 )
 
 // session stays with one task until it has finished: its output comes out as it
@@ -21,11 +23,15 @@ type session struct {
 	accepted chan string // the task's id, once it is known
 	asked    atomic.Bool // to cancel
 	left     atomic.Bool // by a second signal
+	// passOn: the first Ctrl-C is for the program, whose terminal is not ours.
+	passOn bool
+	typing atomic.Pointer[attach.Session]
 
 	shown  map[string]int64 // bytes per stream of the present attempt
 	number int              // of the present attempt
 	stderr tail             // of what the program wrote, for hints
 	state  atomic.Value     // string; the last one heard of
+	waits  string           // why the task waits, as it was last said
 }
 
 // refused is the error of a task that was not accepted.
@@ -39,10 +45,13 @@ func (s *session) refused(err error) error {
 // obey turns signals into a cancelled task: the first asks for it, the second
 // does not wait for it.
 func (s *session) obey(ctx context.Context) {
-	select {
-	case <-s.signals:
-	case <-ctx.Done():
-		return
+	for asked := false; !asked; {
+		select {
+		case signal := <-s.signals:
+			asked = !s.pass(signal)
+		case <-ctx.Done():
+			return
+		}
 	}
 	s.asked.Store(true)
 	s.say("cancelling; once more leaves without waiting")
@@ -51,9 +60,7 @@ func (s *session) obey(ctx context.Context) {
 	asking.Go(func() {
 		select {
 		case id := <-s.accepted:
-			if _, err := s.client.Cancel(ctx, id); err != nil && ctx.Err() == nil {
-				s.say("the task could not be cancelled: %s", printable(err.Error()))
-			}
+			s.cancel(ctx, id)
 		case <-ctx.Done():
 		}
 	})
@@ -71,6 +78,24 @@ func (s *session) obey(ctx context.Context) {
 	}
 }
 
+func (s *session) cancel(ctx context.Context, id string) {
+	if _, err := s.client.Cancel(ctx, id); err != nil && ctx.Err() == nil {
+		s.say("the task could not be cancelled: %s", printable(err.Error()))
+	}
+}
+
+// pass gives the program a Ctrl-C that is its own, the first time.
+func (s *session) pass(signal os.Signal) bool {
+	typing := s.typing.Load()
+	if !s.passOn || signal != os.Interrupt || typing == nil {
+		return false
+	}
+	s.passOn = false
+	typing.Signal("INT")
+	s.say("passed on to the program; once more cancels the task")
+	return true
+}
+
 // sameSignal is how soon a second signal is the same as the first: timeout(1)
 // and the like send theirs to the process and to its group.
 const sameSignal = 250 * time.Millisecond
@@ -82,7 +107,6 @@ func (s *session) follow(ctx context.Context, id string) error {
 	waiting.Go(func() { s.explain(watch, id) })
 	defer waiting.Wait()
 	defer stop()
-	s.shown = make(map[string]int64)
 	for e, err := range s.client.Events(ctx, id, "") {
 		if err != nil {
 			return s.lostSight(id, err)
@@ -120,18 +144,24 @@ func (s *session) show(o *api.OutputEvent) error {
 	if o.Attempt < s.number {
 		return nil
 	}
-	if o.Attempt > s.number {
-		if s.number > 0 && len(s.shown) > 0 {
-			s.say("attempt %d was lost with its node; what follows is attempt %d, from the beginning", s.number, o.Attempt)
-		}
-		s.number = o.Attempt
-		clear(s.shown)
-	}
+	s.begin(o.Attempt)
 	if skip := s.shown[o.Stream] - o.Offset; skip > 0 {
 		data = data[min(skip, int64(len(data))):]
 	}
 	s.shown[o.Stream] = max(s.shown[o.Stream], o.Offset) + int64(len(data))
 	return s.write(o.Stream, data)
+}
+
+// begin says when another attempt's output follows.
+func (s *session) begin(attempt int) {
+	if attempt <= s.number {
+		return
+	}
+	if s.number > 0 && len(s.shown) > 0 {
+		s.say("attempt %d was lost with its node; what follows is attempt %d, from the beginning", s.number, attempt)
+	}
+	s.number = attempt
+	clear(s.shown)
 }
 
 func (s *session) write(stream string, data []byte) error {
