@@ -112,6 +112,8 @@ type node struct {
 	HTTP   string `json:"http"`
 	Health string `json:"health"`
 	Leader bool   `json:"leader"`
+	// FencePID is the fence of an agent's.
+	FencePID int `json:"fence_pid"`
 }
 
 // sharedCluster is one cluster of 3 and 3 for every test that breaks nothing.
