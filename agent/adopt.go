@@ -31,7 +31,7 @@ func (r *runner) adopt() error {
 			r.log.Info("attempt adopted", "stdout", stdout, "stderr", stderr)
 			return nil
 		case errors.Is(err, runtime.ErrGone):
-			r.astray = false
+			r.astray, r.litter = false, true
 			return fmt.Errorf("take the attempt up after a restart of the agent: %w", err)
 		case r.base.Err() != nil:
 			return context.Cause(r.base)
@@ -206,6 +206,7 @@ func (s *supervisor) adopt(left journal.Record) (taken bool, err error) {
 			r.log.Warn("attempt of an earlier run is over: its lease has lapsed")
 			return
 		}
+		s.spool.Keep(left.Output) // the runner may come to reopen it only after discard
 		s.launch(m)
 	})
 	return taken, err

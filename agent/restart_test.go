@@ -176,6 +176,35 @@ func TestNoByteIsLostOrDoubledOverRestarts(t *testing.T) {
 	}
 }
 
+// The sweep of the spool comes right after the runners are let go; how many of
+// them have reopened their output by then is up to the scheduler, so there are
+// many. More is written than the engine gives a second time.
+func TestSweepAfterARestartSparesWhatIsAboutToBeTakenUp(t *testing.T) {
+	inRestarts(t, func(c *cluster, engine *fake.Engine) {
+		c.connected(5 * time.Second)
+		const size = 100_000
+		var want []byte
+		for b := range size {
+			want = append(want, byte(b%251))
+		}
+		want = append(want, "end\n"...)
+		var toks []task.Token
+		for i := range 40 {
+			toks = append(toks, c.assign(fmt.Sprintf("t%d", i), task.Spec{Image: "i", MaxOutput: 1 << 20,
+				Command: []string{"spew", fmt.Sprint(size), ";", "sleep", "10s", ";", "echo", "end"}}))
+		}
+		time.Sleep(5 * time.Second)
+		c.killAgent(engine)
+		c.restart(engine)
+		for _, tok := range toks {
+			got := c.result(tok, time.Minute).result
+			if got.Stdout.Kept != int64(len(want)) || got.Stdout.SHA256 != sha(string(want)) {
+				t.Errorf("%s: got %d bytes of %d kept, want all", tok.Task, got.Stdout.Kept, got.Stdout.Bytes)
+			}
+		}
+	})
+}
+
 func TestProgramEndsByItsLeaseWithoutAnAgent(t *testing.T) {
 	inRestarts(t, func(c *cluster, engine *fake.Engine) {
 		short := c.assign("short", command("sleep 1h"))

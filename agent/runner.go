@@ -256,6 +256,7 @@ func (r *runner) start() error {
 	hung.Stop() // until its turn has come
 	r.turn = func() { hung.Reset(startTimeout) }
 	began := time.Now()
+	r.lease.bind(r.token, r.container.Renew) // a start may take as long as a lease
 	err := r.container.Start(ctx)
 	r.bill.Start = time.Since(began)
 	if err == nil {

@@ -225,7 +225,15 @@ func (s *Spool) sort(files []string, owned map[string]bool) error {
 	return nil
 }
 
-// Sweep removes what an earlier process left unfinished and nobody reopened.
+// Keep spares the entry of that name from Sweep: it is going to be reopened.
+func (s *Spool) Keep(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.mu.orphans, name)
+}
+
+// Sweep removes what an earlier process left unfinished and nobody reopened or
+// asked to keep.
 func (s *Spool) Sweep() error {
 	s.mu.Lock()
 	orphans := s.mu.orphans

@@ -126,6 +126,29 @@ func TestNamesAreNotUsedAgainWhileOrphansWait(t *testing.T) {
 	}
 }
 
+func TestSweepSparesWhatIsKeptToBeReopened(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, big)
+	e := s.Create(token(1), 60_000)
+	wrote := noise(5, 100_000)
+	write(t, e.Stdout(), wrote[:80_000], 8000)
+	s.Abandon()
+	s = open(t, dir, big)
+	s.Keep(e.Name())
+	if err := s.Sweep(); err != nil {
+		t.Fatal(err)
+	}
+	e, stdout, _, err := s.Reopen(token(1), e.Name(), 60_000)
+	if err != nil || stdout != 80_000 {
+		t.Fatalf("got %d bytes taken, %v, want 80000", stdout, err)
+	}
+	write(t, e.Stdout(), wrote[80_000:], 8000)
+	out, _ := e.Finish()
+	wantStream(t, out, wrote, wrote[:60_000])
+	s.Release(token(1))
+	wantEmpty(t, s, dir)
+}
+
 // BenchmarkShortOutput is what the spool costs a task that says hi.
 func BenchmarkShortOutput(b *testing.B) {
 	dir := b.TempDir()

@@ -67,14 +67,14 @@ type Spool struct {
 		memory            int64 // bytes of finished records' heads
 		serial            uint64
 		// orphans are the names of entries that an earlier process has not
-		// finished, until they are reopened or swept.
+		// finished, until they are reopened, kept or swept.
 		orphans map[string]bool
 	}
 }
 
 // Open opens the spool in dir, which it makes if need be. Entries that an
 // earlier process finished are there again; what it left unfinished waits for
-// Reopen or Sweep.
+// Reopen or Sweep; what is reopened only after the Sweep needs a Keep before it.
 // limit is in bytes on disk; at the limit the entry that finished longest ago
 // goes first, and a live one never.
 func Open(dir string, limit int64, log *slog.Logger) (*Spool, error) {
