@@ -127,8 +127,8 @@ type Container interface {
 	// Renew moves the end of the lease, absolute on CLOCK_BOOTTIME: the program
 	// is ended from inside task.FenceAhead before it, and from outside
 	// task.OuterFenceAhead before it, without any help of the agent's. It never
-	// blocks. Only a later end than before counts. It is called from Start's or
-	// Adopt's return on.
+	// blocks. Only a later end than before counts. It may be called while Start is
+	// under way.
 	Renew(end time.Duration)
 	// Input gives the program's standard input more bytes, and its end with eof.
 	// It blocks while the program does not read. ErrNoInput where the order had

@@ -11,6 +11,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 
 	"ecs/agent/runtime"
+	"ecs/internal/cgroup"
 	"ecs/internal/fence"
 	"ecs/internal/initwire"
 )
@@ -66,10 +67,11 @@ func (r *Runtime) find(ctx context.Context, a runtime.Adoption) (*attempt, error
 // container that has ended is one whose end nobody can tell any more.
 func (c *attempt) rejoin(ctx context.Context, from initwire.Position) error {
 	c.firstLease()
-	if err := c.fence(ctx); err != nil && !errors.Is(err, fence.ErrEnded) {
+	// Of a container that has ended there is nothing left to fence.
+	if err := c.fence(ctx); err != nil && !errors.Is(err, fence.ErrEnded) && (c.cgroup == "" || !cgroup.Empty(c.cgroup)) {
 		return err
 	}
-	c.watch(container.WaitConditionNotRunning)
+	c.spawn(func() { c.watch(container.WaitConditionNotRunning) }) // an engine that hangs keeps nobody from init
 	l, err := c.comeBack(ctx, from)
 	switch {
 	case errors.Is(err, errEnded):
@@ -86,6 +88,7 @@ func (c *attempt) rejoin(ctx context.Context, from initwire.Position) error {
 		if err := c.endAll(ctx); err != nil {
 			return fmt.Errorf("end what never got its order: %w", err)
 		}
+		c.unfence(ctx)
 		return runtime.ErrGone
 	}
 	if err := c.takeUp(l, from); err != nil {

@@ -181,6 +181,9 @@ func (c *attempt) connected() *line {
 }
 
 func (c *attempt) connect(l *line) {
+	if l == nil {
+		c.input.detach()
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.mu.line = l

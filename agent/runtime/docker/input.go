@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"ecs/agent/runtime"
@@ -19,6 +20,7 @@ type input struct {
 		kept   []byte
 		eof    bool
 		closed bool          // the program reads no more
+		line   *line         // nil while there is no connection
 		moved  chan struct{} // closed when there is room, or never will be
 	}
 }
@@ -30,9 +32,9 @@ func newInput(open bool, first int64) *input {
 }
 
 // put sends p and says how much of it, or gives what to wait for. What fits into
-// the window is taken whole or not at all: a caller who gives up while waiting
-// must know which.
-func (i *input) put(l *line, p []byte, eof bool) (n int, wait <-chan struct{}, err error) {
+// the window is taken whole or not at all: a caller who gives up while waiting, or
+// gets an error, must know which.
+func (i *input) put(p []byte, eof bool) (n int, wait <-chan struct{}, err error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if !i.mu.open || i.mu.eof || i.mu.closed {
@@ -45,21 +47,47 @@ func (i *input) put(l *line, p []byte, eof bool) (n int, wait <-chan struct{}, e
 	if n > 0 {
 		at := i.mu.base + int64(len(i.mu.kept))
 		piece := append([]byte(nil), p[:n]...)
-		i.mu.kept = append(i.mu.kept, piece...)
-		if l != nil {
-			err = l.input(at, piece)
+		if err := i.tell(func(l *line) error { return l.input(at, piece) }); err != nil {
+			return 0, nil, err
 		}
+		i.mu.kept = append(i.mu.kept, piece...)
 	}
 	if n < len(p) {
-		return n, i.mu.moved, err
+		return n, i.mu.moved, nil
 	}
-	if eof && err == nil {
-		i.mu.eof = true
-		if l != nil {
-			err = l.send(initwire.StdinClose{})
+	if eof {
+		if err := i.tell(func(l *line) error { return l.send(initwire.StdinClose{}) }); err != nil {
+			return n, nil, err
 		}
+		i.mu.eof = true
 	}
-	return n, nil, err
+	return n, nil, nil
+}
+
+// tell sends something if there is a connection. What a broken one does not take
+// goes out with the next.
+func (i *input) tell(send func(*line) error) error {
+	if i.mu.line == nil {
+		return nil
+	}
+	err := send(i.mu.line)
+	if errors.Is(err, errHungUp) {
+		return nil
+	}
+	return err
+}
+
+// attach goes on with the first connection, detach without one.
+func (i *input) attach(l *line) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.mu.line = l
+}
+
+func (i *input) detach() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.mu.line = nil
 }
 
 // taken notes up to where the program has it.
@@ -92,6 +120,7 @@ func (i *input) movedLocked() {
 func (i *input) resume(l *line, has int64) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	i.mu.line = l
 	end := i.mu.base + int64(len(i.mu.kept))
 	if has >= end { // another process of this agent gave it that
 		i.mu.base, i.mu.kept = has, nil
@@ -109,7 +138,7 @@ func (i *input) resume(l *line, has int64) error {
 // Input implements runtime.Container.
 func (c *attempt) Input(ctx context.Context, p []byte, eof bool) error {
 	for {
-		n, wait, err := c.input.put(c.connected(), p, eof)
+		n, wait, err := c.input.put(p, eof)
 		if err != nil || wait == nil {
 			return err
 		}

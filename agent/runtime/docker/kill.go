@@ -15,9 +15,10 @@ import (
 const (
 	// killCall is longer than the engine itself waits for a killed process.
 	killCall = 20 * time.Second
-	// killPatience is how long init has for a kill before its processes are
-	// killed past it.
-	killPatience = time.Second
+	// killPatience is how long init has for a kill, and for the rest of the
+	// output, before its processes are killed past it. It shares its program's
+	// processor time.
+	killPatience = 3 * time.Second
 )
 
 // Kill implements runtime.Container.

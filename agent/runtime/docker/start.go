@@ -213,6 +213,8 @@ func (c *attempt) begin(ctx context.Context, l *line) error {
 	c.argv0, c.user = c.order.Argv[0], c.order.User
 	c.order = nil // files and input may be large
 	c.connect(l)
+	c.input.attach(l)
+	l.renew(c.lease() - task.FenceAhead) // it may have been moved meanwhile
 	c.spawn(func() { c.follow(l) })
 	if err != nil {
 		return err
