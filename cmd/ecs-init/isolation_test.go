@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -66,5 +67,16 @@ func TestNobodyElseRunsInit(t *testing.T) {
 	s := run(t, shell("/.ecs/init; echo $?; /.ecs/init stage2; echo $?; /.ecs/init stage2 3</dev/null; echo $?"))
 	if s.stdout.String() != "64\n64\n64\n" {
 		t.Errorf("got %q, %q", s.stdout.String(), s.stderr.String())
+	}
+}
+
+// TestTracedProgramHasNotEnded stops a program that asked to be traced: it stays
+// until something ends it.
+func TestTracedProgramHasNotEnded(t *testing.T) {
+	o := order("prog", "traced")
+	o.RunLimit = 700 * time.Millisecond
+	s := run(t, o)
+	if s.exit.Cause != initwire.CauseRunLimit || s.exit.Code != 137 || s.stdout.String() != "stopping\n" {
+		t.Errorf("got %+v with output %q, want it to stop until its run limit", s.exit, s.stdout.String())
 	}
 }

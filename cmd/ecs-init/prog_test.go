@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"strconv"
 	"syscall"
 	"time"
@@ -31,7 +32,10 @@ func program(args []string) {
 		n, _ := strconv.ParseInt(args[1], 10, 64)
 		_, _ = io.CopyN(os.Stdout, zeros{}, n)
 	case "attack":
+		signalByIO()
 		attack()
+	case "traced":
+		traced()
 	case "winsize":
 		winsize()
 	case "swallow": // closes its input after some bytes
@@ -82,6 +86,39 @@ func expected(n int) (stdout, stderr []byte) {
 		}
 	}
 	return out.Bytes(), errs.Bytes()
+}
+
+// signalByIO sends PID 1 signals that the kernel lets root send without any
+// capability. Whether they do harm shows in PID 1's going on.
+func signalByIO() {
+	for _, s := range []syscall.Signal{syscall.SIGSEGV, syscall.SIGBUS, syscall.SIGILL, syscall.SIGFPE, syscall.SIGTRAP,
+		syscall.SIGSYS, syscall.SIGSTKFLT, syscall.SIGURG, syscall.SIGIO, syscall.SIGKILL, syscall.SIGSTOP} {
+		pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		_, _ = unix.FcntlInt(uintptr(pair[0]), unix.F_SETOWN, 1)
+		_, _ = unix.FcntlInt(uintptr(pair[0]), unix.F_SETSIG, int(s))
+		_, _ = unix.FcntlInt(uintptr(pair[0]), unix.F_SETFL, unix.O_ASYNC)
+		_, _ = syscall.Write(pair[1], []byte("x"))
+		syscall.Close(pair[0])
+		syscall.Close(pair[1])
+	}
+}
+
+func init() {
+	if len(os.Args) > 1 && os.Args[1] == "traced" {
+		runtime.LockOSThread() // the first thread is the one that is waited for
+	}
+}
+
+// traced asks to be traced by PID 1, and stops.
+func traced() {
+	_, _, _ = syscall.RawSyscall(unix.SYS_PTRACE, unix.PTRACE_TRACEME, 0, 0)
+	fmt.Println("stopping")
+	_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+	fmt.Println("went on")
 }
 
 // attack tries all that could stop PID 1 from doing its work.

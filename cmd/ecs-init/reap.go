@@ -49,7 +49,9 @@ func (r *reaper) run() {
 func (r *reaper) awaitProgram() {
 	for {
 		pid, err := unix.Wait4(-1, &r.status, unix.WALL, nil)
-		if pid == r.pid || err == unix.ECHILD {
+		// A program that asked to be traced stops for PID 1; that is no end.
+		ended := r.status.Exited() || r.status.Signaled()
+		if pid == r.pid && ended || err == unix.ECHILD {
 			r.ended = boottime()
 			r.gone.Store(true)
 			return

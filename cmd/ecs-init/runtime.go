@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"syscall"
+	"unsafe"
 )
 
 // spareThreads is how many threads are made before the program runs: the loop's,
@@ -47,11 +48,19 @@ func makeThreads(n int) {
 
 // forwardSignals passes on to the program what somebody outside sends PID 1,
 // like `docker stop`. It also takes what would end a Go process.
+//
+// A program that runs as root can send PID 1 any signal by way of F_SETOWN and
+// F_SETSIG, capabilities or not, and Go's runtime takes those of the faults for
+// real and ends. The kernel keeps from the first process of a namespace what has
+// no handler, unless it is real. So they have none.
 func forwardSignals(send func(syscall.Signal)) {
 	incoming := make(chan os.Signal, 16)
 	signal.Notify(incoming, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM,
-		syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGILL, syscall.SIGTRAP, syscall.SIGABRT, syscall.SIGBUS,
-		syscall.SIGFPE, syscall.SIGSEGV, syscall.SIGSTKFLT, syscall.SIGSYS, syscall.SIGALRM)
+		syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGABRT, syscall.SIGALRM)
+	for _, s := range []syscall.Signal{syscall.SIGILL, syscall.SIGTRAP, syscall.SIGBUS, syscall.SIGFPE, syscall.SIGSEGV,
+		syscall.SIGSTKFLT, syscall.SIGSYS, syscall.SIGIO, syscall.SIGURG} {
+		dropHandler(s)
+	}
 	// It ends with the process, like the reaper.
 	go func() {
 		for s := range incoming {
@@ -61,4 +70,10 @@ func forwardSignals(send func(syscall.Signal)) {
 			}
 		}
 	}()
+}
+
+// dropHandler takes the runtime's own handler of a signal away.
+func dropHandler(s syscall.Signal) {
+	var none [4]uint64 // SIG_DFL, no flags, nothing masked
+	_, _, _ = syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(&none)), 0, 8, 0, 0)
 }
