@@ -262,9 +262,12 @@ func (c *Client) take(a answer) {
 	if answered.answer != nil {
 		answered.answer <- a
 	} else if err := a.err(); err != nil {
-		// It has ended, or its cgroup is gone: nothing is left to fence.
 		c.log.Warn("the fence does not take an attempt back", "id", answered.ID, "err", err)
-		delete(c.mu.held, answered.ID)
+		if h := c.mu.held[answered.ID]; errors.Is(err, ErrEnded) {
+			delete(c.mu.held, answered.ID) // nothing is left to fence
+		} else if h != nil {
+			h.moved = true // the next renewal finds it lost, and it is added again
+		}
 	}
 }
 

@@ -84,7 +84,7 @@ func (s *Server) mayKill(dir string, peer int) error {
 	case err != nil:
 		return err
 	case !cgroup.Exists(dir):
-		return fmt.Errorf("cgroup %s is gone", dir)
+		return fmt.Errorf("cgroup %s is gone: %w", dir, ErrEnded)
 	case slices.Contains(pids, s.pid) || slices.Contains(pids, peer) || slices.Contains(pids, 1):
 		return fmt.Errorf("cgroup %s holds the machine's first process, the fence or its client", dir)
 	}

@@ -84,6 +84,8 @@ type answer struct {
 // err is the answer as its caller is told.
 func (a answer) err() error {
 	switch {
+	case a.Ended && a.Error != "" && a.Error != ErrEnded.Error():
+		return fmt.Errorf("%w (%s)", ErrEnded, strings.TrimSuffix(a.Error, ": "+ErrEnded.Error()))
 	case a.Ended:
 		return ErrEnded
 	case a.Error != "":

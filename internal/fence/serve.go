@@ -62,12 +62,10 @@ func (s *Server) serve(ctx context.Context, l *net.UnixListener) error {
 				conn.Close()
 			}
 			return os.Remove(s.cfg.Socket)
-		case errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ECONNABORTED):
-			s.log.Error("a client can't be accepted", "err", err)
-			pause(ctx, againPause) // another has to leave first
-			continue
 		case err != nil:
-			return fmt.Errorf("accept clients: %w", err)
+			s.log.Error("a client can't be accepted", "err", err)
+			pause(ctx, againPause) // another may have to leave first
+			continue
 		}
 		if !g.TryGo(func() error { s.client(ctx, conn); return nil }) {
 			s.log.Error("too many clients", "most", maxConns)
@@ -161,10 +159,8 @@ func (s *Server) answer(r request, peer int) answer {
 }
 
 func (s *Server) reply(r request, err error) answer {
-	a := answer{Seq: r.Seq, Trouble: s.trouble()}
-	if errors.Is(err, ErrEnded) {
-		a.Ended = true
-	} else if err != nil {
+	a := answer{Seq: r.Seq, Trouble: s.trouble(), Ended: errors.Is(err, ErrEnded)}
+	if err != nil {
 		a.Error = err.Error()
 	}
 	return a

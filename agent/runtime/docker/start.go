@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/docker/docker/api/types/container"
@@ -175,6 +176,10 @@ func (c *attempt) greet(ctx context.Context, d *door) (*line, error) {
 		return nil, fmt.Errorf("wait for the container's init: %w", err)
 	}
 	c.cgroup, err = cgroup.Of(pid)
+	if err == nil && !strings.Contains(c.cgroup, c.id) {
+		// The number was another's by the time it was looked up.
+		c.cgroup, err = "", fmt.Errorf("pid %d is in %s", pid, c.cgroup)
+	}
 	if err != nil && c.r.cfg.Fence != nil {
 		l.conn.Close()
 		return nil, fmt.Errorf("the outer fence can't reach the container: %w", err)
