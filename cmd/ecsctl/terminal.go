@@ -42,6 +42,8 @@ func (s *session) takeTerminal(ctx context.Context, parts *sync.WaitGroup, typin
 			return nil, fmt.Errorf("make the terminal raw: %w", err)
 		}
 		s.raw.Store(true)
+		// A reader of our output that leaves must not end us with the terminal raw.
+		signal.Ignore(syscall.SIGPIPE)
 		restore = func() error {
 			s.raw.Store(false)
 			return term.Restore(fd, before)
