@@ -46,12 +46,31 @@ func Make(t testing.TB) *Group {
 func MakeUnified(t testing.TB) *Group {
 	t.Helper()
 	for _, top := range []string{cgroup.Root, filepath.Join(cgroup.Root, "unified")} {
-		if _, err := os.Stat(filepath.Join(top, "cgroup.controllers")); err == nil {
-			return makeIn(t, filepath.Join(top, parent))
+		if _, err := os.Stat(filepath.Join(top, "cgroup.controllers")); err != nil {
+			continue
 		}
+		tops := []string{filepath.Join(top, parent)}
+		// Beside v1 the limit of processes is there, and a fork bomb without one
+		// takes the machine along.
+		if v1 := filepath.Join(cgroup.Root, "pids"); exists(v1) {
+			tops = append(tops, v1)
+		}
+		return makeIn(t, tops...)
 	}
 	t.Skip("this machine has no cgroup v2")
 	return nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// limitable has the cgroups below a directory of v2 limit their processes.
+func limitable(dir string) {
+	for _, above := range []string{filepath.Dir(dir), dir} {
+		_ = os.WriteFile(filepath.Join(above, "cgroup.subtree_control"), []byte("+pids"), 0) // where it can't, v1 does
+	}
 }
 
 func makeIn(t testing.TB, tops ...string) *Group {
@@ -66,6 +85,9 @@ func makeIn(t testing.TB, tops ...string) *Group {
 		dir := filepath.Join(top, name)
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)
+		}
+		if filepath.Base(top) == parent {
+			limitable(top)
 		}
 		g.dirs = append(g.dirs, dir)
 	}
