@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -104,6 +105,25 @@ func (c *cluster) running() (map[string]int, error) {
 		}
 	}
 	return pids, nil
+}
+
+// ended reports whether a process that was started is no more. One that was just
+// started may not have its command line yet, and is not among the running ones.
+func (c *cluster) ended(p process) bool {
+	text, err := os.ReadFile(c.path(p.pid))
+	if err != nil {
+		return true
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return true
+	}
+	proc, err := procfs.NewProc(pid)
+	if err != nil {
+		return true
+	}
+	stat, err := proc.Stat()
+	return err != nil || stat.State == "Z" || stat.State == "X"
 }
 
 // signal sends s to the running processes that which chooses, and says how many

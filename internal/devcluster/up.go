@@ -108,7 +108,7 @@ func (c *cluster) waitReady(ctx context.Context) error {
 			return err
 		}
 		for _, p := range c.processes() {
-			if running[p.name] == 0 {
+			if running[p.name] == 0 && c.ended(p) {
 				return fmt.Errorf("%s ended by itself; the end of its log:\n%s", p.name, c.logTail(p.log))
 			}
 		}
