@@ -170,9 +170,6 @@ func (s *Status) Missing() (names []string) {
 	return names
 }
 
-// Running reports whether every process of the cluster runs.
-func (s *Status) Running() bool { return len(s.Missing()) == 0 }
-
 // Client calls the cluster through all of its control nodes.
 func (s *Status) Client(options ...api.Option) (*api.Client, error) {
 	return api.New(s.Endpoints, s.Key, s.Secret, options...)

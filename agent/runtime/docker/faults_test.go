@@ -150,11 +150,10 @@ func TestOthersAreTurnedAway(t *testing.T) {
 	c := engine(t)
 	dir := stateDir(t)
 	r := runtimeWith(t, docker.Config{Client: c, Cluster: newCluster(t, c), Node: "n1", StateDir: dir})
-	stop := make(chan struct{})
-	knocked := make(chan int)
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	var knocks atomic.Int64
 	go func() {
-		n := 0
-		defer func() { knocked <- n }()
+		defer close(stopped)
 		for {
 			select {
 			case <-stop:
@@ -164,20 +163,24 @@ func TestOthersAreTurnedAway(t *testing.T) {
 			doors, _ := filepath.Glob(filepath.Join(dir, "*", "s"))
 			for _, door := range doors {
 				if conn, err := net.Dial("unix", door); err == nil {
-					n++
+					knocks.Add(1)
 					_, _ = conn.Read(make([]byte, 1))
 					conn.Close()
 				}
 			}
 		}
 	}()
-	res := runOrder(t, r, orderOf(imageOf(t, c, images.Prog), task.Spec{Command: []string{"prog", "print", "x"}}))
-	close(stop)
-	if n := <-knocked; n == 0 {
-		t.Skip("nobody was quick enough to knock")
+	const tries = 20
+	for n := 0; n < tries && knocks.Load() == 0; n++ {
+		res := runOrder(t, r, orderOf(imageOf(t, c, images.Prog), task.Spec{Command: []string{"prog", "print", "x"}}))
+		if res.err != nil || res.stdout != "x" {
+			t.Errorf("got %+v, want output x", res)
+		}
 	}
-	if res.err != nil || res.stdout != "x" {
-		t.Errorf("got %+v, want output x", res)
+	close(stop)
+	<-stopped
+	if knocks.Load() == 0 {
+		t.Errorf("nobody was quick enough to knock in %d starts: this proves nothing", tries)
 	}
 }
 
