@@ -20,6 +20,7 @@ import (
 
 	"ecs/agent/runtime"
 	"ecs/agent/runtime/docker"
+	"ecs/internal/initwire"
 	"ecs/internal/task"
 	"ecs/internal/telemetry"
 	"ecs/test/images"
@@ -164,6 +165,7 @@ func TestOthersAreTurnedAway(t *testing.T) {
 			for _, door := range doors {
 				if conn, err := net.Dial("unix", door); err == nil {
 					knocks.Add(1)
+					_ = initwire.NewWriter(conn).Send(initwire.Hello{Version: initwire.Version})
 					_, _ = conn.Read(make([]byte, 1))
 					conn.Close()
 				}
