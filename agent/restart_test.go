@@ -54,8 +54,8 @@ func (c *cluster) killAgent(engine *fake.Engine) {
 func (c *cluster) restart(engine *fake.Engine) {
 	c.cfg.Runtime = engine.For("n1")
 	c.install()
+	c.settings(func() { c.line = nil }) // before the next one can open its own
 	c.run()
-	c.settings(func() { c.line = nil })
 }
 
 // wantNoTrace checks that an agent that has left keeps nothing but output.
