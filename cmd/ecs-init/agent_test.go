@@ -20,12 +20,12 @@ import (
 
 const (
 	testNonce = "a nonce"
-	patience  = 10 * time.Second
+	patience  = 30 * time.Second
 )
 
 // container is one under test, and the agent's side of it.
 type container struct {
-	t      *testing.T
+	t      testing.TB
 	dir    string
 	socket string
 	l      *net.UnixListener
@@ -50,7 +50,7 @@ func capsOf(names ...string) uint64 {
 }
 
 // start makes a container whose init waits for an order.
-func start(t *testing.T, options ...option) *container {
+func start(t testing.TB, options ...option) *container {
 	t.Helper()
 	dir, err := os.MkdirTemp(built.dir, "c")
 	if err != nil {
@@ -106,7 +106,7 @@ func (c *container) listen() {
 
 // session is one connection.
 type session struct {
-	t     *testing.T
+	t     testing.TB
 	conn  *net.UnixConn
 	r     *initwire.Reader
 	w     *initwire.Writer
@@ -270,7 +270,7 @@ func order(argv ...string) initwire.Order {
 func shell(script string) initwire.Order { return order("sh", "-c", script) }
 
 // run gives a new container an order and reads until it is over.
-func run(t *testing.T, o initwire.Order, options ...option) *session {
+func run(t testing.TB, o initwire.Order, options ...option) *session {
 	t.Helper()
 	c := start(t, options...)
 	s := c.accept(initwire.Position{})

@@ -117,7 +117,7 @@ func TestStoppedProgramEndsAtItsLimit(t *testing.T) {
 	if e := s.exit; e.Cause != initwire.CauseRunLimit || e.Signal != 9 || e.Code != 137 {
 		t.Errorf("got %+v, want the run limit", e)
 	}
-	if ran := s.exit.Ended - s.exit.Started; ran < o.RunLimit || ran > o.RunLimit+200*time.Millisecond {
+	if ran := s.exit.Ended - s.exit.Started; ran < o.RunLimit || ran > o.RunLimit+inTime {
 		t.Errorf("it ran for %s, want %s", ran, o.RunLimit)
 	}
 }

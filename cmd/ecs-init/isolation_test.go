@@ -74,7 +74,7 @@ func TestNobodyElseRunsInit(t *testing.T) {
 // until something ends it.
 func TestTracedProgramHasNotEnded(t *testing.T) {
 	o := order("prog", "traced")
-	o.RunLimit = 700 * time.Millisecond
+	o.RunLimit = 3 * time.Second
 	s := run(t, o)
 	if s.exit.Cause != initwire.CauseRunLimit || s.exit.Code != 137 || s.stdout.String() != "stopping\n" {
 		t.Errorf("got %+v with output %q, want it to stop until its run limit", s.exit, s.stdout.String())

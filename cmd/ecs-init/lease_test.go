@@ -5,23 +5,27 @@ import (
 	"time"
 
 	"ecs/internal/initwire"
+	"ecs/internal/task"
 )
+
+// inTime is how late an end may be: before the fence comes to do it from outside.
+const inTime = task.FenceAhead - task.OuterFenceAhead
 
 // TestLeaseEnds stops renewing. The agent's answers do not count, its lease does.
 func TestLeaseEnds(t *testing.T) {
 	c := start(t)
 	s := c.accept(initwire.Position{})
 	o := shell("trap '' TERM; echo begun; setsid sleep 1000 & while :; do sleep 1; done")
-	o.Lease = boottime() + 300*time.Millisecond
+	o.Lease = boottime() + time.Second
 	s.send(o)
-	renewed := boottime() + 600*time.Millisecond
+	renewed := boottime() + 2*time.Second
 	s.send(initwire.Lease{Deadline: renewed})
-	s.send(initwire.Lease{Deadline: renewed - 500*time.Millisecond}) // too late to take it back
+	s.send(initwire.Lease{Deadline: renewed - time.Second}) // too late to take it back
 	s.finish()
 	if s.exit.Cause != initwire.CauseLease || s.exit.Code != 137 {
 		t.Errorf("got %+v, want the lease", s.exit)
 	}
-	if late := s.exit.Ended - renewed; late < 0 || late > 200*time.Millisecond {
+	if late := s.exit.Ended - renewed; late < 0 || late > inTime {
 		t.Errorf("it ended %s after its lease", late)
 	}
 	if got := processes(t, c); len(got) != 1 {
@@ -38,14 +42,14 @@ func TestLeaseEndsWithoutAnAgent(t *testing.T) {
 			c := start(t)
 			s := c.accept(initwire.Position{})
 			o := shell("setsid sleep 1000 & yes")
-			o.Lease = boottime() + 500*time.Millisecond
+			o.Lease = boottime() + time.Second
 			s.send(o)
 			s.until(func() bool { return s.started != nil })
 			if gone {
 				c.cut(s)
 			}
 			waitFor(t, "only PID 1 is left", func() bool { return len(processes(t, c)) == 1 })
-			if late := boottime() - o.Lease; late < 0 || late > 300*time.Millisecond {
+			if late := boottime() - o.Lease; late < 0 || late > inTime {
 				t.Errorf("the program was gone %s after its lease", late)
 			}
 			c.ends(exitLapsed)
@@ -57,7 +61,7 @@ func TestHeldExitOutlivesTheLease(t *testing.T) {
 	c := start(t)
 	s := c.accept(initwire.Position{})
 	o := shell("sleep 1000")
-	o.Lease = boottime() + 200*time.Millisecond
+	o.Lease = boottime() + time.Second
 	s.send(o)
 	s.until(func() bool { return s.started != nil })
 	c.cut(s)
@@ -83,14 +87,14 @@ func TestRunLimitIsExact(t *testing.T) {
 	s := c.accept(initwire.Position{})
 	s.ack = false
 	o := shell("yes")
-	o.RunLimit = 300 * time.Millisecond
+	o.RunLimit = 2 * time.Second
 	s.send(o)
 	s.until(func() bool { return s.have.Stdout == initwire.Ring })
 	waitFor(t, "the limit ends it", func() bool { return len(processes(t, c)) == 1 })
 	s.ack = true
 	s.send(initwire.Ack(s.have))
 	s.finish()
-	if ran := s.exit.Ended - s.exit.Started; s.exit.Cause != initwire.CauseRunLimit || ran < o.RunLimit || ran > o.RunLimit+100*time.Millisecond {
+	if ran := s.exit.Ended - s.exit.Started; s.exit.Cause != initwire.CauseRunLimit || ran < o.RunLimit || ran > o.RunLimit+inTime {
 		t.Errorf("got %+v after %s, want the run limit after %s", s.exit, ran, o.RunLimit)
 	}
 	c.done(s)

@@ -55,7 +55,7 @@ func TestNoAckHoldsTheProgram(t *testing.T) {
 	s := c.accept(initwire.Position{})
 	s.ack = false
 	o := order("prog", "bytes", strconv.Itoa(100<<20))
-	o.RunLimit = 500 * time.Millisecond
+	o.RunLimit = 3 * time.Second
 	s.send(o)
 	s.until(func() bool { return s.have.Stdout == initwire.Ring })
 	// Its output can't be delivered, so Exit has to wait for Acks as well.

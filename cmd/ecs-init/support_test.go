@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -14,7 +13,7 @@ import (
 )
 
 // processes are the pids in a container's pid namespace.
-func processes(t *testing.T, c *container) []string {
+func processes(t testing.TB, c *container) []string {
 	t.Helper()
 	want, err := os.Readlink("/proc/" + strconv.Itoa(c.cmd.Process.Pid) + "/ns/pid")
 	if err != nil {
@@ -34,7 +33,7 @@ func processes(t *testing.T, c *container) []string {
 }
 
 // inPidsCgroup puts the container into a cgroup with a limit of processes.
-func inPidsCgroup(t *testing.T, limit int) option {
+func inPidsCgroup(t testing.TB, limit int) option {
 	t.Helper()
 	parent := "/sys/fs/cgroup/pids"
 	if _, err := os.Stat(parent); err != nil {
@@ -56,7 +55,7 @@ func inPidsCgroup(t *testing.T, limit int) option {
 }
 
 // statusOf reads a field of /proc/<pid>/status, in kB where it is a size.
-func statusOf(t *testing.T, pid int, field string) int {
+func statusOf(t testing.TB, pid int, field string) int {
 	t.Helper()
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
 	if err != nil {
@@ -76,9 +75,9 @@ func statusOf(t *testing.T, pid int, field string) int {
 }
 
 // waitFor polls for what no event tells.
-func waitFor(t *testing.T, what string, holds func() bool) {
+func waitFor(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	for end := time.Now().Add(patience); !holds(); runtime.Gosched() {
+	for end := time.Now().Add(patience); !holds(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("waited %s until %s", patience, what)
 		}

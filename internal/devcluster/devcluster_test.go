@@ -194,7 +194,7 @@ func TestFenceThatDiesFailsUp(t *testing.T) {
 
 func TestNodeThatIsNeverReadyFailsUpInTime(t *testing.T) {
 	o := options(t)
-	o.Within = time.Second
+	o.Within = 5 * time.Second
 	t.Setenv(fakeWho, "c3")
 	t.Setenv(fakeHow, late)
 	_, err := Up(context.Background(), o)

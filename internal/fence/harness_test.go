@@ -155,7 +155,7 @@ func wantAlive(t *testing.T, g *cgrouptest.Group, until time.Duration) {
 func await(t *testing.T, want string, cond func() bool) {
 	t.Helper()
 	for began := time.Now(); !cond(); time.Sleep(5 * time.Millisecond) {
-		if time.Since(began) > 10*time.Second {
+		if time.Since(began) > 30*time.Second {
 			t.Fatalf("waited in vain for: %s", want)
 		}
 	}

@@ -137,8 +137,8 @@ func TestExitDoesNotWaitForTheEngine(t *testing.T) {
 	})
 	began := time.Now()
 	exit, err := made.Wait(t.Context())
-	if took := time.Since(began); err != nil || exit.Code != 9 || took > time.Second {
-		t.Errorf("got %+v, %v after %s; want code 9 within 1s", exit, err, took)
+	if took := time.Since(began); err != nil || exit.Code != 9 || took > 2*time.Second {
+		t.Errorf("got %+v, %v after %s; want code 9 in less than an engine's call may take", exit, err, took)
 	}
 	g.fault.Store(nil)
 	if err := made.Remove(t.Context()); err != nil {

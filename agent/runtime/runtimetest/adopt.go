@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -118,12 +119,18 @@ func nothingToAdopt(t *testing.T, h Harness) {
 	}
 }
 
+// endsIn is a lease that ends the program from inside d after the runtime first
+// asks for it, which is right before the program begins: what it took to come to
+// that is not of the lease.
+func endsIn(h Harness, d time.Duration) func() time.Duration {
+	return sync.OnceValue(func() time.Duration { return h.Now() + d + task.FenceAhead })
+}
+
 // leaseEnds has programs whose lease nobody renews, with and without an agent.
 func leaseEnds(t *testing.T, h Harness) {
 	for _, alone := range []bool{false, true} {
 		a := prepare(t, h)
-		end := h.Now() + task.FenceAhead + 1500*time.Millisecond
-		a.deadline = func() time.Duration { return end }
+		a.deadline = endsIn(h, 1500*time.Millisecond)
 		if err := a.create(spec(h, "sleep", "1m"), a.stdout); err != nil {
 			t.Fatal(err)
 		}
@@ -131,14 +138,14 @@ func leaseEnds(t *testing.T, h Harness) {
 		if alone {
 			next := h.Restart(t)
 			h.Runtime = next
-			time.Sleep(end - task.FenceAhead - h.Now() + 500*time.Millisecond) // all is over by itself
+			time.Sleep(a.deadline() - task.FenceAhead - h.Now() + 500*time.Millisecond) // all is over by itself
 			var err error
 			if a, err = a.adopt(next); err != nil {
 				t.Fatalf("adopt: %v", err)
 			}
 		}
 		exit := a.exit()
-		if late := h.Now() - (end - task.OuterFenceAhead); late > 0 {
+		if late := h.Now() - (a.deadline() - task.OuterFenceAhead); late > 0 {
 			t.Errorf("alone: %v: known %s after the outer fence's deadline", alone, late)
 		}
 		a.remove()
@@ -150,14 +157,13 @@ func leaseEnds(t *testing.T, h Harness) {
 
 func renewedLease(t *testing.T, h Harness) {
 	a := prepare(t, h)
-	end := h.Now() + task.FenceAhead + time.Second
-	a.deadline = func() time.Duration { return end }
-	if err := a.create(spec(h, "sleep", "2s", ";", "exit", "4"), a.stdout); err != nil {
+	a.deadline = endsIn(h, 2*time.Second)
+	if err := a.create(spec(h, "sleep", "3s", ";", "exit", "4"), a.stdout); err != nil {
 		t.Fatal(err)
 	}
 	a.start()
-	a.c.Renew(end + time.Minute)
-	a.c.Renew(end) // an earlier end does not count
+	a.c.Renew(a.deadline() + time.Minute)
+	a.c.Renew(a.deadline()) // an earlier end does not count
 	exit := a.exit()
 	a.remove()
 	if exit.Code != 4 || exit.Lapsed {
@@ -167,7 +173,7 @@ func renewedLease(t *testing.T, h Harness) {
 
 func runLimit(t *testing.T, h Harness) {
 	s := spec(h, "print", "x", ";", "sleep", "1m")
-	s.Timeouts.Run = 500 * time.Millisecond
+	s.Timeouts.Run = time.Second
 	a := create(t, h, s).start()
 	exit := a.exit()
 	a.remove()
