@@ -142,6 +142,9 @@ func TestKillBeforeTheOrder(t *testing.T) {
 	if s.finish(); s.exit == nil || s.exit.Cause != initwire.CauseKilled || s.started != nil || s.stdout.Len() > 0 {
 		t.Errorf("got %+v, started %v", s.exit, s.started)
 	}
+	if e := s.exit; e != nil && (e.Started != e.Ended || e.StartedAt != 0) {
+		t.Errorf("got %+v, want no time of its own", e)
+	}
 	c.done(s)
 }
 

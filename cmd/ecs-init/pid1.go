@@ -175,9 +175,12 @@ func (p *pid1) outcome() initwire.Message {
 			e.Cause = p.cause
 		}
 	}
-	if p.started != nil {
+	switch {
+	case p.started != nil:
 		e.Started, e.StartedAt = p.started.Boottime, p.started.Unix
-	} else if p.cause == "" {
+	case p.cause != "":
+		e.Started = e.Ended // it was never executed, and has no time of its own
+	default:
 		return initwire.Failed{Reason: initwire.BadOther,
 			Text: fmt.Sprintf("the container could not be prepared (status %#x)", uint32(status))}
 	}

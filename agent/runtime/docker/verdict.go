@@ -50,12 +50,14 @@ func (c *attempt) verdict(ctx context.Context) (runtime.Exit, error) {
 // that somebody's signal may have made.
 func (c *attempt) told(ctx context.Context, e initwire.Exit) runtime.Exit {
 	exit := runtime.Exit{
-		Code:      e.Code,
-		RunLimit:  e.Cause == initwire.CauseRunLimit,
-		Lapsed:    e.Cause == initwire.CauseLease,
-		StartedAt: time.Unix(0, int64(e.StartedAt)),
-		Run:       max(0, e.Ended-e.Started),
-		Output:    max(0, c.heard.at-e.Ended),
+		Code:     e.Code,
+		RunLimit: e.Cause == initwire.CauseRunLimit,
+		Lapsed:   e.Cause == initwire.CauseLease,
+		Run:      max(0, e.Ended-e.Started),
+		Output:   max(0, c.heard.at-e.Ended),
+	}
+	if e.StartedAt != 0 { // else it was ended before it began
+		exit.StartedAt = time.Unix(0, int64(e.StartedAt))
 	}
 	if e.Signal != 0 {
 		exit.Signal = signalName(unix.Signal(e.Signal))
