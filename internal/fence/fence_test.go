@@ -267,11 +267,11 @@ func TestEntriesAreBounded(t *testing.T) {
 	here(t, dir)
 	c, _ := connect(t, dir)
 	g, short := cgrouptest.Make(t), cgrouptest.Make(t)
-	mustAdd(t, c, "short", short, time.Minute)
+	mustAdd(t, c, "short", short, time.Hour)
 	for i := range maxEntries - 1 {
-		mustAdd(t, c, fmt.Sprint(i), g, time.Minute)
+		mustAdd(t, c, fmt.Sprint(i), g, time.Hour)
 	}
-	one := Entry{ID: "one too many", Cgroup: g.Dir, Deadline: boottime() + time.Minute}
+	one := Entry{ID: "one too many", Cgroup: g.Dir, Deadline: boottime() + time.Hour}
 	if err := c.Add(soon(t), one); err == nil || !strings.Contains(err.Error(), "can't hold more") {
 		t.Errorf("got %v, want a refusal", err)
 	}
