@@ -44,8 +44,8 @@ import (
 const (
 	// DefaultGrace is how long running attempts may go on when the node leaves.
 	DefaultGrace = 10 * time.Second
-	// removalsAtOnce bounds how many containers are being removed.
-	removalsAtOnce = 4
+	// DefaultRemovals is how many containers are being removed at once.
+	DefaultRemovals = 4
 
 	// The steps of leaving, after Grace, have a time each.
 	endPatience     = 15 * time.Second
@@ -91,6 +91,9 @@ type Config struct {
 	JournalDir string
 	// BootID tells one boot of the machine from the next. Default the kernel's.
 	BootID string
+	// Removals is how many containers are being removed at once. Default
+	// DefaultRemovals; agents that share an engine share this out among them.
+	Removals int
 	// Unfit, if there is one, says why the node must take no tasks now, or
 	// nothing. It is asked for every heartbeat and must not block.
 	Unfit func() string
@@ -122,6 +125,9 @@ func New(cfg Config) *Agent {
 	if cfg.Grace == 0 {
 		cfg.Grace = DefaultGrace
 	}
+	if cfg.Removals <= 0 {
+		cfg.Removals = DefaultRemovals
+	}
 	cfg.Log = cfg.Log.With("node", cfg.ID)
 	a := &Agent{cfg: cfg, lease: newLease(cfg.Now), reporter: newReporter(), sweepNow: make(chan struct{}, 1),
 		journal: journal.New(cfg.JournalDir, cfg.Log)}
@@ -129,7 +135,7 @@ func New(cfg Config) *Agent {
 	a.health = newHealth(&a.cfg, a.journal)
 	a.supervisor = newSupervisor(&kit{node: cfg.ID, outputAddr: cfg.OutputAddr, engine: cfg.Runtime,
 		images: cfg.Images, spool: cfg.Spool, journal: a.journal, lease: a.lease, reporter: a.reporter, health: a.health,
-		removing: make(chan struct{}, removalsAtOnce), log: cfg.Log, metrics: cfg.Metrics}, a.sweepNow)
+		removing: make(chan struct{}, cfg.Removals), log: cfg.Log, metrics: cfg.Metrics}, a.sweepNow)
 	a.session = newSession(&a.cfg, a.lease, a.supervisor, a.reporter, a.health)
 	return a
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"ecs/agent"
+	"ecs/agent/runtime/docker"
 	"ecs/internal/daemon"
 	"ecs/internal/pki"
 	"ecs/internal/task"
@@ -29,6 +30,7 @@ type options struct {
 	localImages            daemon.Choice
 	spoolSize              daemon.Bytes
 	grace                  time.Duration
+	starts                 int
 	fenceSocket, init      string
 
 	node      *pki.Node
@@ -54,6 +56,7 @@ func (o *options) define(fs *flag.FlagSet) {
 	fs.Var(&o.insecure, "insecure-registry", "`registries` to speak to without TLS")
 	fs.Var(&o.localImages, "local-images", "`allow` or deny: may tasks run images that only this engine has")
 	fs.Var(&o.spoolSize, "spool-size", "`size` of output kept on disk, the oldest goes first")
+	fs.IntVar(&o.starts, "starts", docker.DefaultStarts, "how `many` containers are started at once, and removed at once; where agents share an engine, each has its part of that")
 	fs.DurationVar(&o.grace, "grace", agent.DefaultGrace, "how `long` running tasks may go on when the agent is stopped")
 	fs.StringVar(&o.fenceSocket, "fence-socket", "/run/ecs/fence.sock", "`path` of the socket of ecs-fence; empty: no outer fence")
 	fs.StringVar(&o.init, "init", "", "`path` of ecs-init, the first process of every container (default: beside ecs-agent)")
@@ -66,6 +69,9 @@ func (o *options) check() error {
 	}
 	if o.grace < 0 {
 		faults = append(faults, fmt.Errorf("--grace %s: want no less than 0s", o.grace))
+	}
+	if o.starts < 1 {
+		faults = append(faults, fmt.Errorf("--starts %d: want no less than 1", o.starts))
 	}
 	if o.memory != 0 && o.memory < task.MinMemory {
 		faults = append(faults, fmt.Errorf("--memory %s: the smallest task needs %d bytes", o.memory.String(), task.MinMemory))

@@ -52,7 +52,7 @@ func (o *options) run(ctx context.Context, log *slog.Logger, _ *telemetry.Ring) 
 	measured, scrape := telemetry.NewMetrics("ecs")
 	outer := o.outerFence(log)
 	engine := docker.New(docker.Config{Host: o.dockerHost, Cluster: id.Cluster, Node: id.ID, Egress: o.egress, EgressDeny: o.egressDeny,
-		InitBinary: o.init, StateDir: data.Path("containers"), Fence: outer, Log: log, Metrics: measured})
+		InitBinary: o.init, StateDir: data.Path("containers"), Starts: o.starts, Fence: outer, Log: log, Metrics: measured})
 	gossiping, err := o.gossip(ctx, log, measured)
 	if err != nil {
 		return err
@@ -66,7 +66,7 @@ func (o *options) run(ctx context.Context, log *slog.Logger, _ *telemetry.Ring) 
 			DenyLocal: o.localImages.Value == "deny", Log: log, Metrics: measured}),
 		Controls: func() ([]string, <-chan struct{}) { return controls(members) },
 		Dial:     func(_ context.Context, addr string) (*grpc.ClientConn, error) { return dial(addr) },
-		Now:      daemon.Boottime, JournalDir: data.Path("journal"), Grace: grace(o.grace), Log: log, Metrics: measured,
+		Now:      daemon.Boottime, JournalDir: data.Path("journal"), Grace: grace(o.grace), Removals: o.starts, Log: log, Metrics: measured,
 		Unfit: func() string { return why(outer.Healthy()) },
 	})
 	log.Info("serving", "node", id.ID, "name", o.Name, "cluster", id.Cluster, "zone", o.Zone, "output", outputAddr,

@@ -12,6 +12,11 @@ import (
 // long for a cluster that is thrown away.
 const agentGrace = "1s"
 
+// engineStarts is how many containers all agents together start, and remove, at
+// once on the engine that they share. With many more at a time each takes longer,
+// and Engine 20.10 has been seen to lock up.
+const engineStarts = 6
+
 // writeSettings writes the YAML files that the node's daemon and its fence are
 // started with.
 func (c *cluster) writeSettings(n node, o Options) error {
@@ -43,6 +48,7 @@ func (c *cluster) writeSettings(n node, o Options) error {
 		settings["default_registry"] = o.DefaultRegistry
 		settings["insecure_registry"] = o.InsecureRegistries
 		settings["grace"] = agentGrace
+		settings["starts"] = max(1, engineStarts/max(1, o.Agents))
 		settings["fence_socket"] = "" // none
 	}
 	if c.fenced(n) {

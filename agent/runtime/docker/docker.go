@@ -35,9 +35,9 @@ const (
 )
 
 const (
-	// maxStarts is how many starts run on the engine at once. More make
+	// DefaultStarts is how many starts run on the engine at once. More make
 	// each slower and none sooner: they queue for the engine's own locks.
-	maxStarts = 4
+	DefaultStarts = 4
 	// hungCalls in a row without an answer make Probe call the engine unfit.
 	hungCalls = 3
 	// factsFor is how long Probe believes what the engine said of itself;
@@ -68,6 +68,9 @@ type Config struct {
 	// the next process of this agent. Programs must be executable in it; it is
 	// this agent's alone.
 	StateDir string
+	// Starts is how many starts run on the engine at once. Default DefaultStarts;
+	// agents that share an engine share this out among them.
+	Starts int
 	// Fence ends attempts from outside when their lease is over. Nil: nothing
 	// does.
 	Fence   Fence
@@ -116,6 +119,9 @@ var (
 
 // New makes a Runtime and does no I/O. A wrong Host is told by every method.
 func New(cfg Config) *Runtime {
+	if cfg.Starts <= 0 {
+		cfg.Starts = DefaultStarts
+	}
 	c := cfg.Client
 	if c == nil {
 		c = newClient(cfg.Host)
@@ -125,7 +131,7 @@ func New(cfg Config) *Runtime {
 		client: c,
 		log:    cfg.Log,
 		homes:  homes{root: cfg.StateDir, binary: cfg.InitBinary},
-		starts: make(chan struct{}, maxStarts),
+		starts: make(chan struct{}, cfg.Starts),
 	}
 	r.life, r.finish = context.WithCancelCause(context.Background())
 	if cfg.Egress {
