@@ -30,7 +30,7 @@ func TestBurstThroughALostLeader(t *testing.T) {
 	if code != 0 || !strings.Contains(out, "room") {
 		t.Errorf("tasks show of a waiting one: exit %d\n%s\nwant the sentence that says why it waits", code, out)
 	}
-	within(t, time.Minute, "50 tasks ended", func() bool { return c.finished(0) >= 50 })
+	within(t, 4*time.Minute, "50 tasks ended", func() bool { return c.finished(0) >= 50 })
 	c.killLeader(t)
 
 	// Clients that lost their connection post the same key elsewhere.
@@ -44,7 +44,7 @@ func TestBurstThroughALostLeader(t *testing.T) {
 		}
 	})
 	var busiest int
-	within(t, 8*time.Minute, "every task ended", func() bool {
+	within(t, 15*time.Minute, "every task ended", func() bool {
 		busiest = max(busiest, c.checkCapacity(t))
 		return c.finished(0) == burst
 	})

@@ -31,6 +31,7 @@ type strike struct {
 // victim is a program under a strike: its agent, its fence, its init.
 type victim struct {
 	agent  node
+	task   string
 	init   int    // the container's PID 1, by the machine's count
 	cgroup string // in the pids hierarchy
 	file   string // the program's heartbeat, seen from outside
@@ -47,6 +48,11 @@ func killAgent(t *testing.T, v victim) { signal(t, v.agent.PID, syscall.SIGKILL)
 func stopAgent(t *testing.T, v victim) { signal(t, v.agent.PID, syscall.SIGSTOP) }
 func stopFence(t *testing.T, v victim) { signal(t, v.agent.FencePID, syscall.SIGSTOP) }
 func killInit(t *testing.T, v victim)  { signal(t, v.init, syscall.SIGKILL) }
+func stopInit(t *testing.T, v victim)  { signal(t, v.init, syscall.SIGSTOP) }
+
+// cutAgent lets nothing of the agent's out on any network any more, and says so to
+// nobody.
+func cutAgent(t *testing.T, v victim) { firewall(t, "-A", v.agent) }
 
 func both(first, second func(*testing.T, victim)) func(*testing.T, victim) {
 	return func(t *testing.T, v victim) { first(t, v); second(t, v) }
@@ -64,7 +70,10 @@ var strikes = []strike{
 	{"agent killed, init killed", both(killAgent, killInit)},
 	{"agent stopped, init killed", both(stopAgent, killInit)},
 	{"init killed, fence stopped", both(killInit, stopFence)},
-	{"agent killed, init stopped", both(killAgent, func(t *testing.T, v victim) { signal(t, v.init, syscall.SIGSTOP) })},
+	{"agent killed, init stopped", both(killAgent, stopInit)},
+	{"agent cut off", cutAgent},
+	{"agent cut off, fence stopped", both(cutAgent, stopFence)},
+	{"agent cut off, init killed", both(cutAgent, killInit)},
 }
 
 // mayGoOn names the strikes that leave the agent its lease.
@@ -95,6 +104,7 @@ func rounds(t *testing.T) int {
 func TestNoProgramOutlivesItsLease(t *testing.T) {
 	const agents = 5
 	c := ownCluster(t, "--controls", "1", "--agents", strconv.Itoa(agents), "--zones", "a,b,c,d,e", "--agent-cpus", "1")
+	c.groupAgents(t)
 	total := rounds(t)
 	for begin := 0; begin < total; begin += agents {
 		kind := "idle"
@@ -140,10 +150,17 @@ func TestNoProgramOutlivesItsLease(t *testing.T) {
 // victim starts a program on the i-th agent and finds it from outside.
 func (c *cluster) victim(t *testing.T, i int, script string) victim {
 	t.Helper()
+	return c.victimOf(t, i, api.TaskRequest{Command: sh(script)})
+}
+
+// victimOf is victim with a task of its own making.
+func (c *cluster) victimOf(t *testing.T, i int, req api.TaskRequest) victim {
+	t.Helper()
 	v := victim{agent: c.agents()[i]}
 	none := 0
-	task := c.start(t, 0, api.TaskRequest{Image: busybox, Command: sh(script), Retry: api.Retry{Infrastructure: &none},
-		Placement: api.Placement{Zones: []string{v.agent.Zone}}})
+	req.Image, req.Retry, req.Placement = busybox, api.Retry{Infrastructure: &none}, api.Placement{Zones: []string{v.agent.Zone}}
+	task := c.start(t, 0, req)
+	v.task = task.ID
 	within(t, 30*time.Second, "the program runs on "+v.agent.Name, func() bool { return c.task(0, task.ID).State == api.StateRunning })
 	format := `{{.State.Pid}} {{.Id}} {{.GraphDriver.Data.UpperDir}}`
 	out, err := exec.Command("docker", "inspect", "-f", format, containerID(t, task.ID)).Output()
@@ -186,6 +203,7 @@ func (v victim) processes() []string {
 func (c *cluster) heal(t *testing.T, victims []victim) {
 	t.Helper()
 	for _, v := range victims {
+		firewall(t, "-D", v.agent)
 		_ = syscall.Kill(v.agent.FencePID, syscall.SIGCONT)
 		if alive(v.agent.PID) {
 			_ = syscall.Kill(v.agent.PID, syscall.SIGCONT)
@@ -198,11 +216,17 @@ func (c *cluster) heal(t *testing.T, victims []victim) {
 			c.cancel(t, 0, task.ID)
 		}
 	}
+	c.ready(t)
+}
+
+// ready waits until every node takes tasks, has none, and nothing of any is left.
+func (c *cluster) ready(t *testing.T) {
+	t.Helper()
 	name, err := c.name()
 	if err != nil {
 		t.Fatal(err)
 	}
-	within(t, 40*time.Second, "every node is ready and every container gone", func() bool {
+	within(t, time.Minute, "every node is ready and every container gone", func() bool {
 		for _, n := range c.nodes(t) {
 			if n.Status != "ready" || n.Unfit != "" || n.Attempts > 0 {
 				return false
@@ -220,6 +244,39 @@ func (c *cluster) agents() (agents []node) {
 		}
 	}
 	return agents
+}
+
+// firstGroup and those after it are groups of nobody's.
+const firstGroup = 59_001
+
+// groupAgents starts every agent again in a group of its own: a firewall tells
+// processes of one user apart by that.
+func (c *cluster) groupAgents(t *testing.T) {
+	t.Helper()
+	for i := range c.Nodes {
+		n := &c.Nodes[i]
+		if n.Role != "agent" {
+			continue
+		}
+		n.group = uint32(firstGroup + i)
+		signal(t, n.PID, syscall.SIGTERM)
+		c.restart(t, *n)
+		t.Cleanup(func() { firewall(t, "-D", *n) })
+	}
+	c.ready(t)
+}
+
+// firewall adds (-A) or deletes (-D) the rule that lets nothing of a daemon's group
+// out. What is not there is not deleted.
+func firewall(t *testing.T, change string, n node) {
+	t.Helper()
+	rule := []string{"OUTPUT", "-m", "owner", "--gid-owner", strconv.Itoa(int(n.group)), "-j", "DROP"}
+	if change == "-D" && exec.Command("iptables", append([]string{"-w", "5", "-C"}, rule...)...).Run() != nil {
+		return
+	}
+	if out, err := exec.Command("iptables", append([]string{"-w", "5", change}, rule...)...).CombinedOutput(); err != nil {
+		t.Errorf("iptables %s %v: %v\n%s", change, rule, err, out)
+	}
 }
 
 // alive reports whether the process runs; a zombie does not.
@@ -240,7 +297,7 @@ func (c *cluster) restart(t *testing.T, n node) {
 	defer log.Close()
 	cmd := exec.Command(filepath.Join(binaries, "ecs-"+n.Role), "--config", filepath.Join(dir, "config.yaml"))
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: &syscall.Credential{Gid: n.group, NoSetGroups: true}}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

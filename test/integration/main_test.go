@@ -114,6 +114,8 @@ type node struct {
 	Leader bool   `json:"leader"`
 	// FencePID is the fence of an agent's.
 	FencePID int `json:"fence_pid"`
+	// group is the daemon's own, by which its network can be cut; 0: it has none.
+	group uint32
 }
 
 // sharedCluster is one cluster of 3 and 3 for every test that breaks nothing.
