@@ -241,7 +241,7 @@ func Size(t *task.Task) int64 {
 	for i := range s.Files {
 		n += 64 + len(s.Files[i].Path) + len(s.Files[i].Content)
 	}
-	for _, list := range [][]string{s.Command, s.Entrypoint, s.Env, s.CapAdd, s.Placement.Zones, s.SecretEnvNames} {
+	for _, list := range [][]string{s.Command, s.Entrypoint, s.Env, s.CapAdd, s.Placement.Zones, s.SecretEnvNames, s.Outputs} {
 		for _, v := range list {
 			n += 16 + len(v)
 		}
@@ -251,6 +251,9 @@ func Size(t *task.Task) int64 {
 	}
 	if r := t.Result; r != nil {
 		n += 256 + len(r.Reason) + len(r.Stdout.Head) + len(r.Stderr.Head)
+		if r.Outputs != nil {
+			n += 128 + 8*len(r.Outputs.Missing) + len(r.Outputs.Lost)
+		}
 	}
 	return int64(n)
 }

@@ -49,6 +49,9 @@ type Spec struct {
 	// TTY gives the program a terminal: all it writes is standard output.
 	TTY   bool
 	Files []File // written before the program starts, in this order
+	// Outputs are absolute, clean paths of what is kept of the container's files
+	// when the program has ended. None lies in another.
+	Outputs []string
 }
 
 // File is a regular file that the program finds in its container.

@@ -195,11 +195,12 @@ type Result struct {
 	// ImageDigest is what ran, "sha256:...", or empty when none was resolved.
 	ImageDigest    string
 	Stdout, Stderr Stream
-	// Node and OutputAddr say where the bytes beyond Head are kept; empty when
-	// Head holds everything.
+	// Node and OutputAddr say where the bytes beyond Head are kept, and the tar
+	// of Outputs; empty when there are none.
 	Node       NodeID
 	OutputAddr string
 	Attempt    int
+	Outputs    *Outputs // nil: none were asked for, or the program never ran
 }
 
 // HeadBytes is how much of each stream the replicated record holds.

@@ -54,6 +54,7 @@ func FromResult(r *task.Result) *ecsv1.Result {
 		Node:        string(r.Node),
 		OutputAddr:  r.OutputAddr,
 		Attempt:     int32(r.Attempt),
+		Outputs:     fromOutputs(r.Outputs),
 	}
 }
 
@@ -74,31 +75,58 @@ func ToResult(m *ecsv1.Result) *task.Result {
 		Node:        task.NodeID(m.GetNode()),
 		OutputAddr:  m.GetOutputAddr(),
 		Attempt:     int(m.GetAttempt()),
+		Outputs:     toOutputs(m.GetOutputs()),
 	}
+}
+
+func fromOutputs(o *task.Outputs) *ecsv1.Outputs {
+	if o == nil {
+		return nil
+	}
+	return &ecsv1.Outputs{Bytes: o.Bytes, Sha256: fromHash(o.SHA256), Entries: int64(o.Entries), Truncated: o.Truncated,
+		Missing: each(o.Missing, func(i int) uint32 { return uint32(i) }), Lost: o.Lost}
+}
+
+func toOutputs(m *ecsv1.Outputs) *task.Outputs {
+	if m == nil {
+		return nil
+	}
+	return &task.Outputs{Bytes: m.GetBytes(), SHA256: toHash(m.GetSha256()), Entries: int(m.GetEntries()), Truncated: m.GetTruncated(),
+		Missing: each(m.GetMissing(), func(i uint32) int { return int(i) }), Lost: m.GetLost()}
+}
+
+// fromHash gives a hash's bytes, none for one that was never made.
+func fromHash(hash [32]byte) []byte {
+	if hash == [32]byte{} {
+		return nil
+	}
+	return hash[:]
+}
+
+// toHash is the inverse of fromHash. A hash of another length than 32 bytes is
+// none.
+func toHash(b []byte) (hash [32]byte) {
+	if len(b) == len(hash) {
+		hash = [32]byte(b)
+	}
+	return hash
 }
 
 // FromStream gives the message of an output stream.
 func FromStream(s task.Stream) *ecsv1.Stream {
-	m := &ecsv1.Stream{Head: s.Head, Bytes: s.Bytes, Kept: s.Kept, Truncated: s.Truncated}
-	if s.SHA256 != [32]byte{} {
-		m.Sha256 = s.SHA256[:]
-	}
-	return m
+	return &ecsv1.Stream{Head: s.Head, Bytes: s.Bytes, Kept: s.Kept, Sha256: fromHash(s.SHA256), Truncated: s.Truncated}
 }
 
 // ToStream gives the output stream of a message. A hash of another length than
 // 32 bytes is none.
 func ToStream(m *ecsv1.Stream) task.Stream {
-	s := task.Stream{
+	return task.Stream{
 		Head:      m.GetHead(),
 		Bytes:     m.GetBytes(),
 		Kept:      m.GetKept(),
+		SHA256:    toHash(m.GetSha256()),
 		Truncated: m.GetTruncated(),
 	}
-	if hash := m.GetSha256(); len(hash) == len(s.SHA256) {
-		s.SHA256 = [32]byte(hash)
-	}
-	return s
 }
 
 // FromBill gives the message of a bill.

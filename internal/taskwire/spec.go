@@ -44,6 +44,7 @@ func FromSpec(s task.Spec) *ecsv1.Spec {
 		OpenStdin:             s.OpenStdin,
 		Tty:                   s.TTY,
 		Files:                 each(s.Files, fromFile),
+		Outputs:               s.Outputs,
 	}
 }
 
@@ -89,6 +90,7 @@ func ToSpec(m *ecsv1.Spec) task.Spec {
 		OpenStdin:      m.GetOpenStdin(),
 		TTY:            m.GetTty(),
 		Files:          each(m.GetFiles(), toFile),
+		Outputs:        m.GetOutputs(),
 	}
 	if s.Entrypoint == nil && m.GetHasEntrypoint() {
 		s.Entrypoint = []string{} // clears the image's, unlike an absent one

@@ -219,6 +219,7 @@ type Spec struct {
 	OpenStdin             bool                   `protobuf:"varint,32,opt,name=open_stdin,json=openStdin,proto3" json:"open_stdin,omitempty"`
 	Tty                   bool                   `protobuf:"varint,33,opt,name=tty,proto3" json:"tty,omitempty"`
 	Files                 []*File                `protobuf:"bytes,34,rep,name=files,proto3" json:"files,omitempty"`
+	Outputs               []string               `protobuf:"bytes,35,rep,name=outputs,proto3" json:"outputs,omitempty"`
 	unknownFields         protoimpl.UnknownFields
 	sizeCache             protoimpl.SizeCache
 }
@@ -491,6 +492,13 @@ func (x *Spec) GetFiles() []*File {
 	return nil
 }
 
+func (x *Spec) GetOutputs() []string {
+	if x != nil {
+		return x.Outputs
+	}
+	return nil
+}
+
 type File struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
@@ -758,6 +766,7 @@ type Result struct {
 	Node          string                 `protobuf:"bytes,9,opt,name=node,proto3" json:"node,omitempty"`
 	OutputAddr    string                 `protobuf:"bytes,10,opt,name=output_addr,json=outputAddr,proto3" json:"output_addr,omitempty"`
 	Attempt       int32                  `protobuf:"varint,11,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Outputs       *Outputs               `protobuf:"bytes,12,opt,name=outputs,proto3" json:"outputs,omitempty"` // absent: none were asked for, or the program never ran
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -869,6 +878,99 @@ func (x *Result) GetAttempt() int32 {
 	return 0
 }
 
+func (x *Result) GetOutputs() *Outputs {
+	if x != nil {
+		return x.Outputs
+	}
+	return nil
+}
+
+// Outputs is what the record holds of the files that a task left: one tar in
+// the spool of the node that ran it.
+type Outputs struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Bytes         int64                  `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Sha256        []byte                 `protobuf:"bytes,2,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	Entries       int64                  `protobuf:"varint,3,opt,name=entries,proto3" json:"entries,omitempty"`
+	Truncated     bool                   `protobuf:"varint,4,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	Missing       []uint32               `protobuf:"varint,5,rep,packed,name=missing,proto3" json:"missing,omitempty"` // places in Spec.outputs
+	Lost          string                 `protobuf:"bytes,6,opt,name=lost,proto3" json:"lost,omitempty"`               // why there is no tar
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Outputs) Reset() {
+	*x = Outputs{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Outputs) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Outputs) ProtoMessage() {}
+
+func (x *Outputs) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Outputs.ProtoReflect.Descriptor instead.
+func (*Outputs) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Outputs) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Outputs) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+func (x *Outputs) GetEntries() int64 {
+	if x != nil {
+		return x.Entries
+	}
+	return 0
+}
+
+func (x *Outputs) GetTruncated() bool {
+	if x != nil {
+		return x.Truncated
+	}
+	return false
+}
+
+func (x *Outputs) GetMissing() []uint32 {
+	if x != nil {
+		return x.Missing
+	}
+	return nil
+}
+
+func (x *Outputs) GetLost() string {
+	if x != nil {
+		return x.Lost
+	}
+	return ""
+}
+
 type Stream struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Head          []byte                 `protobuf:"bytes,1,opt,name=head,proto3" json:"head,omitempty"`
@@ -882,7 +984,7 @@ type Stream struct {
 
 func (x *Stream) Reset() {
 	*x = Stream{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[6]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -894,7 +996,7 @@ func (x *Stream) String() string {
 func (*Stream) ProtoMessage() {}
 
 func (x *Stream) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[6]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -907,7 +1009,7 @@ func (x *Stream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stream.ProtoReflect.Descriptor instead.
 func (*Stream) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{6}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Stream) GetHead() []byte {
@@ -965,7 +1067,7 @@ type Bill struct {
 
 func (x *Bill) Reset() {
 	*x = Bill{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[7]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -977,7 +1079,7 @@ func (x *Bill) String() string {
 func (*Bill) ProtoMessage() {}
 
 func (x *Bill) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[7]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -990,7 +1092,7 @@ func (x *Bill) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bill.ProtoReflect.Descriptor instead.
 func (*Bill) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{7}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Bill) GetAccepted() int64 {
@@ -1100,7 +1202,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[8]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1112,7 +1214,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[8]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1125,7 +1227,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{8}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Node) GetId() string {
@@ -1243,7 +1345,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[9]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1255,7 +1357,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[9]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1268,7 +1370,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{9}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Entry) GetCommands() []*Command {
@@ -1303,7 +1405,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[10]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1315,7 +1417,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[10]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1328,7 +1430,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{10}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Command) GetNow() int64 {
@@ -1525,7 +1627,7 @@ type Submit struct {
 
 func (x *Submit) Reset() {
 	*x = Submit{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[11]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1537,7 +1639,7 @@ func (x *Submit) String() string {
 func (*Submit) ProtoMessage() {}
 
 func (x *Submit) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[11]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1550,7 +1652,7 @@ func (x *Submit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Submit.ProtoReflect.Descriptor instead.
 func (*Submit) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{11}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Submit) GetTask() *Task {
@@ -1572,7 +1674,7 @@ type Register struct {
 
 func (x *Register) Reset() {
 	*x = Register{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[12]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1584,7 +1686,7 @@ func (x *Register) String() string {
 func (*Register) ProtoMessage() {}
 
 func (x *Register) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[12]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1597,7 +1699,7 @@ func (x *Register) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Register.ProtoReflect.Descriptor instead.
 func (*Register) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{12}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Register) GetNode() *Node {
@@ -1625,7 +1727,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[13]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1637,7 +1739,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[13]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1650,7 +1752,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{13}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Token) GetTask() string {
@@ -1684,7 +1786,7 @@ type Place struct {
 
 func (x *Place) Reset() {
 	*x = Place{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[14]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1696,7 +1798,7 @@ func (x *Place) String() string {
 func (*Place) ProtoMessage() {}
 
 func (x *Place) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[14]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1709,7 +1811,7 @@ func (x *Place) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Place.ProtoReflect.Descriptor instead.
 func (*Place) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{14}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Place) GetDecisions() []*Decision {
@@ -1732,7 +1834,7 @@ type Decision struct {
 
 func (x *Decision) Reset() {
 	*x = Decision{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[15]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1744,7 +1846,7 @@ func (x *Decision) String() string {
 func (*Decision) ProtoMessage() {}
 
 func (x *Decision) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[15]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1757,7 +1859,7 @@ func (x *Decision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decision.ProtoReflect.Descriptor instead.
 func (*Decision) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{15}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Decision) GetTask() string {
@@ -1807,7 +1909,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[16]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1819,7 +1921,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[16]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1832,7 +1934,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{16}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Progress) GetToken() *Token {
@@ -1870,7 +1972,7 @@ type Finish struct {
 
 func (x *Finish) Reset() {
 	*x = Finish{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[17]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1882,7 +1984,7 @@ func (x *Finish) String() string {
 func (*Finish) ProtoMessage() {}
 
 func (x *Finish) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[17]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1895,7 +1997,7 @@ func (x *Finish) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finish.ProtoReflect.Descriptor instead.
 func (*Finish) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{17}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Finish) GetToken() *Token {
@@ -1946,7 +2048,7 @@ type Stop struct {
 
 func (x *Stop) Reset() {
 	*x = Stop{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[18]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1958,7 +2060,7 @@ func (x *Stop) String() string {
 func (*Stop) ProtoMessage() {}
 
 func (x *Stop) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[18]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1971,7 +2073,7 @@ func (x *Stop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stop.ProtoReflect.Descriptor instead.
 func (*Stop) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{18}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Stop) GetTask() string {
@@ -2016,7 +2118,7 @@ type LoseNode struct {
 
 func (x *LoseNode) Reset() {
 	*x = LoseNode{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[19]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2028,7 +2130,7 @@ func (x *LoseNode) String() string {
 func (*LoseNode) ProtoMessage() {}
 
 func (x *LoseNode) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[19]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2041,7 +2143,7 @@ func (x *LoseNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoseNode.ProtoReflect.Descriptor instead.
 func (*LoseNode) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{19}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *LoseNode) GetNode() string {
@@ -2083,7 +2185,7 @@ type LoseAttempt struct {
 
 func (x *LoseAttempt) Reset() {
 	*x = LoseAttempt{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[20]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2095,7 +2197,7 @@ func (x *LoseAttempt) String() string {
 func (*LoseAttempt) ProtoMessage() {}
 
 func (x *LoseAttempt) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[20]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2108,7 +2210,7 @@ func (x *LoseAttempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoseAttempt.ProtoReflect.Descriptor instead.
 func (*LoseAttempt) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{20}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *LoseAttempt) GetToken() *Token {
@@ -2140,7 +2242,7 @@ type SetNode struct {
 
 func (x *SetNode) Reset() {
 	*x = SetNode{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[21]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2152,7 +2254,7 @@ func (x *SetNode) String() string {
 func (*SetNode) ProtoMessage() {}
 
 func (x *SetNode) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[21]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2165,7 +2267,7 @@ func (x *SetNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNode.ProtoReflect.Descriptor instead.
 func (*SetNode) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{21}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SetNode) GetNode() string {
@@ -2220,7 +2322,7 @@ type Expire struct {
 
 func (x *Expire) Reset() {
 	*x = Expire{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[22]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2232,7 +2334,7 @@ func (x *Expire) String() string {
 func (*Expire) ProtoMessage() {}
 
 func (x *Expire) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[22]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2245,7 +2347,7 @@ func (x *Expire) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Expire.ProtoReflect.Descriptor instead.
 func (*Expire) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{22}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Expire) GetTasks() []string {
@@ -2265,7 +2367,7 @@ type Forget struct {
 
 func (x *Forget) Reset() {
 	*x = Forget{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[23]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2277,7 +2379,7 @@ func (x *Forget) String() string {
 func (*Forget) ProtoMessage() {}
 
 func (x *Forget) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[23]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2290,7 +2392,7 @@ func (x *Forget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forget.ProtoReflect.Descriptor instead.
 func (*Forget) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{23}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Forget) GetTasks() []string {
@@ -2316,7 +2418,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[24]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2328,7 +2430,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[24]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2341,7 +2443,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{24}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SnapshotRecord) GetKind() isSnapshotRecord_Kind {
@@ -2412,7 +2514,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[25]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2424,7 +2526,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[25]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2437,7 +2539,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{25}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -2489,7 +2591,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[26]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2501,7 +2603,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[26]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2514,7 +2616,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{26}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Member) GetId() string {
@@ -2617,7 +2719,7 @@ type AgentMessage struct {
 
 func (x *AgentMessage) Reset() {
 	*x = AgentMessage{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[27]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2629,7 +2731,7 @@ func (x *AgentMessage) String() string {
 func (*AgentMessage) ProtoMessage() {}
 
 func (x *AgentMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[27]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2642,7 +2744,7 @@ func (x *AgentMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentMessage.ProtoReflect.Descriptor instead.
 func (*AgentMessage) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{27}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AgentMessage) GetKind() isAgentMessage_Kind {
@@ -2730,7 +2832,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[28]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2742,7 +2844,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[28]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2755,7 +2857,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{28}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Hello) GetNode() *Node {
@@ -2792,7 +2894,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[29]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2804,7 +2906,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[29]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2817,7 +2919,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{29}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Heartbeat) GetNumber() uint64 {
@@ -2861,7 +2963,7 @@ type AttemptStatus struct {
 
 func (x *AttemptStatus) Reset() {
 	*x = AttemptStatus{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[30]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2873,7 +2975,7 @@ func (x *AttemptStatus) String() string {
 func (*AttemptStatus) ProtoMessage() {}
 
 func (x *AttemptStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[30]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2886,7 +2988,7 @@ func (x *AttemptStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptStatus.ProtoReflect.Descriptor instead.
 func (*AttemptStatus) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{30}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *AttemptStatus) GetToken() *Token {
@@ -2926,7 +3028,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2938,7 +3040,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2951,7 +3053,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{31}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{32}
 }
 
 // ControlMessage is what the leader says on a session.
@@ -2975,7 +3077,7 @@ type ControlMessage struct {
 
 func (x *ControlMessage) Reset() {
 	*x = ControlMessage{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2987,7 +3089,7 @@ func (x *ControlMessage) String() string {
 func (*ControlMessage) ProtoMessage() {}
 
 func (x *ControlMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3000,7 +3102,7 @@ func (x *ControlMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControlMessage.ProtoReflect.Descriptor instead.
 func (*ControlMessage) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{32}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ControlMessage) GetTerm() uint64 {
@@ -3145,7 +3247,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3157,7 +3259,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3170,7 +3272,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{33}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Welcome) GetForget() []*Token {
@@ -3196,7 +3298,7 @@ type HeartbeatAnswer struct {
 
 func (x *HeartbeatAnswer) Reset() {
 	*x = HeartbeatAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3208,7 +3310,7 @@ func (x *HeartbeatAnswer) String() string {
 func (*HeartbeatAnswer) ProtoMessage() {}
 
 func (x *HeartbeatAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3221,7 +3323,7 @@ func (x *HeartbeatAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatAnswer.ProtoReflect.Descriptor instead.
 func (*HeartbeatAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{34}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *HeartbeatAnswer) GetNumber() uint64 {
@@ -3245,7 +3347,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3257,7 +3359,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3270,7 +3372,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{35}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Assignment) GetToken() *Token {
@@ -3320,7 +3422,7 @@ type StopAttempt struct {
 
 func (x *StopAttempt) Reset() {
 	*x = StopAttempt{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3332,7 +3434,7 @@ func (x *StopAttempt) String() string {
 func (*StopAttempt) ProtoMessage() {}
 
 func (x *StopAttempt) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3345,7 +3447,7 @@ func (x *StopAttempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAttempt.ProtoReflect.Descriptor instead.
 func (*StopAttempt) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{36}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *StopAttempt) GetToken() *Token {
@@ -3382,7 +3484,7 @@ type StatusAnswer struct {
 
 func (x *StatusAnswer) Reset() {
 	*x = StatusAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3394,7 +3496,7 @@ func (x *StatusAnswer) String() string {
 func (*StatusAnswer) ProtoMessage() {}
 
 func (x *StatusAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3407,7 +3509,7 @@ func (x *StatusAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusAnswer.ProtoReflect.Descriptor instead.
 func (*StatusAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{37}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *StatusAnswer) GetToken() *Token {
@@ -3442,7 +3544,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3454,7 +3556,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3467,7 +3569,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{38}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Redirect) GetId() string {
@@ -3496,7 +3598,7 @@ type Refused struct {
 
 func (x *Refused) Reset() {
 	*x = Refused{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3508,7 +3610,7 @@ func (x *Refused) String() string {
 func (*Refused) ProtoMessage() {}
 
 func (x *Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3521,7 +3623,7 @@ func (x *Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refused.ProtoReflect.Descriptor instead.
 func (*Refused) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{39}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Refused) GetExpired() bool {
@@ -3551,7 +3653,7 @@ type OutputRequest struct {
 
 func (x *OutputRequest) Reset() {
 	*x = OutputRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3563,7 +3665,7 @@ func (x *OutputRequest) String() string {
 func (*OutputRequest) ProtoMessage() {}
 
 func (x *OutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3576,7 +3678,7 @@ func (x *OutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputRequest.ProtoReflect.Descriptor instead.
 func (*OutputRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{40}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *OutputRequest) GetToken() *Token {
@@ -3627,7 +3729,7 @@ type OutputChunk struct {
 
 func (x *OutputChunk) Reset() {
 	*x = OutputChunk{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3639,7 +3741,7 @@ func (x *OutputChunk) String() string {
 func (*OutputChunk) ProtoMessage() {}
 
 func (x *OutputChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3652,7 +3754,7 @@ func (x *OutputChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputChunk.ProtoReflect.Descriptor instead.
 func (*OutputChunk) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{41}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *OutputChunk) GetOffset() int64 {
@@ -3712,7 +3814,7 @@ type AttachInput struct {
 
 func (x *AttachInput) Reset() {
 	*x = AttachInput{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3724,7 +3826,7 @@ func (x *AttachInput) String() string {
 func (*AttachInput) ProtoMessage() {}
 
 func (x *AttachInput) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3737,7 +3839,7 @@ func (x *AttachInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachInput.ProtoReflect.Descriptor instead.
 func (*AttachInput) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{42}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *AttachInput) GetToken() *Token {
@@ -3823,7 +3925,7 @@ type InputData struct {
 
 func (x *InputData) Reset() {
 	*x = InputData{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3835,7 +3937,7 @@ func (x *InputData) String() string {
 func (*InputData) ProtoMessage() {}
 
 func (x *InputData) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3848,7 +3950,7 @@ func (x *InputData) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InputData.ProtoReflect.Descriptor instead.
 func (*InputData) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{43}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *InputData) GetOffset() int64 {
@@ -3882,7 +3984,7 @@ type WindowSize struct {
 
 func (x *WindowSize) Reset() {
 	*x = WindowSize{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3894,7 +3996,7 @@ func (x *WindowSize) String() string {
 func (*WindowSize) ProtoMessage() {}
 
 func (x *WindowSize) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3907,7 +4009,7 @@ func (x *WindowSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WindowSize.ProtoReflect.Descriptor instead.
 func (*WindowSize) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{44}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *WindowSize) GetRows() uint32 {
@@ -3936,7 +4038,7 @@ type AttachAck struct {
 
 func (x *AttachAck) Reset() {
 	*x = AttachAck{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3948,7 +4050,7 @@ func (x *AttachAck) String() string {
 func (*AttachAck) ProtoMessage() {}
 
 func (x *AttachAck) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3961,7 +4063,7 @@ func (x *AttachAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachAck.ProtoReflect.Descriptor instead.
 func (*AttachAck) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{45}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *AttachAck) GetTaken() int64 {
@@ -3987,7 +4089,7 @@ type ProposeRequest struct {
 
 func (x *ProposeRequest) Reset() {
 	*x = ProposeRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3999,7 +4101,7 @@ func (x *ProposeRequest) String() string {
 func (*ProposeRequest) ProtoMessage() {}
 
 func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4012,7 +4114,7 @@ func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeRequest.ProtoReflect.Descriptor instead.
 func (*ProposeRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{46}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ProposeRequest) GetCommand() *Command {
@@ -4036,7 +4138,7 @@ type ProposeAnswer struct {
 
 func (x *ProposeAnswer) Reset() {
 	*x = ProposeAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4048,7 +4150,7 @@ func (x *ProposeAnswer) String() string {
 func (*ProposeAnswer) ProtoMessage() {}
 
 func (x *ProposeAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4061,7 +4163,7 @@ func (x *ProposeAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeAnswer.ProtoReflect.Descriptor instead.
 func (*ProposeAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{47}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ProposeAnswer) GetIndex() uint64 {
@@ -4117,7 +4219,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4129,7 +4231,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4142,7 +4244,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{48}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Refusal) GetCode() string {
@@ -4167,7 +4269,7 @@ type ReadIndexRequest struct {
 
 func (x *ReadIndexRequest) Reset() {
 	*x = ReadIndexRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4179,7 +4281,7 @@ func (x *ReadIndexRequest) String() string {
 func (*ReadIndexRequest) ProtoMessage() {}
 
 func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4192,7 +4294,7 @@ func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
 func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{49}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{50}
 }
 
 type ReadIndexAnswer struct {
@@ -4205,7 +4307,7 @@ type ReadIndexAnswer struct {
 
 func (x *ReadIndexAnswer) Reset() {
 	*x = ReadIndexAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4217,7 +4319,7 @@ func (x *ReadIndexAnswer) String() string {
 func (*ReadIndexAnswer) ProtoMessage() {}
 
 func (x *ReadIndexAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4230,7 +4332,7 @@ func (x *ReadIndexAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexAnswer.ProtoReflect.Descriptor instead.
 func (*ReadIndexAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{50}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ReadIndexAnswer) GetIndex() uint64 {
@@ -4257,7 +4359,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4269,7 +4371,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4282,7 +4384,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{51}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ExplainRequest) GetTask() string {
@@ -4303,7 +4405,7 @@ type ExplainAnswer struct {
 
 func (x *ExplainAnswer) Reset() {
 	*x = ExplainAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4315,7 +4417,7 @@ func (x *ExplainAnswer) String() string {
 func (*ExplainAnswer) ProtoMessage() {}
 
 func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4328,7 +4430,7 @@ func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainAnswer.ProtoReflect.Descriptor instead.
 func (*ExplainAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{52}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ExplainAnswer) GetBecause() string {
@@ -4374,7 +4476,7 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\fsubmitted_at\x18\r \x01(\x03R\vsubmittedAt\x12\x1f\n" +
 	"\vfinished_at\x18\x0e \x01(\x03R\n" +
 	"finishedAt\x12 \n" +
-	"\x04bill\x18\x0f \x01(\v2\f.ecs.v1.BillR\x04bill\"\xbc\b\n" +
+	"\x04bill\x18\x0f \x01(\v2\f.ecs.v1.BillR\x04bill\"\xd6\b\n" +
 	"\x04Spec\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x18\n" +
 	"\acommand\x18\x02 \x03(\tR\acommand\x12\x1e\n" +
@@ -4416,7 +4518,8 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\n" +
 	"open_stdin\x18  \x01(\bR\topenStdin\x12\x10\n" +
 	"\x03tty\x18! \x01(\bR\x03tty\x12\"\n" +
-	"\x05files\x18\" \x03(\v2\f.ecs.v1.FileR\x05files\x1a9\n" +
+	"\x05files\x18\" \x03(\v2\f.ecs.v1.FileR\x05files\x12\x18\n" +
+	"\aoutputs\x18# \x03(\tR\aoutputs\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\\\n" +
@@ -4441,7 +4544,7 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\tplaced_at\x18\a \x01(\x03R\bplacedAt\x12\x1d\n" +
 	"\n" +
 	"started_at\x18\b \x01(\x03R\tstartedAt\x12\x19\n" +
-	"\bended_at\x18\t \x01(\x03R\aendedAt\"\xcc\x02\n" +
+	"\bended_at\x18\t \x01(\x03R\aendedAt\"\xf7\x02\n" +
 	"\x06Result\x12\x18\n" +
 	"\aoutcome\x18\x01 \x01(\tR\aoutcome\x12\x1b\n" +
 	"\texit_code\x18\x02 \x01(\x05R\bexitCode\x12\x19\n" +
@@ -4455,7 +4558,15 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\voutput_addr\x18\n" +
 	" \x01(\tR\n" +
 	"outputAddr\x12\x18\n" +
-	"\aattempt\x18\v \x01(\x05R\aattempt\"|\n" +
+	"\aattempt\x18\v \x01(\x05R\aattempt\x12)\n" +
+	"\aoutputs\x18\f \x01(\v2\x0f.ecs.v1.OutputsR\aoutputs\"\x9d\x01\n" +
+	"\aOutputs\x12\x14\n" +
+	"\x05bytes\x18\x01 \x01(\x03R\x05bytes\x12\x16\n" +
+	"\x06sha256\x18\x02 \x01(\fR\x06sha256\x12\x18\n" +
+	"\aentries\x18\x03 \x01(\x03R\aentries\x12\x1c\n" +
+	"\ttruncated\x18\x04 \x01(\bR\ttruncated\x12\x18\n" +
+	"\amissing\x18\x05 \x03(\rR\amissing\x12\x12\n" +
+	"\x04lost\x18\x06 \x01(\tR\x04lost\"|\n" +
 	"\x06Stream\x12\x12\n" +
 	"\x04head\x18\x01 \x01(\fR\x04head\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x12\x12\n" +
@@ -4720,7 +4831,7 @@ func file_ecs_v1_ecs_proto_rawDescGZIP() []byte {
 	return file_ecs_v1_ecs_proto_rawDescData
 }
 
-var file_ecs_v1_ecs_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
+var file_ecs_v1_ecs_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
 var file_ecs_v1_ecs_proto_goTypes = []any{
 	(*Task)(nil),             // 0: ecs.v1.Task
 	(*Spec)(nil),             // 1: ecs.v1.Spec
@@ -4728,127 +4839,129 @@ var file_ecs_v1_ecs_proto_goTypes = []any{
 	(*Secrets)(nil),          // 3: ecs.v1.Secrets
 	(*Attempt)(nil),          // 4: ecs.v1.Attempt
 	(*Result)(nil),           // 5: ecs.v1.Result
-	(*Stream)(nil),           // 6: ecs.v1.Stream
-	(*Bill)(nil),             // 7: ecs.v1.Bill
-	(*Node)(nil),             // 8: ecs.v1.Node
-	(*Entry)(nil),            // 9: ecs.v1.Entry
-	(*Command)(nil),          // 10: ecs.v1.Command
-	(*Submit)(nil),           // 11: ecs.v1.Submit
-	(*Register)(nil),         // 12: ecs.v1.Register
-	(*Token)(nil),            // 13: ecs.v1.Token
-	(*Place)(nil),            // 14: ecs.v1.Place
-	(*Decision)(nil),         // 15: ecs.v1.Decision
-	(*Progress)(nil),         // 16: ecs.v1.Progress
-	(*Finish)(nil),           // 17: ecs.v1.Finish
-	(*Stop)(nil),             // 18: ecs.v1.Stop
-	(*LoseNode)(nil),         // 19: ecs.v1.LoseNode
-	(*LoseAttempt)(nil),      // 20: ecs.v1.LoseAttempt
-	(*SetNode)(nil),          // 21: ecs.v1.SetNode
-	(*Expire)(nil),           // 22: ecs.v1.Expire
-	(*Forget)(nil),           // 23: ecs.v1.Forget
-	(*SnapshotRecord)(nil),   // 24: ecs.v1.SnapshotRecord
-	(*SnapshotHeader)(nil),   // 25: ecs.v1.SnapshotHeader
-	(*Member)(nil),           // 26: ecs.v1.Member
-	(*AgentMessage)(nil),     // 27: ecs.v1.AgentMessage
-	(*Hello)(nil),            // 28: ecs.v1.Hello
-	(*Heartbeat)(nil),        // 29: ecs.v1.Heartbeat
-	(*AttemptStatus)(nil),    // 30: ecs.v1.AttemptStatus
-	(*Goodbye)(nil),          // 31: ecs.v1.Goodbye
-	(*ControlMessage)(nil),   // 32: ecs.v1.ControlMessage
-	(*Welcome)(nil),          // 33: ecs.v1.Welcome
-	(*HeartbeatAnswer)(nil),  // 34: ecs.v1.HeartbeatAnswer
-	(*Assignment)(nil),       // 35: ecs.v1.Assignment
-	(*StopAttempt)(nil),      // 36: ecs.v1.StopAttempt
-	(*StatusAnswer)(nil),     // 37: ecs.v1.StatusAnswer
-	(*Redirect)(nil),         // 38: ecs.v1.Redirect
-	(*Refused)(nil),          // 39: ecs.v1.Refused
-	(*OutputRequest)(nil),    // 40: ecs.v1.OutputRequest
-	(*OutputChunk)(nil),      // 41: ecs.v1.OutputChunk
-	(*AttachInput)(nil),      // 42: ecs.v1.AttachInput
-	(*InputData)(nil),        // 43: ecs.v1.InputData
-	(*WindowSize)(nil),       // 44: ecs.v1.WindowSize
-	(*AttachAck)(nil),        // 45: ecs.v1.AttachAck
-	(*ProposeRequest)(nil),   // 46: ecs.v1.ProposeRequest
-	(*ProposeAnswer)(nil),    // 47: ecs.v1.ProposeAnswer
-	(*Refusal)(nil),          // 48: ecs.v1.Refusal
-	(*ReadIndexRequest)(nil), // 49: ecs.v1.ReadIndexRequest
-	(*ReadIndexAnswer)(nil),  // 50: ecs.v1.ReadIndexAnswer
-	(*ExplainRequest)(nil),   // 51: ecs.v1.ExplainRequest
-	(*ExplainAnswer)(nil),    // 52: ecs.v1.ExplainAnswer
-	nil,                      // 53: ecs.v1.Spec.LabelsEntry
-	nil,                      // 54: ecs.v1.Node.AttributesEntry
+	(*Outputs)(nil),          // 6: ecs.v1.Outputs
+	(*Stream)(nil),           // 7: ecs.v1.Stream
+	(*Bill)(nil),             // 8: ecs.v1.Bill
+	(*Node)(nil),             // 9: ecs.v1.Node
+	(*Entry)(nil),            // 10: ecs.v1.Entry
+	(*Command)(nil),          // 11: ecs.v1.Command
+	(*Submit)(nil),           // 12: ecs.v1.Submit
+	(*Register)(nil),         // 13: ecs.v1.Register
+	(*Token)(nil),            // 14: ecs.v1.Token
+	(*Place)(nil),            // 15: ecs.v1.Place
+	(*Decision)(nil),         // 16: ecs.v1.Decision
+	(*Progress)(nil),         // 17: ecs.v1.Progress
+	(*Finish)(nil),           // 18: ecs.v1.Finish
+	(*Stop)(nil),             // 19: ecs.v1.Stop
+	(*LoseNode)(nil),         // 20: ecs.v1.LoseNode
+	(*LoseAttempt)(nil),      // 21: ecs.v1.LoseAttempt
+	(*SetNode)(nil),          // 22: ecs.v1.SetNode
+	(*Expire)(nil),           // 23: ecs.v1.Expire
+	(*Forget)(nil),           // 24: ecs.v1.Forget
+	(*SnapshotRecord)(nil),   // 25: ecs.v1.SnapshotRecord
+	(*SnapshotHeader)(nil),   // 26: ecs.v1.SnapshotHeader
+	(*Member)(nil),           // 27: ecs.v1.Member
+	(*AgentMessage)(nil),     // 28: ecs.v1.AgentMessage
+	(*Hello)(nil),            // 29: ecs.v1.Hello
+	(*Heartbeat)(nil),        // 30: ecs.v1.Heartbeat
+	(*AttemptStatus)(nil),    // 31: ecs.v1.AttemptStatus
+	(*Goodbye)(nil),          // 32: ecs.v1.Goodbye
+	(*ControlMessage)(nil),   // 33: ecs.v1.ControlMessage
+	(*Welcome)(nil),          // 34: ecs.v1.Welcome
+	(*HeartbeatAnswer)(nil),  // 35: ecs.v1.HeartbeatAnswer
+	(*Assignment)(nil),       // 36: ecs.v1.Assignment
+	(*StopAttempt)(nil),      // 37: ecs.v1.StopAttempt
+	(*StatusAnswer)(nil),     // 38: ecs.v1.StatusAnswer
+	(*Redirect)(nil),         // 39: ecs.v1.Redirect
+	(*Refused)(nil),          // 40: ecs.v1.Refused
+	(*OutputRequest)(nil),    // 41: ecs.v1.OutputRequest
+	(*OutputChunk)(nil),      // 42: ecs.v1.OutputChunk
+	(*AttachInput)(nil),      // 43: ecs.v1.AttachInput
+	(*InputData)(nil),        // 44: ecs.v1.InputData
+	(*WindowSize)(nil),       // 45: ecs.v1.WindowSize
+	(*AttachAck)(nil),        // 46: ecs.v1.AttachAck
+	(*ProposeRequest)(nil),   // 47: ecs.v1.ProposeRequest
+	(*ProposeAnswer)(nil),    // 48: ecs.v1.ProposeAnswer
+	(*Refusal)(nil),          // 49: ecs.v1.Refusal
+	(*ReadIndexRequest)(nil), // 50: ecs.v1.ReadIndexRequest
+	(*ReadIndexAnswer)(nil),  // 51: ecs.v1.ReadIndexAnswer
+	(*ExplainRequest)(nil),   // 52: ecs.v1.ExplainRequest
+	(*ExplainAnswer)(nil),    // 53: ecs.v1.ExplainAnswer
+	nil,                      // 54: ecs.v1.Spec.LabelsEntry
+	nil,                      // 55: ecs.v1.Node.AttributesEntry
 }
 var file_ecs_v1_ecs_proto_depIdxs = []int32{
 	1,  // 0: ecs.v1.Task.spec:type_name -> ecs.v1.Spec
 	4,  // 1: ecs.v1.Task.attempts:type_name -> ecs.v1.Attempt
 	5,  // 2: ecs.v1.Task.result:type_name -> ecs.v1.Result
-	7,  // 3: ecs.v1.Task.bill:type_name -> ecs.v1.Bill
-	53, // 4: ecs.v1.Spec.labels:type_name -> ecs.v1.Spec.LabelsEntry
+	8,  // 3: ecs.v1.Task.bill:type_name -> ecs.v1.Bill
+	54, // 4: ecs.v1.Spec.labels:type_name -> ecs.v1.Spec.LabelsEntry
 	2,  // 5: ecs.v1.Spec.files:type_name -> ecs.v1.File
-	6,  // 6: ecs.v1.Result.stdout:type_name -> ecs.v1.Stream
-	6,  // 7: ecs.v1.Result.stderr:type_name -> ecs.v1.Stream
-	54, // 8: ecs.v1.Node.attributes:type_name -> ecs.v1.Node.AttributesEntry
-	10, // 9: ecs.v1.Entry.commands:type_name -> ecs.v1.Command
-	11, // 10: ecs.v1.Command.submit:type_name -> ecs.v1.Submit
-	12, // 11: ecs.v1.Command.register:type_name -> ecs.v1.Register
-	14, // 12: ecs.v1.Command.place:type_name -> ecs.v1.Place
-	16, // 13: ecs.v1.Command.progress:type_name -> ecs.v1.Progress
-	17, // 14: ecs.v1.Command.finish:type_name -> ecs.v1.Finish
-	18, // 15: ecs.v1.Command.stop:type_name -> ecs.v1.Stop
-	19, // 16: ecs.v1.Command.lose_node:type_name -> ecs.v1.LoseNode
-	20, // 17: ecs.v1.Command.lose_attempt:type_name -> ecs.v1.LoseAttempt
-	21, // 18: ecs.v1.Command.set_node:type_name -> ecs.v1.SetNode
-	22, // 19: ecs.v1.Command.expire:type_name -> ecs.v1.Expire
-	23, // 20: ecs.v1.Command.forget:type_name -> ecs.v1.Forget
-	0,  // 21: ecs.v1.Submit.task:type_name -> ecs.v1.Task
-	8,  // 22: ecs.v1.Register.node:type_name -> ecs.v1.Node
-	13, // 23: ecs.v1.Register.running:type_name -> ecs.v1.Token
-	15, // 24: ecs.v1.Place.decisions:type_name -> ecs.v1.Decision
-	13, // 25: ecs.v1.Progress.token:type_name -> ecs.v1.Token
-	13, // 26: ecs.v1.Finish.token:type_name -> ecs.v1.Token
-	5,  // 27: ecs.v1.Finish.result:type_name -> ecs.v1.Result
-	7,  // 28: ecs.v1.Finish.bill:type_name -> ecs.v1.Bill
-	13, // 29: ecs.v1.LoseAttempt.token:type_name -> ecs.v1.Token
-	25, // 30: ecs.v1.SnapshotRecord.header:type_name -> ecs.v1.SnapshotHeader
-	8,  // 31: ecs.v1.SnapshotRecord.node:type_name -> ecs.v1.Node
-	0,  // 32: ecs.v1.SnapshotRecord.task:type_name -> ecs.v1.Task
-	28, // 33: ecs.v1.AgentMessage.hello:type_name -> ecs.v1.Hello
-	29, // 34: ecs.v1.AgentMessage.heartbeat:type_name -> ecs.v1.Heartbeat
-	30, // 35: ecs.v1.AgentMessage.status:type_name -> ecs.v1.AttemptStatus
-	31, // 36: ecs.v1.AgentMessage.goodbye:type_name -> ecs.v1.Goodbye
-	8,  // 37: ecs.v1.Hello.node:type_name -> ecs.v1.Node
-	13, // 38: ecs.v1.Hello.running:type_name -> ecs.v1.Token
-	13, // 39: ecs.v1.AttemptStatus.token:type_name -> ecs.v1.Token
-	5,  // 40: ecs.v1.AttemptStatus.result:type_name -> ecs.v1.Result
-	7,  // 41: ecs.v1.AttemptStatus.bill:type_name -> ecs.v1.Bill
-	33, // 42: ecs.v1.ControlMessage.welcome:type_name -> ecs.v1.Welcome
-	34, // 43: ecs.v1.ControlMessage.heartbeat:type_name -> ecs.v1.HeartbeatAnswer
-	35, // 44: ecs.v1.ControlMessage.assignment:type_name -> ecs.v1.Assignment
-	36, // 45: ecs.v1.ControlMessage.stop:type_name -> ecs.v1.StopAttempt
-	37, // 46: ecs.v1.ControlMessage.status:type_name -> ecs.v1.StatusAnswer
-	38, // 47: ecs.v1.ControlMessage.redirect:type_name -> ecs.v1.Redirect
-	39, // 48: ecs.v1.ControlMessage.refused:type_name -> ecs.v1.Refused
-	13, // 49: ecs.v1.Welcome.forget:type_name -> ecs.v1.Token
-	13, // 50: ecs.v1.Assignment.token:type_name -> ecs.v1.Token
-	1,  // 51: ecs.v1.Assignment.spec:type_name -> ecs.v1.Spec
-	3,  // 52: ecs.v1.Assignment.secrets:type_name -> ecs.v1.Secrets
-	13, // 53: ecs.v1.StopAttempt.token:type_name -> ecs.v1.Token
-	13, // 54: ecs.v1.StatusAnswer.token:type_name -> ecs.v1.Token
-	13, // 55: ecs.v1.OutputRequest.token:type_name -> ecs.v1.Token
-	13, // 56: ecs.v1.AttachInput.token:type_name -> ecs.v1.Token
-	43, // 57: ecs.v1.AttachInput.data:type_name -> ecs.v1.InputData
-	44, // 58: ecs.v1.AttachInput.resize:type_name -> ecs.v1.WindowSize
-	10, // 59: ecs.v1.ProposeRequest.command:type_name -> ecs.v1.Command
-	0,  // 60: ecs.v1.ProposeAnswer.task:type_name -> ecs.v1.Task
-	8,  // 61: ecs.v1.ProposeAnswer.node:type_name -> ecs.v1.Node
-	48, // 62: ecs.v1.ProposeAnswer.refusal:type_name -> ecs.v1.Refusal
-	48, // 63: ecs.v1.ReadIndexAnswer.refusal:type_name -> ecs.v1.Refusal
-	48, // 64: ecs.v1.ExplainAnswer.refusal:type_name -> ecs.v1.Refusal
-	65, // [65:65] is the sub-list for method output_type
-	65, // [65:65] is the sub-list for method input_type
-	65, // [65:65] is the sub-list for extension type_name
-	65, // [65:65] is the sub-list for extension extendee
-	0,  // [0:65] is the sub-list for field type_name
+	7,  // 6: ecs.v1.Result.stdout:type_name -> ecs.v1.Stream
+	7,  // 7: ecs.v1.Result.stderr:type_name -> ecs.v1.Stream
+	6,  // 8: ecs.v1.Result.outputs:type_name -> ecs.v1.Outputs
+	55, // 9: ecs.v1.Node.attributes:type_name -> ecs.v1.Node.AttributesEntry
+	11, // 10: ecs.v1.Entry.commands:type_name -> ecs.v1.Command
+	12, // 11: ecs.v1.Command.submit:type_name -> ecs.v1.Submit
+	13, // 12: ecs.v1.Command.register:type_name -> ecs.v1.Register
+	15, // 13: ecs.v1.Command.place:type_name -> ecs.v1.Place
+	17, // 14: ecs.v1.Command.progress:type_name -> ecs.v1.Progress
+	18, // 15: ecs.v1.Command.finish:type_name -> ecs.v1.Finish
+	19, // 16: ecs.v1.Command.stop:type_name -> ecs.v1.Stop
+	20, // 17: ecs.v1.Command.lose_node:type_name -> ecs.v1.LoseNode
+	21, // 18: ecs.v1.Command.lose_attempt:type_name -> ecs.v1.LoseAttempt
+	22, // 19: ecs.v1.Command.set_node:type_name -> ecs.v1.SetNode
+	23, // 20: ecs.v1.Command.expire:type_name -> ecs.v1.Expire
+	24, // 21: ecs.v1.Command.forget:type_name -> ecs.v1.Forget
+	0,  // 22: ecs.v1.Submit.task:type_name -> ecs.v1.Task
+	9,  // 23: ecs.v1.Register.node:type_name -> ecs.v1.Node
+	14, // 24: ecs.v1.Register.running:type_name -> ecs.v1.Token
+	16, // 25: ecs.v1.Place.decisions:type_name -> ecs.v1.Decision
+	14, // 26: ecs.v1.Progress.token:type_name -> ecs.v1.Token
+	14, // 27: ecs.v1.Finish.token:type_name -> ecs.v1.Token
+	5,  // 28: ecs.v1.Finish.result:type_name -> ecs.v1.Result
+	8,  // 29: ecs.v1.Finish.bill:type_name -> ecs.v1.Bill
+	14, // 30: ecs.v1.LoseAttempt.token:type_name -> ecs.v1.Token
+	26, // 31: ecs.v1.SnapshotRecord.header:type_name -> ecs.v1.SnapshotHeader
+	9,  // 32: ecs.v1.SnapshotRecord.node:type_name -> ecs.v1.Node
+	0,  // 33: ecs.v1.SnapshotRecord.task:type_name -> ecs.v1.Task
+	29, // 34: ecs.v1.AgentMessage.hello:type_name -> ecs.v1.Hello
+	30, // 35: ecs.v1.AgentMessage.heartbeat:type_name -> ecs.v1.Heartbeat
+	31, // 36: ecs.v1.AgentMessage.status:type_name -> ecs.v1.AttemptStatus
+	32, // 37: ecs.v1.AgentMessage.goodbye:type_name -> ecs.v1.Goodbye
+	9,  // 38: ecs.v1.Hello.node:type_name -> ecs.v1.Node
+	14, // 39: ecs.v1.Hello.running:type_name -> ecs.v1.Token
+	14, // 40: ecs.v1.AttemptStatus.token:type_name -> ecs.v1.Token
+	5,  // 41: ecs.v1.AttemptStatus.result:type_name -> ecs.v1.Result
+	8,  // 42: ecs.v1.AttemptStatus.bill:type_name -> ecs.v1.Bill
+	34, // 43: ecs.v1.ControlMessage.welcome:type_name -> ecs.v1.Welcome
+	35, // 44: ecs.v1.ControlMessage.heartbeat:type_name -> ecs.v1.HeartbeatAnswer
+	36, // 45: ecs.v1.ControlMessage.assignment:type_name -> ecs.v1.Assignment
+	37, // 46: ecs.v1.ControlMessage.stop:type_name -> ecs.v1.StopAttempt
+	38, // 47: ecs.v1.ControlMessage.status:type_name -> ecs.v1.StatusAnswer
+	39, // 48: ecs.v1.ControlMessage.redirect:type_name -> ecs.v1.Redirect
+	40, // 49: ecs.v1.ControlMessage.refused:type_name -> ecs.v1.Refused
+	14, // 50: ecs.v1.Welcome.forget:type_name -> ecs.v1.Token
+	14, // 51: ecs.v1.Assignment.token:type_name -> ecs.v1.Token
+	1,  // 52: ecs.v1.Assignment.spec:type_name -> ecs.v1.Spec
+	3,  // 53: ecs.v1.Assignment.secrets:type_name -> ecs.v1.Secrets
+	14, // 54: ecs.v1.StopAttempt.token:type_name -> ecs.v1.Token
+	14, // 55: ecs.v1.StatusAnswer.token:type_name -> ecs.v1.Token
+	14, // 56: ecs.v1.OutputRequest.token:type_name -> ecs.v1.Token
+	14, // 57: ecs.v1.AttachInput.token:type_name -> ecs.v1.Token
+	44, // 58: ecs.v1.AttachInput.data:type_name -> ecs.v1.InputData
+	45, // 59: ecs.v1.AttachInput.resize:type_name -> ecs.v1.WindowSize
+	11, // 60: ecs.v1.ProposeRequest.command:type_name -> ecs.v1.Command
+	0,  // 61: ecs.v1.ProposeAnswer.task:type_name -> ecs.v1.Task
+	9,  // 62: ecs.v1.ProposeAnswer.node:type_name -> ecs.v1.Node
+	49, // 63: ecs.v1.ProposeAnswer.refusal:type_name -> ecs.v1.Refusal
+	49, // 64: ecs.v1.ReadIndexAnswer.refusal:type_name -> ecs.v1.Refusal
+	49, // 65: ecs.v1.ExplainAnswer.refusal:type_name -> ecs.v1.Refusal
+	66, // [66:66] is the sub-list for method output_type
+	66, // [66:66] is the sub-list for method input_type
+	66, // [66:66] is the sub-list for extension type_name
+	66, // [66:66] is the sub-list for extension extendee
+	0,  // [0:66] is the sub-list for field type_name
 }
 
 func init() { file_ecs_v1_ecs_proto_init() }
@@ -4856,7 +4969,7 @@ func file_ecs_v1_ecs_proto_init() {
 	if File_ecs_v1_ecs_proto != nil {
 		return
 	}
-	file_ecs_v1_ecs_proto_msgTypes[10].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[11].OneofWrappers = []any{
 		(*Command_Submit)(nil),
 		(*Command_Register)(nil),
 		(*Command_Place)(nil),
@@ -4869,18 +4982,18 @@ func file_ecs_v1_ecs_proto_init() {
 		(*Command_Expire)(nil),
 		(*Command_Forget)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[24].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[25].OneofWrappers = []any{
 		(*SnapshotRecord_Header)(nil),
 		(*SnapshotRecord_Node)(nil),
 		(*SnapshotRecord_Task)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[27].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[28].OneofWrappers = []any{
 		(*AgentMessage_Hello)(nil),
 		(*AgentMessage_Heartbeat)(nil),
 		(*AgentMessage_Status)(nil),
 		(*AgentMessage_Goodbye)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[32].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[33].OneofWrappers = []any{
 		(*ControlMessage_Welcome)(nil),
 		(*ControlMessage_Heartbeat)(nil),
 		(*ControlMessage_Assignment)(nil),
@@ -4889,7 +5002,7 @@ func file_ecs_v1_ecs_proto_init() {
 		(*ControlMessage_Redirect)(nil),
 		(*ControlMessage_Refused)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[42].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[43].OneofWrappers = []any{
 		(*AttachInput_Data)(nil),
 		(*AttachInput_Resize)(nil),
 		(*AttachInput_Signal)(nil),
@@ -4900,7 +5013,7 @@ func file_ecs_v1_ecs_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ecs_v1_ecs_proto_rawDesc), len(file_ecs_v1_ecs_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   55,
+			NumMessages:   56,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
