@@ -47,7 +47,7 @@ func (e *Entry) Finish() (stdout, stderr task.Stream) {
 // InHead reports whether the record's heads hold everything that is kept, so
 // that nothing is left to fetch. It is meaningful after Finish.
 func (e *Entry) InHead() bool {
-	return e.result[0].Kept <= task.HeadBytes && e.result[1].Kept <= task.HeadBytes
+	return e.result[0].Kept <= task.HeadBytes && e.result[1].Kept <= task.HeadBytes && !e.record.tar.inFile()
 }
 
 // record is what the spool itself holds of an entry.
@@ -56,6 +56,7 @@ type record struct {
 	tok     task.Token
 	name    string // of its files, without the suffix
 	streams [2]*stream
+	tar     *stream // see Tar; its writer does not use the stream's Write
 	counts  counts
 
 	// Under spool.mu.
@@ -69,19 +70,33 @@ func newRecord(s *Spool, tok task.Token, name string, maxOutput int64) *record {
 	for i, suffix := range []string{suffixStdout, suffixStderr} {
 		r.streams[i] = newStream(r, suffix, maxOutput)
 	}
+	r.tar = newStream(r, suffixOutputs, 0)
 	return r
+}
+
+// readable finds what Read calls by that name, or nil.
+func (r *record) readable(name string) *stream {
+	switch {
+	case name == Stdout:
+		return r.streams[0]
+	case name == Stderr:
+		return r.streams[1]
+	case name == Outputs && r.tar.inFile():
+		return r.tar
+	}
+	return nil
 }
 
 func (r *record) path(suffix string) string { return filepath.Join(r.spool.dir, r.name+suffix) }
 
 // settle puts a finished record into files or leaves it in memory, never half
-// and half: either both streams can be read after a restart or neither need be.
+// and half: either all of it can be read after a restart or none need be.
 func (r *record) settle() {
 	r.counts.close(r)
 	if r.spool.left.Load() || !r.spool.holds(r) {
 		return // released while it ran
 	}
-	if r.streams[0].inFile() || r.streams[1].inFile() {
+	if r.streams[0].inFile() || r.streams[1].inFile() || r.tar.inFile() {
 		if err := r.persist(); err != nil {
 			r.warn("output will not survive a restart of the agent", err)
 		}
@@ -104,6 +119,7 @@ func (r *record) persist() error {
 		}
 		into.Bytes, into.Kept = s.sizes()
 	}
+	m.Outputs.Bytes, m.Outputs.Kept = r.tar.sizes()
 	if err := m.write(r.path(suffixMeta)); err != nil {
 		return err
 	}
@@ -122,6 +138,7 @@ func (r *record) drop() {
 	for _, s := range r.streams {
 		s.drop()
 	}
+	r.tar.drop()
 	r.counts.close(r)
 	if r.spool.left.Load() {
 		return

@@ -17,18 +17,21 @@ import (
 	"ecs/internal/task"
 )
 
-// An entry's files are <name>.stdout, <name>.stderr, <name>.counts while it is
-// live and not everything is kept, and, written last, when it has finished,
-// <name>.meta. Data without a meta file is of a live entry, or a leftover.
+// An entry's files are <name>.stdout, <name>.stderr, <name>.outputs with the
+// task's files, <name>.counts while it is live and not everything is kept, and,
+// written last, when it has finished, <name>.meta. Data without a meta file is of a live entry, or a leftover.
 const (
-	suffixStdout = ".stdout"
-	suffixStderr = ".stderr"
-	suffixMeta   = ".meta"
-	suffixCounts = ".counts"
-	suffixTemp   = ".tmp"
+	suffixStdout  = ".stdout"
+	suffixStderr  = ".stderr"
+	suffixOutputs = ".outputs"
+	suffixMeta    = ".meta"
+	suffixCounts  = ".counts"
+	suffixTemp    = ".tmp"
 )
 
-func suffixes() []string { return []string{suffixMeta, suffixStdout, suffixStderr, suffixCounts} }
+func suffixes() []string {
+	return []string{suffixMeta, suffixStdout, suffixStderr, suffixOutputs, suffixCounts}
+}
 
 // fileName makes a name that no other entry has, now or after a restart: the
 // serial tells apart what the token does not.
@@ -65,6 +68,7 @@ type meta struct {
 	Epoch   uint64     `json:"epoch"`
 	Stdout  metaStream `json:"stdout"`
 	Stderr  metaStream `json:"stderr"`
+	Outputs metaStream `json:"outputs,omitzero"`
 }
 
 type metaStream struct {
@@ -90,7 +94,7 @@ func decodeMeta(data []byte) (meta, error) {
 	if err := json.Unmarshal(data, &m); err != nil {
 		return meta{}, err
 	}
-	for _, s := range []metaStream{m.Stdout, m.Stderr} {
+	for _, s := range []metaStream{m.Stdout, m.Stderr, m.Outputs} {
 		if s.Kept < 0 || s.Bytes < s.Kept {
 			return meta{}, fmt.Errorf("%d bytes kept of %d", s.Kept, s.Bytes)
 		}
@@ -177,12 +181,15 @@ func (s *Spool) loadOne(name string) (loaded, error) {
 	}
 	tok := task.Token{Task: task.ID(m.Task), Attempt: m.Attempt, Epoch: m.Epoch}
 	r := newRecord(s, tok, name, 0)
-	for i, ms := range []metaStream{m.Stdout, m.Stderr} {
-		if err := r.streams[i].revive(ms); err != nil {
+	for _, part := range []struct {
+		stream *stream
+		metaStream
+	}{{r.streams[0], m.Stdout}, {r.streams[1], m.Stderr}, {r.tar, m.Outputs}} {
+		if err := part.stream.revive(part.metaStream); err != nil {
 			return loaded{}, err
 		}
 	}
-	return loaded{record: r, disk: m.Stdout.Kept + m.Stderr.Kept, at: info.ModTime()}, nil
+	return loaded{record: r, disk: m.Stdout.Kept + m.Stderr.Kept + m.Outputs.Kept, at: info.ModTime()}, nil
 }
 
 // revive makes a stream what it was when it ended.
@@ -215,7 +222,7 @@ func (s *Spool) sort(files []string, owned map[string]bool) error {
 			}
 			continue
 		}
-		for _, suffix := range []string{suffixStdout, suffixStderr, suffixCounts} {
+		for _, suffix := range []string{suffixStdout, suffixStderr, suffixOutputs, suffixCounts} {
 			if name, ok := strings.CutSuffix(f, suffix); ok && !owned[name] {
 				s.mu.orphans[name] = true
 				s.mu.serial = max(s.mu.serial, serialOf(name))

@@ -84,7 +84,8 @@ func (c *counts) read(path string) (taken [2]int64, err error) {
 
 // Reopen takes up the entry of that name which an earlier process began for the
 // attempt, with everything that its writers had returned for, and says how many
-// bytes of each stream that is. An entry that is not there is begun anew.
+// bytes of each stream that is. A tar is dropped. An entry that is not there is
+// begun anew.
 func (s *Spool) Reopen(tok task.Token, name string, maxOutput int64) (e *Entry, stdout, stderr int64, err error) {
 	if name != fileName(tok, serialOf(name)) {
 		return nil, 0, 0, fmt.Errorf("reopen output: %q is no name of an entry of %v", name, tok)
@@ -105,6 +106,9 @@ func (s *Spool) Reopen(tok task.Token, name string, maxOutput int64) (e *Entry, 
 		if err := finished.revert(r); err != nil {
 			return nil, 0, 0, fmt.Errorf("reopen output: %w", err)
 		}
+	}
+	if err := r.remove(suffixOutputs); err != nil { // it is made again
+		return nil, 0, 0, fmt.Errorf("reopen output: %w", err)
 	}
 	s.mu.Lock()
 	s.mu.records[tok] = r

@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -30,13 +31,15 @@ import (
 var ErrLost = errors.New("the output is not held here (any more)")
 
 // ErrRequest says that what was asked for can't exist: another stream than
-// Stdout and Stderr, a negative offset or limit.
+// those below, a negative offset or limit.
 var ErrRequest = errors.New("not a request for output")
 
-// The names of the streams.
+// The names of what can be read.
 const (
 	Stdout = "stdout"
 	Stderr = "stderr"
+	// Outputs is the tar of the files that were left.
+	Outputs = "outputs"
 )
 
 const (
@@ -127,7 +130,7 @@ func (s *Spool) Usage() (entries int, disk int64) {
 	return len(s.mu.records), s.mu.disk
 }
 
-// Read sends a stream ("stdout" or "stderr") of an attempt in chunks of at most
+// Read sends a stream of an attempt, or its tar of outputs, in chunks of at most
 // ChunkBytes, from offset on, limit bytes at most (0: all). At least one chunk
 // is sent; the last one tells Bytes, and End when the stream has ended. With
 // follow, Read stays until the stream ends or limit is reached.
@@ -138,29 +141,18 @@ func (s *Spool) Read(ctx context.Context, tok task.Token, stream string, offset,
 	if offset < 0 || limit < 0 {
 		return fmt.Errorf("%w: offset %d, limit %d", ErrRequest, offset, limit)
 	}
-	which, err := streamIndex(stream)
-	if err != nil {
-		return err
+	if !slices.Contains([]string{Stdout, Stderr, Outputs}, stream) {
+		return fmt.Errorf("%w: stream %q, want %s, %s or %s", ErrRequest, stream, Stdout, Stderr, Outputs)
 	}
 	s.mu.Lock()
 	r := s.mu.records[tok]
 	s.mu.Unlock()
-	if r == nil {
+	if r == nil || r.readable(stream) == nil {
 		return ErrLost
 	}
-	rd := reader{from: r.streams[which], offset: offset, left: limit, all: limit == 0, follow: follow}
+	rd := reader{from: r.readable(stream), offset: offset, left: limit, all: limit == 0, follow: follow}
 	defer rd.close()
 	return rd.run(ctx, send)
-}
-
-func streamIndex(stream string) (int, error) {
-	switch stream {
-	case Stdout:
-		return 0, nil
-	case Stderr:
-		return 1, nil
-	}
-	return 0, fmt.Errorf("%w: stream %q, want %s or %s", ErrRequest, stream, Stdout, Stderr)
 }
 
 func (s *Spool) holds(r *record) bool {
