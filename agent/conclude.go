@@ -51,6 +51,7 @@ func (r *runner) conclude(exit runtime.Exit, err error) *task.Result {
 	if r.life.Err() == nil {
 		r.quenchSoon()
 	}
+	result.Outputs = r.collect(result.Outcome)
 	stdout, stderr := r.entry.Finish()
 	if !r.lease.release(r.token) || r.life.Err() != nil {
 		r.abandon(errLapsed)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -165,6 +166,9 @@ func (c *container) Renew(time.Duration)                          {}
 func (c *container) Input(context.Context, []byte, bool) error    { return runtime.ErrNoInput }
 func (c *container) Resize(context.Context, uint16, uint16) error { return nil }
 func (c *container) Signal(context.Context, syscall.Signal) error { return nil }
+func (c *container) CopyOut(context.Context, string) (io.ReadCloser, error) {
+	return nil, runtime.ErrNoPath
+}
 
 type container struct {
 	engine *engine

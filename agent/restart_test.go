@@ -66,7 +66,7 @@ func (c *cluster) wantNoTrace() {
 		c.t.Errorf("journal: got %+v, %v, want no attempts and no epoch", left, err)
 	}
 	files, _ := filepath.Glob(filepath.Join(c.dir, "spool", "*"))
-	if entries, _ := c.spool.Usage(); len(files) > 3*entries {
+	if entries, _ := c.spool.Usage(); len(files) > 4*entries {
 		c.t.Errorf("spool: got files %v of %d entries", files, entries)
 	}
 }

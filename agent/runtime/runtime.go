@@ -138,6 +138,14 @@ type Container interface {
 	Resize(ctx context.Context, rows, cols uint16) error
 	// Signal sends the program a signal.
 	Signal(ctx context.Context, signal syscall.Signal) error
+	// CopyOut gives a tar of what lies at an absolute and clean path, a file or a
+	// directory with everything in it, after Wait or Kill. Names begin with the
+	// path's last element. A link on the way to it is followed inside the
+	// container, one at its end is not. ErrNoPath: nothing lies there.
+	//
+	// The caller closes the reader, which gives an error once ctx has ended;
+	// until then Remove may wait for it.
+	CopyOut(ctx context.Context, path string) (io.ReadCloser, error)
 	// Remove removes the container, its volumes and everything made for it,
 	// whatever state it is in. It is idempotent.
 	Remove(ctx context.Context) error
@@ -191,6 +199,9 @@ func (f *Failure) Unwrap() error { return f.Err }
 
 // ErrNoInput: the program's standard input is not open.
 var ErrNoInput = errors.New("the program's standard input is closed or was not asked for")
+
+// ErrNoPath is answered by CopyOut where there is nothing.
+var ErrNoPath = errors.New("there is nothing at that path")
 
 // ErrNoImage is answered by ImageStore.Inspect for an image that is not there.
 var ErrNoImage = errors.New("no such image on this engine")

@@ -172,6 +172,27 @@ func boottime() time.Duration {
 
 func nameOf(tok task.Token) string { return fmt.Sprintf("ecs-%s-%d", tok.Task, tok.Attempt) }
 
+// leave is the shell script that leaves files.
+func leave(sleep string, files []runtimetest.File) string {
+	var script strings.Builder
+	for _, f := range files {
+		switch dir := filepath.Dir(f.Path); {
+		case f.Link != "":
+			fmt.Fprintf(&script, "mkdir -p %s; ln -s %s %s\n", dir, f.Link, f.Path)
+		case f.Content != "":
+			fmt.Fprintf(&script, "mkdir -p %s; printf %%s '%s' >%s\n", dir, f.Content, f.Path)
+		default:
+			fmt.Fprintf(&script, "mkdir -p %s\n", f.Path)
+		}
+	}
+	d, err := time.ParseDuration(sleep)
+	if err != nil {
+		panic(err)
+	}
+	fmt.Fprintf(&script, "printf left; sleep %d", int(d.Seconds()))
+	return script.String()
+}
+
 func TestConformance(t *testing.T) {
 	c := engine(t)
 	runtimetest.Run(t, func(t *testing.T) runtimetest.Harness {
@@ -191,6 +212,9 @@ func TestConformance(t *testing.T) {
 			Other:   newRuntime(t, c, cluster, "n2", false),
 			Image:   imageOf(t, c, images.Prog),
 			Program: func(script ...string) []string { return append([]string{"prog"}, script...) },
+			Leave: func(sleep string, files ...runtimetest.File) (runtime.Image, []string) {
+				return imageOf(t, c, images.Busybox), []string{"sh", "-ec", leave(sleep, files)}
+			},
 			Missing: []string{"/no/such/command", "--flag"},
 			Strike: func(t *testing.T, tok task.Token, how runtimetest.Strike) {
 				t.Helper()

@@ -28,6 +28,7 @@ type container struct {
 	spec    task.Spec
 	streams [2]*stream
 	input   *input
+	files   files
 	over    chan struct{}      // closed when the end is known; exit is set before
 	life    context.Context    // the program's
 	abort   context.CancelFunc // ends the program

@@ -16,6 +16,10 @@
 //	oom              killed for want of memory
 //	cat              copies the standard input to the standard output
 //	size             the terminal's rows and columns on stdout
+//	write PATH WORD...  makes a file of the words, with its directories
+//	fill PATH N      a file of N bytes
+//	mkdir PATH
+//	link PATH TARGET a symbolic link
 //
 // A first word that is none of these is a command that the image does not have.
 //
@@ -48,6 +52,7 @@ type Engine struct {
 		down       error
 		create     time.Duration
 		start      time.Duration
+		copying    time.Duration
 		kill       time.Duration // the longest
 		rand       *rand.Rand
 	}
@@ -173,6 +178,13 @@ func (e *Engine) Slow(create, start time.Duration) {
 	e.mu.create, e.mu.start = create, start
 }
 
+// SlowCopy makes every piece of what is copied out of a container take as long.
+func (e *Engine) SlowCopy(piece time.Duration) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.mu.copying = piece
+}
+
 // SlowKill makes every end of a program that somebody else brings about take up
 // to most, drawn from seed; the program goes on meanwhile.
 func (e *Engine) SlowKill(most time.Duration, seed uint64) {
@@ -264,12 +276,12 @@ func (e *Engine) Reap(ctx context.Context, keep func(task.Token) bool) (int, err
 }
 
 // delays are how long calls take now.
-type delays struct{ create, start time.Duration }
+type delays struct{ create, start, copying time.Duration }
 
 func (e *Engine) delays() delays {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return delays{create: e.mu.create, start: e.mu.start}
+	return delays{create: e.mu.create, start: e.mu.start, copying: e.mu.copying}
 }
 
 // lingers draws how long a program takes to end.

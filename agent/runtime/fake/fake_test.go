@@ -25,6 +25,9 @@ func TestConformance(t *testing.T) {
 			Other:   e.For("other"),
 			Image:   runtime.Image{ID: "sha256:00"},
 			Program: func(script ...string) []string { return script },
+			Leave: func(sleep string, files ...runtimetest.File) (runtime.Image, []string) {
+				return runtime.Image{ID: "sha256:00"}, leave(sleep, files)
+			},
 			Missing: []string{"/no/such/command"},
 			Strike: func(t *testing.T, tok task.Token, how runtimetest.Strike) {
 				strike := e.KillFromOutside
@@ -40,6 +43,22 @@ func TestConformance(t *testing.T) {
 			Now:     e.Now,
 		}
 	})
+}
+
+// leave is the script that leaves files.
+func leave(sleep string, files []runtimetest.File) []string {
+	var script []string
+	for _, f := range files {
+		switch {
+		case f.Link != "":
+			script = append(script, "link", f.Path, f.Link, ";")
+		case f.Content != "":
+			script = append(script, "write", f.Path, f.Content, ";")
+		default:
+			script = append(script, "mkdir", f.Path, ";")
+		}
+	}
+	return append(script, "print", "left", ";", "sleep", sleep)
 }
 
 func order(id string, attempt int, script ...string) runtime.Order {

@@ -1,6 +1,7 @@
 package fake
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"errors"
@@ -30,6 +31,7 @@ type program struct{ *container }
 type stdio struct {
 	runtime.Sink
 	input *input
+	files *files
 }
 
 func (p program) stdio(ctx context.Context) stdio {
@@ -37,7 +39,7 @@ func (p program) stdio(ctx context.Context) stdio {
 	if p.spec.TTY {
 		err = out // all of it goes to the terminal
 	}
-	return stdio{runtime.Sink{Stdout: out, Stderr: err}, p.input}
+	return stdio{runtime.Sink{Stdout: out, Stderr: err}, p.input, &p.files}
 }
 
 // steps are the words of the language.
@@ -54,6 +56,10 @@ func steps() map[string]step {
 		"signal": signal,
 		"cat":    cat,
 		"size":   size,
+		"write":  leave(tar.TypeReg),
+		"mkdir":  leave(tar.TypeDir),
+		"link":   leave(tar.TypeSymlink),
+		"fill":   fill,
 		"oom": func(context.Context, stdio, []string) (*runtime.Exit, error) {
 			return &runtime.Exit{Code: 128 + 9, Signal: "SIGKILL", OOMKilled: true}, nil
 		},

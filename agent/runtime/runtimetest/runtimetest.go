@@ -37,6 +37,9 @@ type Harness struct {
 	Image runtime.Image
 	// Program gives the command that runs a script.
 	Program func(script ...string) []string
+	// Leave gives an image and the command that leaves files, with the directories
+	// that lead to them, prints "left" and sleeps.
+	Leave func(sleep string, files ...File) (runtime.Image, []string)
 	// Missing is a command that the image does not have.
 	Missing []string
 	// Strike does to a container what somebody with access to the engine may.
@@ -96,6 +99,11 @@ func Run(t *testing.T, fresh func(*testing.T) Harness) {
 		{"OpenInputIsAdopted", openInputIsAdopted},
 		{"Signals", signals},
 		{"ResizeIsHarmless", resizeIsHarmless},
+		{"FilesAreCollected", filesAreCollected},
+		{"FilesAreCutAtAnEntry", filesAreCutAtAnEntry},
+		{"FilesOfTheKilled", filesOfTheKilled},
+		{"FilesAfterARestart", filesAfterARestart},
+		{"CopyEndsWithItsContext", copyEndsWithItsContext},
 		{"Probe", probe},
 	}
 	for _, tt := range tests {
