@@ -12,11 +12,12 @@ import (
 	"ecs/control/api"
 	"ecs/internal/task"
 	"ecs/internal/taskwire"
+	papi "ecs/proto/api"
 	ecsv1 "ecs/proto/ecs/v1"
 	"ecs/proto/ecs/v1/rpc"
 )
 
-// Output reads a stream of a task: from the record where its head holds the
+// Output reads a stream of a task, or the tar of its outputs: from the record where its head holds the
 // range, else from the agent that ran it, over a connection of its own. With
 // follow it stays until the present attempt's stream ends.
 func (s *Server) Output(ctx context.Context, t *task.Task, stream string, offset, limit int64, follow bool, send func(api.OutputChunk) error) error {
@@ -46,8 +47,11 @@ func (s *Server) Output(ctx context.Context, t *task.Task, stream string, offset
 }
 
 func streamOf(r *task.Result, name string) *task.Stream {
-	if name == "stderr" {
+	switch {
+	case name == "stderr":
 		return &r.Stderr
+	case name == papi.OutputsTar:
+		return r.Outputs.Stream()
 	}
 	return &r.Stdout
 }

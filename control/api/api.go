@@ -50,7 +50,8 @@ type OutputChunk struct {
 	Bytes     int64 // the program wrote, set with End
 }
 
-// Outputs reads the output of finished tasks and of live attempts. limit 0 is
+// Outputs reads the output of finished tasks and of live attempts, and of
+// finished ones, as the stream api.OutputsTar, the files they left. limit 0 is
 // everything. With follow it stays until the present attempt's stream ends.
 // Output that is gone is a *task.Error with CodeOutputLost.
 type Outputs interface {

@@ -114,8 +114,11 @@ func outputLost(t *task.Task, name, detail string) *api.Problem {
 }
 
 func streamOf(r *task.Result, name string) *task.Stream {
-	if name == api.Stderr {
+	switch {
+	case name == api.Stderr:
 		return &r.Stderr
+	case name == api.OutputsTar:
+		return r.Outputs.Stream()
 	}
 	return &r.Stdout
 }

@@ -44,6 +44,7 @@ func renderResult(v *api.Task, t *task.Task) {
 		v.ExitCode = &r.ExitCode
 	}
 	v.Stdout, v.Stderr = renderStream(&r.Stdout), renderStream(&r.Stderr)
+	v.Outputs = renderOutputs(t)
 }
 
 // renderStream describes a stream, without its bytes.
@@ -93,7 +94,7 @@ func renderSpec(s *task.Spec) api.Spec {
 	return api.Spec{
 		Image: s.Image, Command: s.Command, Entrypoint: s.Entrypoint, Env: s.Env, SecretEnv: s.SecretEnvNames,
 		Workdir: s.Workdir, User: s.User,
-		StdinBytes: s.StdinSize, OpenStdin: s.OpenStdin, TTY: s.TTY, Files: files,
+		StdinBytes: s.StdinSize, OpenStdin: s.OpenStdin, TTY: s.TTY, Files: files, Outputs: s.Outputs,
 		Resources: api.Resources{CPU: api.CPU(s.Resources.MilliCPU), CPULimit: api.CPU(s.Resources.MilliCPULimit),
 			Memory: api.Size(s.Resources.Memory), Pids: s.Resources.Pids},
 		CapAdd: s.CapAdd, Network: string(s.Network),

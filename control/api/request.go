@@ -45,9 +45,10 @@ func (p *parser) v2(body []byte) (request, error) {
 	}
 	r := request{api: task.V2, maxInline: api.DefaultInline, canonical: canonical("v2", root)}
 	o := fieldsOf(root, f)
-	o.notYet("outputs", "webhook", "priority")
+	o.notYet("webhook", "priority")
 	p.program(o, &r)
 	p.input(o, &r.spec)
+	r.spec.Outputs = outputPaths(o)
 	p.resources(o, &r.spec)
 	if nested := o.object("timeouts"); nested != nil {
 		r.spec.Timeouts = timeouts(nested)

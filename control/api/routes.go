@@ -34,6 +34,7 @@ func (h *Handler) routes() []route {
 		{get, "/v2/tasks", h.list, false},
 		{get, "/v2/tasks/:id", h.get, false},
 		{get, "/v2/tasks/:id/output", h.output, false},
+		{get, "/v2/tasks/:id/outputs", h.outputs, false},
 		{get, "/v2/tasks/:id/events", h.events, false},
 		{post, "/v2/tasks/:id/cancel", h.cancel, false},
 		{get, "/v2/tasks/:id/attach", h.attach, false},

@@ -21,3 +21,12 @@ type Outputs struct {
 	Missing   []int  // which of Spec.Outputs were not there
 	Lost      string // why there is no tar; empty: there is one
 }
+
+// Stream gives the tar as a stream of which the record holds nothing. Without
+// outputs it is empty.
+func (o *Outputs) Stream() *Stream {
+	if o == nil {
+		return &Stream{}
+	}
+	return &Stream{Bytes: o.Bytes, Kept: o.Bytes, SHA256: o.SHA256, Truncated: o.Truncated}
+}

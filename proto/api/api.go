@@ -26,7 +26,8 @@ const (
 	HeaderIdempotencyKey = "Idempotency-Key"
 	HeaderLastEventID    = "Last-Event-ID"
 	// HeaderTruncated names the streams that were cut and how many bytes the
-	// program wrote: "stdout=52428800" or "stdout=1, stderr=2".
+	// program wrote: "stdout=52428800" or "stdout=1, stderr=2". Of outputs it
+	// says how much is kept.
 	HeaderTruncated = "X-ECS-Truncated"
 	// HeaderBytes, HeaderKept and HeaderSHA256 describe one stream: bytes
 	// written, bytes kept, and the hash of the kept ones in hex.
@@ -65,6 +66,8 @@ const (
 const (
 	Stdout = "stdout"
 	Stderr = "stderr"
+	// OutputsTar is what LostOutput.Stream says of the tar of a task's outputs.
+	OutputsTar = "outputs"
 )
 
 // Bounds of requests.
@@ -80,5 +83,7 @@ const (
 	MaxInline     = 64 << 20
 	DefaultList   = 100
 	MaxList       = 1000
-	MaxKey        = 255 // bytes of an idempotency key
+	// MaxOutputs is the size of the tar of a task's outputs at most.
+	MaxOutputs = 64 << 20
+	MaxKey     = 255 // bytes of an idempotency key
 )

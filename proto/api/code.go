@@ -14,6 +14,8 @@ const (
 	CodeImageRef      Code = "image_ref"
 	CodeUnauthorized  Code = "unauthorized"
 	CodeNotFound      Code = "not_found"
+	CodeNoOutputs     Code = "no_outputs"
+	CodeNotFinished   Code = "not_finished"
 	CodeNotAllowed    Code = "method_not_allowed"
 	CodeKeyConflict   Code = "key_conflict"
 	CodeStale         Code = "stale"
@@ -56,6 +58,10 @@ func Codes() []CodeInfo {
 			"No key and secret came with the request (HTTP Basic authentication), or they are wrong."},
 		{CodeNotFound, http.StatusNotFound, "Not found", false,
 			"There is no such thing, or it belongs to another key."},
+		{CodeNoOutputs, http.StatusNotFound, "The task has no outputs", false,
+			"The task named none, or its program never ran and so left nothing."},
+		{CodeNotFinished, http.StatusConflict, "The task has not finished", false,
+			"What is asked for is there once the task has finished; wait for it with GET /v2/tasks/{id}?wait."},
 		{CodeNotAllowed, http.StatusMethodNotAllowed, "Method not allowed", false,
 			"The path exists but not for this method; Allow names those that do."},
 		{CodeKeyConflict, http.StatusConflict, "The idempotency key was used before", false,

@@ -46,6 +46,26 @@ func (c *Client) Output(ctx context.Context, id, stream string, o OutputOptions)
 	return &OutputReader{resp: resp}, nil
 }
 
+// Outputs gives the tar of the files that a finished task left, from an offset
+// on. The caller closes it. CodeNotFinished: the task has not ended yet;
+// CodeNoOutputs: it asked for none, or never ran; CodeOutputLost: they are gone.
+// What a tar from somebody else's program may hold is for the caller to beware
+// of: see cmd/ecsctl.
+func (c *Client) Outputs(ctx context.Context, id string, offset int64) (*OutputReader, error) {
+	q := call{method: http.MethodGet, path: taskPath(id) + "/outputs"}
+	if offset > 0 {
+		q.header = http.Header{"Range": {"bytes=" + strconv.FormatInt(offset, 10) + "-"}}
+	}
+	resp, err := c.do(ctx, q)
+	if errors.Is(err, &Problem{Code: CodeRange}) {
+		return &OutputReader{resp: &http.Response{Body: http.NoBody}}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &OutputReader{resp: resp}, nil
+}
+
 // OutputReader reads one stream.
 type OutputReader struct{ resp *http.Response }
 

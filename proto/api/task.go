@@ -22,6 +22,7 @@ type TaskRequest struct {
 	OpenStdin bool     `json:"open_stdin,omitempty"` // keep stdin open for Attach
 	TTY       bool     `json:"tty,omitempty"`        // give the program a terminal
 	Files     []File   `json:"files,omitempty"`      // written before the program starts
+	Outputs   []string `json:"outputs,omitempty"`    // paths to keep when the program has ended
 
 	Resources    Resources         `json:"resources,omitzero"`
 	CapAdd       []string          `json:"cap_add,omitempty"`
@@ -115,6 +116,7 @@ type Spec struct {
 	OpenStdin       bool              `json:"open_stdin,omitempty"`
 	TTY             bool              `json:"tty,omitempty"`
 	Files           []SpecFile        `json:"files,omitempty"`
+	Outputs         []string          `json:"outputs,omitempty"`
 	Resources       Resources         `json:"resources"`
 	CapAdd          []string          `json:"cap_add,omitempty"`
 	Network         string            `json:"network"`
@@ -148,6 +150,10 @@ type Task struct {
 	// be had any more: what is here is the beginning.
 	OutputIncomplete bool `json:"output_incomplete,omitempty"`
 
+	// Outputs describes the files that were asked for. Nil until the task has
+	// finished, and when its program never ran.
+	Outputs *Outputs `json:"outputs,omitempty"`
+
 	ImageDigest string    `json:"image_digest,omitempty"`
 	Node        string    `json:"node,omitempty"`
 	Zone        string    `json:"zone,omitempty"`
@@ -176,6 +182,19 @@ type Stream struct {
 	SHA256   string `json:"sha256"` // of the kept ones, hex
 	// Truncated says that less is kept than was written.
 	Truncated bool `json:"truncated"`
+}
+
+// Outputs describes the files that a task left: one tar, which Client.Outputs
+// gives.
+type Outputs struct {
+	Bytes   int64  `json:"bytes"` // of the tar
+	Entries int    `json:"entries"`
+	SHA256  string `json:"sha256"` // of the tar, hex
+	// Truncated says that there was more than is kept.
+	Truncated bool     `json:"truncated"`
+	Missing   []string `json:"missing,omitempty"` // paths that were not there
+	// Lost says why the files could not be kept; there is no tar then.
+	Lost string `json:"lost,omitempty"`
 }
 
 // Encodings of output in JSON.
