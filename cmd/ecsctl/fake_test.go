@@ -27,6 +27,8 @@ type service struct {
 	waiting string
 	// output is what GET output gives, by stream.
 	output map[string]string
+	// tar is what GET outputs gives.
+	tar []byte
 	// program is what those who attach find running.
 	program *program
 
@@ -93,6 +95,8 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
 	case "GET /v2/tasks/t1/output":
 		fmt.Fprint(w, s.output[r.URL.Query().Get("stream")])
+	case "GET /v2/tasks/t1/outputs":
+		w.Write(s.tar)
 	default:
 		problem(w, http.StatusNotFound, api.CodeNotFound)
 	}

@@ -16,6 +16,7 @@ import (
 type runFlags struct {
 	interactive, tty, detach   bool
 	env, secretEnv, files      []string
+	outputs                    []string
 	user, workdir, entrypoint  string
 	memory, maxOutput, cpus    string
 	network, pull, key         string
@@ -86,6 +87,7 @@ func (f *runFlags) declare(c *cobra.Command) {
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "`NAME=value` for the program; NAME alone takes it from here")
 	flags.StringArrayVar(&f.secretEnv, "secret-env", nil, "like --env, but kept sealed and never shown")
 	flags.StringArrayVar(&f.files, "file", nil, "local file for the program, `SRC:DST[:mode]`; mode is octal, by default that of SRC")
+	flags.StringArrayVar(&f.outputs, "output", nil, "`path` to keep when the program has ended, for ecsctl tasks cp")
 	flags.StringVarP(&f.user, "user", "u", "", "`user`[:group], by name or number")
 	flags.StringVarP(&f.workdir, "workdir", "w", "", "`directory` to run in")
 	flags.StringVar(&f.entrypoint, "entrypoint", "", "`command` instead of the image's own ENTRYPOINT; \"\" for none")
@@ -116,7 +118,7 @@ func (f *runFlags) request(args []string, given func(string) bool, env func(stri
 	r := api.TaskRequest{
 		Image: withTag(args[0]), Command: args[1:], CapAdd: f.capAdd, Workdir: f.workdir, User: f.user, Network: f.network,
 		Env: fromHere(f.env, env), SecretEnv: fromHere(f.secretEnv, env), Labels: f.labelMap(),
-		Placement: api.Placement{Zones: f.zones}, Lease: api.Duration(f.lease), OpenStdin: f.interactive, TTY: f.tty,
+		Placement: api.Placement{Zones: f.zones}, Lease: api.Duration(f.lease), Outputs: f.outputs, OpenStdin: f.interactive, TTY: f.tty,
 		Timeouts: api.Timeouts{Queue: api.Duration(f.queue), Pull: api.Duration(f.pullWithin),
 			Run: api.Duration(f.timeout), Total: api.Duration(f.total)},
 	}

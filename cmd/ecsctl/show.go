@@ -52,6 +52,7 @@ func showTask(w io.Writer, t *api.Task, now time.Time) error {
 	showSpec(s, t.Spec)
 	showStream(s, "Stdout", t.Stdout)
 	showStream(s, "Stderr", t.Stderr)
+	showOutputs(s, t)
 	if err := s.w.Flush(); err != nil {
 		return err
 	}
@@ -96,6 +97,25 @@ func showStream(s sheet, name string, st *api.Stream) {
 	s.line(name, text)
 }
 
+// showOutputs tells what became of the files that were to be kept.
+func showOutputs(s sheet, t *api.Task) {
+	s.line("Outputs", strings.Join(t.Spec.Outputs, ", "))
+	o := t.Outputs
+	switch {
+	case o == nil:
+		return
+	case o.Lost != "":
+		s.line("Kept of them", "nothing: "+o.Lost)
+		return
+	}
+	text := fmt.Sprintf("%d entries in a tar of %s", o.Entries, bytesText(o.Bytes))
+	if o.Truncated {
+		text += ", and there was more"
+	}
+	s.line("Kept of them", text)
+	s.line("Missing of them", strings.Join(o.Missing, ", "))
+}
+
 func attemptTable(attempts []api.Attempt, now time.Time) *table {
 	t := &table{header: []string{"NUMBER", "NODE", "ZONE", "OUTCOME", "PLACED", "STARTED", "ENDED", "REASON"}}
 	for _, a := range attempts {
@@ -128,7 +148,7 @@ func showBill(w io.Writer, t *api.Task) error {
 		{b.Create, "create", "container made"},
 		{b.Start, "start", "until the program ran"},
 		{b.Run, "run", "the program itself"},
-		{b.Output, "output", "its end until its last byte"},
+		{b.Output, "output", "its end until its last byte and file were kept"},
 		{b.Reported, "reported", "until the result was sent"},
 		{b.Recorded, "recorded", "until that was on record"},
 		{b.Transfer, "transfer", "between clocks"},

@@ -16,8 +16,8 @@ import (
 )
 
 func (a *app) tasksCommand() *cobra.Command {
-	return group("tasks", "List, show and cancel tasks",
-		a.tasksList(), a.tasksShow(), a.tasksLogs(), a.tasksCancel())
+	return group("tasks", "List, show and cancel tasks, and fetch what they left",
+		a.tasksList(), a.tasksShow(), a.tasksLogs(), a.tasksCopy(), a.tasksCancel())
 }
 
 // asJSON declares --json on a command.

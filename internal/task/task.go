@@ -226,7 +226,7 @@ type Bill struct {
 	Create    time.Duration // agent: container made
 	Start     time.Duration // agent: start asked until the program runs
 	Run       time.Duration // agent: the program
-	Output    time.Duration // agent: program's end until its last output byte
+	Output    time.Duration // agent: program's end until its last output byte, and its files, were kept
 	Reported  time.Duration // agent: last byte until the result was sent
 	// LeaderTotal is the leader's time from accepting the task to holding its
 	// result; what the parts between do not explain is transfer.

@@ -244,7 +244,7 @@ type Times struct {
 	Create    *float64 `json:"create_ms,omitempty"`    // container made
 	Start     *float64 `json:"start_ms,omitempty"`     // until the program ran
 	Run       *float64 `json:"run_ms,omitempty"`       // the program itself
-	Output    *float64 `json:"output_ms,omitempty"`    // its end until its last byte
+	Output    *float64 `json:"output_ms,omitempty"`    // its end until its last byte and file were kept
 	Reported  *float64 `json:"reported_ms,omitempty"`  // until the result was sent
 	Recorded  *float64 `json:"recorded_ms,omitempty"`  // until that was committed
 	Transfer  *float64 `json:"transfer_ms,omitempty"`  // between clocks
