@@ -135,14 +135,15 @@ func New(cfg Config) *Agent {
 	a.health = newHealth(&a.cfg, a.journal)
 	a.supervisor = newSupervisor(&kit{node: cfg.ID, outputAddr: cfg.OutputAddr, engine: cfg.Runtime,
 		images: cfg.Images, spool: cfg.Spool, journal: a.journal, lease: a.lease, reporter: a.reporter, health: a.health,
-		removing: make(chan struct{}, cfg.Removals), log: cfg.Log, metrics: cfg.Metrics}, a.sweepNow)
+		removing: make(chan struct{}, cfg.Removals), collecting: make(chan struct{}, collectSlots), log: cfg.Log, metrics: cfg.Metrics}, a.sweepNow)
 	a.session = newSession(&a.cfg, a.lease, a.supervisor, a.reporter, a.health)
 	return a
 }
 
 // Run takes part in the cluster until ctx ends, and leaves in good order then:
 // it takes nothing new, lets running attempts go on for Grace, ends the rest
-// without a report (the leader places them elsewhere), hands over its results,
+// without a report (the leader places them elsewhere; those whose program has
+// ended are reported without their files), hands over its results,
 // gives the lease up and removes its containers. Each step has its limit.
 //
 // The error says what could not be ended or removed, or is ErrKilled.
@@ -244,7 +245,7 @@ func (a *Agent) leave(life context.Context, hangUp func(), offline <-chan struct
 	graceful := a.within(life, a.cfg.Grace, hasEnded)
 	a.lease.part()
 	if graceful != nil {
-		_ = a.supervisor.abandonAll(errLeaving)
+		_ = a.supervisor.partAll(errLeaving)
 	}
 	ended := a.within(life, endPatience, hasEnded)
 	flushed := a.within(life, flushPatience, isSettled)

@@ -10,11 +10,22 @@ import (
 	"ecs/internal/task"
 )
 
-// collectTimeout bounds the collecting of an attempt's files, however many they
-// are and whatever the engine does.
-const collectTimeout = 30 * time.Second
+const (
+	// collectTimeout bounds the collecting of an attempt's files, however many they
+	// are and whatever the engine does. It begins when the attempt's turn has
+	// come, for which it waits no longer than collectWait.
+	collectTimeout = 30 * time.Second
+	collectWait    = 45 * time.Second
+	// collectSlots is how many attempts collect at once: the engine packs files
+	// for each of them, and the spool's disk takes them.
+	collectSlots = 4
+)
 
-var errCollectTime = errors.New("the engine did not hand them over in time")
+var (
+	errCollectTime = errors.New("the engine did not hand them over in time")
+	errCollectTurn = errors.New("the node was busy with the files of other tasks")
+	errUnconfirmed = errors.New("the engine has not confirmed that the program ended")
+)
 
 // collect keeps what the task asked for of the container's files. Whatever comes
 // of that, the outcome stays the program's; an attempt that is abandoned
@@ -27,7 +38,7 @@ func (r *runner) collect(outcome task.Outcome) *task.Outputs {
 		return nil
 	}
 	began := time.Now()
-	kept, err := r.collectOnce()
+	kept, err := r.collectInTurn()
 	took := time.Since(began)
 	if !r.endedAt.IsZero() {
 		r.bill.Output += time.Since(r.endedAt)
@@ -45,11 +56,34 @@ func (r *runner) collect(outcome task.Outcome) *task.Outputs {
 	return &kept
 }
 
-func (r *runner) collectOnce() (task.Outputs, error) {
+// collectInTurn takes part in no more than cap(collecting) collections at once.
+// A leave or a stop that comes when the program has ended costs the files only.
+func (r *runner) collectInTurn() (task.Outputs, error) {
 	if !r.quiet || r.removed {
-		return task.Outputs{}, errors.New("the engine has not confirmed that the program ended")
+		return task.Outputs{}, errUnconfirmed
 	}
-	ctx, cancel := context.WithTimeoutCause(r.life, collectTimeout, errCollectTime)
+	within := r.life
+	if r.work.Err() == nil {
+		within = r.work // else it is how the program came to its end
+	}
+	ctx, cut := context.WithCancelCause(within)
+	defer cut(nil)
+	r.hurry.Store(&cut)
+	wait := time.NewTimer(collectWait)
+	defer wait.Stop()
+	select {
+	case r.collecting <- struct{}{}:
+	case <-wait.C:
+		return task.Outputs{}, errCollectTurn
+	case <-ctx.Done():
+		return task.Outputs{}, context.Cause(ctx)
+	}
+	defer func() { <-r.collecting }()
+	return r.collectOnce(ctx)
+}
+
+func (r *runner) collectOnce(ctx context.Context) (task.Outputs, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, collectTimeout, errCollectTime)
 	defer cancel()
 	to, err := r.entry.Tar()
 	if err != nil {
@@ -64,6 +98,16 @@ func (r *runner) collectOnce() (task.Outputs, error) {
 		return task.Outputs{}, err
 	}
 	return kept, nil
+}
+
+// part ends the attempt because the node leaves: without a report, unless its
+// program has ended and nothing but its files is awaited.
+func (r *runner) part(why error) {
+	if cut := r.hurry.Load(); cut != nil {
+		(*cut)(why)
+		return
+	}
+	r.abandon(why)
 }
 
 // stands reports whether an attempt with that outcome ran its program to an end

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -145,6 +146,92 @@ func TestEngineThatHangsLosesTheFilesAndNotTheOutcome(t *testing.T) {
 		if entries, disk := c.spool.Usage(); entries != 0 || disk != 0 {
 			t.Errorf("got %d entries with %d bytes in the spool, want none", entries, disk)
 		}
+	})
+}
+
+// lostFor checks that a program's own end is told, and why there are no files.
+func (c *cluster) lostFor(r *task.Result, code int, why string) {
+	c.t.Helper()
+	if r.Outcome != task.Exited || r.ExitCode != code || r.Outputs == nil || !strings.Contains(r.Outputs.Lost, why) {
+		c.t.Errorf("got %s with %d, %+v, want exited with %d and its files lost: %s", r.Outcome, r.ExitCode, r.Outputs, code, why)
+	}
+	if r.OutputAddr != "" {
+		c.t.Errorf("got a node at %q, want nothing to fetch", r.OutputAddr)
+	}
+}
+
+func TestLeavingWhileItCollectsCostsOnlyTheFiles(t *testing.T) {
+	inRestarts(t, func(c *cluster, engine *fake.Engine) {
+		engine.SlowCopy(time.Hour)
+		var toks []task.Token
+		for i := range collectSlots + 1 { // one of them waits for its turn
+			toks = append(toks, c.assign(fmt.Sprint("t", i), leaves(fmt.Sprint("sleep 1s;exit ", i), "/out")))
+		}
+		endless := c.assign("endless", leaves("sleep 1h", "/out"))
+		time.Sleep(2 * time.Second)
+		c.cancel()
+		<-c.ended
+		if c.err != nil {
+			t.Errorf("got %v, want a clean end", c.err)
+		}
+		for i, tok := range toks {
+			c.lostFor(c.result(tok, time.Second).result, i, errLeaving.Error())
+		}
+		if n := c.results(endless); n != 0 {
+			t.Errorf("got %d results of a program that ran on, want none", n)
+		}
+		c.seen(func() {
+			if c.goodbye.IsZero() {
+				t.Error("got no goodbye, want one")
+			}
+		})
+	})
+}
+
+func TestStopWhileItCollectsCostsOnlyTheFiles(t *testing.T) {
+	inRestarts(t, func(c *cluster, engine *fake.Engine) {
+		engine.SlowCopy(time.Hour)
+		tok := c.assign("t1", leaves("exit 4", "/out"))
+		time.Sleep(2 * time.Second)
+		c.cancelTask(tok)
+		c.lostFor(c.result(tok, time.Second).result, 4, "stopped on request")
+		time.Sleep(time.Minute)
+		if n := c.distinct(tok); n != 1 {
+			t.Errorf("got %d different results, want 1", n)
+		}
+	})
+}
+
+func TestAFewCollectAtOnce(t *testing.T) {
+	inRestarts(t, func(c *cluster, engine *fake.Engine) {
+		c.connected(5 * time.Second)
+		engine.SlowCopy(time.Hour)
+		began := time.Now()
+		var toks []task.Token
+		for i := range 2*collectSlots + 1 {
+			toks = append(toks, c.assign(fmt.Sprint("t", i), leaves("exit 0", "/out")))
+		}
+		var took []time.Duration
+		busy := 0
+		for _, tok := range toks {
+			got := c.result(tok, 2*collectTimeout+10*time.Second)
+			took = append(took, got.bill.Output.Round(time.Second))
+			if got.result.Outputs.Lost == errCollectTurn.Error() {
+				busy++
+			}
+		}
+		slices.Sort(took)
+		want := slices.Concat(slices.Repeat([]time.Duration{collectTimeout}, collectSlots), []time.Duration{collectWait},
+			slices.Repeat([]time.Duration{2 * collectTimeout}, collectSlots))
+		if !slices.Equal(took, want) || busy != 1 {
+			t.Errorf("got %v, %d of them for want of a turn; want %v and 1", took, busy, want)
+		}
+		if all := time.Since(began); all > 2*collectTimeout+5*time.Second {
+			t.Errorf("got %s for all of them, want it bounded", all)
+		}
+		engine.SlowCopy(0)
+		tok := c.assign("after", leaves("exit 0", "/out")) // every slot was given back
+		c.wantAlpha(tok, c.result(tok, time.Second).result)
 	})
 }
 

@@ -54,12 +54,13 @@ type kit struct {
 	reporter   *reporter
 	health     *health
 	removing   chan struct{} // one slot for each removal under way
+	collecting chan struct{} // and for each attempt whose files are being collected
 	log        *slog.Logger
 	metrics    *metrics.Metrics
 }
 
 // runner takes one attempt from its image to its removal. Its fields belong to
-// the goroutine of run; stop and abandon may be called by anyone.
+// the goroutine of run; stop, abandon and part may be called by anyone.
 type runner struct {
 	*kit
 	order
@@ -76,6 +77,8 @@ type runner struct {
 	entry     *spool.Entry
 	container runtime.Container                 // nil until created
 	live      atomic.Pointer[runtime.Container] // the same, once the program runs
+	// hurry cuts the collecting of its files short; nil until that has begun.
+	hurry atomic.Pointer[context.CancelCauseFunc]
 	// left is what an earlier process wrote down; nil: the attempt is new.
 	left *journal.Record
 	// astray: there may be a container that has not been adopted yet.

@@ -261,12 +261,12 @@ func (s *supervisor) settle(ctx context.Context, sure bool) (running []task.Toke
 // leave makes the node take nothing new.
 func (s *supervisor) leave() error { return s.do(func() { s.leaving = true }) }
 
-// abandonAll ends everything that still runs, without a report.
-func (s *supervisor) abandonAll(why error) error {
+// partAll ends everything that is not over; see runner.part.
+func (s *supervisor) partAll(why error) error {
 	return s.do(func() {
 		for _, m := range s.members {
 			if !m.ended {
-				m.abandon(why)
+				m.part(why)
 			}
 		}
 	})
