@@ -49,7 +49,7 @@ func (r *runner) collect(outcome task.Outcome) *task.Outputs {
 		return nil
 	case err != nil:
 		r.log.Warn("outputs are lost", "err", err, "took", took)
-		return &task.Outputs{Lost: runtime.Reason(err.Error())}
+		return &task.Outputs{Lost: runtime.Reason(lostFor(err))}
 	}
 	r.log.Info("outputs collected", "bytes", kept.Bytes, "entries", kept.Entries, "truncated", kept.Truncated,
 		"missing", len(kept.Missing), "took", took)
@@ -98,6 +98,21 @@ func (r *runner) collectOnce(ctx context.Context) (task.Outputs, error) {
 		return task.Outputs{}, err
 	}
 	return kept, nil
+}
+
+// lostFor is why there are no files, for the caller: the engine's words and the
+// spool's have this machine's paths in them, and are for the log.
+func lostFor(err error) string {
+	var stop *stopped
+	if errors.As(err, &stop) {
+		return "the task was stopped before they were collected: " + stop.reason
+	}
+	for _, known := range []error{errLeaving, errCollectTime, errCollectTurn, errUnconfirmed, collect.ErrNoRoom} {
+		if errors.Is(err, known) {
+			return known.Error()
+		}
+	}
+	return "copying them failed on the node that ran the task; its log says why"
 }
 
 // part ends the attempt because the node leaves: without a report, unless its

@@ -235,6 +235,21 @@ func TestAFewCollectAtOnce(t *testing.T) {
 	})
 }
 
+func TestNothingOfTheNodesIsToldWhenFilesAreLost(t *testing.T) {
+	inRestarts(t, func(c *cluster, engine *fake.Engine) {
+		engine.SlowCopy(5 * time.Second)
+		tok := c.assign("t1", leaves("exit 6", "/out"))
+		time.Sleep(2 * time.Second)
+		engine.SetDown(errors.New("lstat /var/lib/docker/overlay2/cd11/merged/out: input/output error"))
+		r := c.result(tok, time.Minute).result
+		engine.SetDown(nil)
+		c.lostFor(r, 6, "copying them failed")
+		if strings.Contains(r.Outputs.Lost, "/") {
+			t.Errorf("got %q, want no path of the node's", r.Outputs.Lost)
+		}
+	})
+}
+
 func TestAbandonedAttemptCollectsNothingMore(t *testing.T) {
 	inRestarts(t, func(c *cluster, engine *fake.Engine) {
 		spec := leaves("exit 0", "/out")

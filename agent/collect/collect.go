@@ -55,6 +55,9 @@ func DefaultLimits() Limits {
 	return Limits{Bytes: task.MaxOutputsBytes, Entries: task.MaxOutputsEntries}
 }
 
+// ErrNoRoom: the sink has no room, whatever the limits allow.
+var ErrNoRoom = errors.New("the node has no room for them: its spool is at its limit and everything in it is live")
+
 // Run writes everything that lies at the paths to one tar: files, directories
 // and links, each under its path without the leading slash. Devices and pipes are
 // left out. What does not fit any more ends the tar at a whole entry; a path
@@ -65,7 +68,7 @@ func DefaultLimits() Limits {
 func Run(ctx context.Context, from Source, paths []string, to Sink, l Limits) (task.Outputs, error) {
 	c := &collector{from: from, to: to, limits: l, sum: sha256.New()}
 	if !c.reserve(trailer) {
-		return task.Outputs{}, errors.New("the node has no room for them: its spool is at its limit and everything in it is live")
+		return task.Outputs{}, ErrNoRoom
 	}
 	for i, p := range paths {
 		err := c.add(ctx, p)

@@ -141,7 +141,8 @@ type Container interface {
 	// CopyOut gives a tar of what lies at an absolute and clean path, a file or a
 	// directory with everything in it, after Wait or Kill. Names begin with the
 	// path's last element. A link on the way to it is followed inside the
-	// container, one at its end is not. ErrNoPath: nothing lies there.
+	// container, one at its end is not. ErrNoPath: nothing lies there, or a loop
+	// of links does.
 	//
 	// The caller closes the reader, which gives an error once ctx has ended;
 	// until then Remove may wait for it.

@@ -157,3 +157,30 @@ func FuzzPullStream(f *testing.F) {
 		}
 	})
 }
+
+// What the engine says (20.10.24) of paths that lead nowhere, and of other faults
+// in the same words.
+func TestPathsThatLeadNowhere(t *testing.T) {
+	const root = "/var/lib/docker/overlay2/cd11/merged"
+	for _, tt := range []struct {
+		kind       error
+		path, text string
+		want       bool
+	}{
+		{errdefs.ErrInternal, "/l/x", "evalSymlinksInScope: too many links in " + root + "/l", true},
+		{errdefs.ErrInternal, "/f/x", "lstat " + root + "/f/x: not a directory", true},
+		{errdefs.ErrInternal, "/f/not a directory", "lstat " + root + "/f/not a directory: not a directory", true},
+		{errdefs.ErrInternal, "/l/x", "SecureJoin /l/x: too many levels of symbolic links", true},
+		{errdefs.ErrInternal, "/long", "lstat " + root + "/long: file name too long", true},
+
+		{errdefs.ErrInternal, "/x/not a directory", "lstat " + root + "/x/not a directory: input/output error", false},
+		{errdefs.ErrInternal, "/x: not a directory", "mount " + root + "/x: not a directory", false},
+		{errdefs.ErrInternal, "/evalSymlinksInScope: too many links in /x", "open " + root + "/evalSymlinksInScope: too many links in /x: input/output error", false},
+		{errdefs.ErrInternal, "/x", "error creating overlay mount to " + root + ": too many levels of symbolic links; and more", false},
+		{errors.New("not an answer"), "/f/x", "lstat " + root + "/f/x: not a directory", false},
+	} {
+		if got := noWay(refusal(tt.kind, tt.text), tt.path); got != tt.want {
+			t.Errorf("%s: %s: got %v, want %v", tt.path, tt.text, got, tt.want)
+		}
+	}
+}

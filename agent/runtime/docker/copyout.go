@@ -28,17 +28,29 @@ func (c *attempt) CopyOut(ctx context.Context, path string) (io.ReadCloser, erro
 		}
 		return nil, runtime.ErrNoPath
 	}
-	if noWay(err) {
+	if noWay(err, path) {
 		return nil, runtime.ErrNoPath
 	}
 	return nil, fmt.Errorf("copy from container %s: %w", short(c.id), err)
 }
 
+// tooManyLinks begins what the engine says of a loop of links, which it finds
+// itself.
+const tooManyLinks = "Error response from daemon: evalSymlinksInScope: too many links in "
+
 // noWay reports whether the program left something that no path leads through.
-// The engine has only words for that.
-func noWay(err error) bool {
+// The engine has only words for that, with names in them that are the caller's
+// to choose: a cause stands at the end, behind them.
+func noWay(err error, path string) bool {
+	if !answered(err) {
+		return false
+	}
+	text := strings.ReplaceAll(err.Error(), path, "")
+	if strings.HasPrefix(text, tooManyLinks) {
+		return true
+	}
 	for _, errno := range []syscall.Errno{syscall.ENOTDIR, syscall.ELOOP, syscall.ENAMETOOLONG} {
-		if answered(err) && strings.Contains(err.Error(), errno.Error()) {
+		if strings.HasSuffix(text, ": "+errno.Error()) {
 			return true
 		}
 	}

@@ -43,7 +43,7 @@ func (f *files) put(name string, h tar.Header, content []byte) {
 func (f *files) pack(root string) ([]byte, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if _, there := f.at[root]; !there {
+	if _, there := f.at[root]; !there || f.loopsLocked(root) {
 		return nil, fmt.Errorf("copy from container: %w", runtime.ErrNoPath)
 	}
 	var out bytes.Buffer
@@ -65,6 +65,21 @@ func (f *files) pack(root string) ([]byte, error) {
 		}
 	}
 	return out.Bytes(), to.Close()
+}
+
+// loopsLocked reports whether a link leads nowhere but to links.
+func (f *files) loopsLocked(name string) bool {
+	for range len(f.at) + 1 {
+		h := f.at[name]
+		if h.Typeflag != tar.TypeSymlink {
+			return false
+		}
+		if !path.IsAbs(h.Linkname) {
+			h.Linkname = path.Join(path.Dir(name), h.Linkname)
+		}
+		name = path.Clean(h.Linkname)
+	}
+	return true
 }
 
 // CopyOut implements runtime.Container.

@@ -94,6 +94,19 @@ func filesAreCollected(t *testing.T, h Harness) {
 	}
 }
 
+// filesBehindALoop has the other paths collected: a loop costs only its own.
+func filesBehindALoop(t *testing.T, h Harness) {
+	a := leaving(t, h, "0s", File{Path: "/out/a", Content: "alpha"}, File{Path: "/out/self", Link: "self"},
+		File{Path: "/loop", Link: "/loop"}, File{Path: "/there", Link: "back"}, File{Path: "/back", Link: "there"})
+	a.exit()
+	done, got := a.collected(collect.DefaultLimits(), "/loop", "/loop/x", "/there", "/back/x/y", "/out/self/not a directory", "/out")
+	a.remove()
+	wantFiles(t, got, "out/\nout/a alpha\nout/self -> self\n")
+	if fmt.Sprint(done.Missing) != "[0 1 2 3 4]" || done.Entries != 3 {
+		t.Errorf("got %+v, want 3 entries and 5 paths missing", done)
+	}
+}
+
 func filesAreCutAtAnEntry(t *testing.T, h Harness) {
 	a := leaving(t, h, "0s", File{Path: "/out/a", Content: "alpha"}, File{Path: "/out/b", Content: strings.Repeat("x", 5000)}, File{Path: "/z", Content: "z"})
 	a.exit()

@@ -100,6 +100,7 @@ func Run(t *testing.T, fresh func(*testing.T) Harness) {
 		{"Signals", signals},
 		{"ResizeIsHarmless", resizeIsHarmless},
 		{"FilesAreCollected", filesAreCollected},
+		{"FilesBehindALoopOfLinks", filesBehindALoop},
 		{"FilesAreCutAtAnEntry", filesAreCutAtAnEntry},
 		{"FilesOfTheKilled", filesOfTheKilled},
 		{"FilesAfterARestart", filesAfterARestart},
