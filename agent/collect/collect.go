@@ -38,7 +38,7 @@ type Source interface {
 }
 
 // Sink takes the tar. Reserve is asked before anything is written, for the whole
-// entry; false ends the tar with what is there.
+// entry; false is the end of the tar, which is good for nothing then.
 type Sink interface {
 	io.Writer
 	Reserve(n int64) bool
@@ -60,15 +60,16 @@ var ErrNoRoom = errors.New("the node has no room for them: its spool is at its l
 
 // Run writes everything that lies at the paths to one tar: files, directories
 // and links, each under its path without the leading slash. Devices and pipes are
-// left out. What does not fit any more ends the tar at a whole entry; a path
-// that is not there is named in the answer.
+// left out, and with them their other names: a hard link to what is not in the
+// tar. What is over the limits ends the tar at a whole entry; a path that is not
+// there is named in the answer.
 //
 // An error, of the source, the sink or ctx, says that the tar is good for
 // nothing.
 func Run(ctx context.Context, from Source, paths []string, to Sink, l Limits) (task.Outputs, error) {
-	c := &collector{from: from, to: to, limits: l, sum: sha256.New()}
-	if !c.reserve(trailer) {
-		return task.Outputs{}, ErrNoRoom
+	c := &collector{from: from, to: to, limits: l, sum: sha256.New(), linkable: make(map[[sha256.Size]byte]bool)}
+	if err := c.reserve(trailer); err != nil {
+		return task.Outputs{}, err
 	}
 	for i, p := range paths {
 		err := c.add(ctx, p)
@@ -97,6 +98,9 @@ type collector struct {
 	// seen counts entries, also those that are left out; reserved bytes.
 	seen     int
 	reserved int64
+	// linkable has the hashed names of the entries that a hard link may lead to,
+	// hashed because a name may be long and there may be limits.Entries.
+	linkable map[[sha256.Size]byte]bool
 }
 
 // add puts what lies at p into the tar. Once that is cut it only finds out
@@ -120,7 +124,7 @@ func (c *collector) add(ctx context.Context, p string) error {
 			c.done.Truncated = true
 			return nil
 		}
-		if plain := rewrite(h, p); plain != nil {
+		if plain := rewrite(h, p); plain != nil && c.leads(plain) {
 			if err := c.entry(plain, in); err != nil {
 				return err
 			}
@@ -165,6 +169,12 @@ func rename(name, p string) (string, bool) {
 	return p[1:] + rest, true
 }
 
+// leads reports whether the entry is none that dangles: a hard link comes after
+// what it leads to.
+func (c *collector) leads(h *tar.Header) bool {
+	return h.Typeflag != tar.TypeLink || c.linkable[sha256.Sum256([]byte(h.Linkname))]
+}
+
 // entry adds one entry, or cuts the tar before it.
 func (c *collector) entry(h *tar.Header, content io.Reader) error {
 	var header bytes.Buffer
@@ -172,10 +182,14 @@ func (c *collector) entry(h *tar.Header, content io.Reader) error {
 		return err
 	}
 	padding := -h.Size & (block - 1)
-	// The first keeps the sum from overflowing.
-	if h.Size > c.limits.Bytes || !c.reserve(int64(header.Len())+h.Size+padding) {
+	whole := int64(header.Len()) + h.Size + padding
+	// The first is for a sum that overflowed.
+	if h.Size > c.limits.Bytes || whole > c.limits.Bytes-c.reserved {
 		c.done.Truncated = true
 		return nil
+	}
+	if err := c.reserve(whole); err != nil {
+		return err
 	}
 	if err := c.write(header.Bytes()); err != nil {
 		return err
@@ -189,15 +203,18 @@ func (c *collector) entry(h *tar.Header, content io.Reader) error {
 		return err
 	}
 	c.done.Entries++
+	if h.Typeflag != tar.TypeDir {
+		c.linkable[sha256.Sum256([]byte(h.Name))] = true
+	}
 	return c.write(make([]byte, padding))
 }
 
-func (c *collector) reserve(n int64) bool {
-	if n > c.limits.Bytes-c.reserved || !c.to.Reserve(n) {
-		return false
+func (c *collector) reserve(n int64) error {
+	if !c.to.Reserve(n) {
+		return ErrNoRoom
 	}
 	c.reserved += n
-	return true
+	return nil
 }
 
 func (c *collector) write(p []byte) error {

@@ -100,6 +100,11 @@ func TestOnlyWhatIsWantedIsKept(t *testing.T) {
 		tar.Header{Typeflag: tar.TypeBlock, Name: "out/sda", Devmajor: 8},
 		tar.Header{Typeflag: tar.TypeChar, Name: "out/null", Devmajor: 1},
 		tar.Header{Typeflag: tar.TypeFifo, Name: "out/fifo"},
+		tar.Header{Typeflag: tar.TypeLink, Name: "out/fifo2", Linkname: "out/fifo"},
+		tar.Header{Typeflag: tar.TypeLink, Name: "out/fifo3", Linkname: "out/fifo2"},
+		tar.Header{Typeflag: tar.TypeLink, Name: "out/null2", Linkname: "out/null"},
+		tar.Header{Typeflag: tar.TypeLink, Name: "out/soft2", Linkname: "out/soft"},
+		tar.Header{Typeflag: tar.TypeLink, Name: "out/soft3", Linkname: "out/soft2"},
 		tar.Header{Typeflag: tar.TypeReg, Name: "output/x"},
 		tar.Header{Typeflag: tar.TypeReg, Name: "out/../../x"},
 		tar.Header{Typeflag: tar.TypeReg, Name: "/etc/passwd"},
@@ -118,7 +123,8 @@ func TestOnlyWhatIsWantedIsKept(t *testing.T) {
 			t.Errorf("got %+v, want nothing but what is kept", h)
 		}
 	}
-	want := []string{"5 a/out/ ", "0 a/out/suid ", "0 a/out/" + long + " ", "1 a/out/hard a/out/suid", "2 a/out/soft ../../../etc/passwd", "0 a/out/a/b "}
+	want := []string{"5 a/out/ ", "0 a/out/suid ", "0 a/out/" + long + " ", "1 a/out/hard a/out/suid", "2 a/out/soft ../../../etc/passwd",
+		"1 a/out/soft2 a/out/soft", "1 a/out/soft3 a/out/soft2", "0 a/out/a/b "}
 	if fmt.Sprintf("%q", names) != fmt.Sprintf("%q", want) || done.Entries != len(want) {
 		t.Errorf("got  %q\nwant %q", names, want)
 	}
@@ -150,7 +156,6 @@ func TestTarIsCutBeforeWhatDoesNotFit(t *testing.T) {
 		{"all of it", files, collect.Limits{Bytes: one + 512 + 1024, Entries: 2}, 1 << 20, 2, false},
 		{"a byte short", files, collect.Limits{Bytes: one + 512 + 1024 - 1, Entries: 2}, 1 << 20, 1, true},
 		{"no room for the header", files, collect.Limits{Bytes: one + 511, Entries: 2}, 1 << 20, 1, true},
-		{"the spool is full", files, collect.Limits{Bytes: 1 << 20, Entries: 2}, one + 512 + 1024 - 1, 1, true},
 		{"too many", files, collect.Limits{Bytes: 1 << 20, Entries: 1}, 1 << 20, 1, true},
 		{"endless", endless, collect.DefaultLimits(), 1 << 40, 0, true},
 		{"nothing fits", files, collect.Limits{Bytes: 1024, Entries: 9}, 1 << 20, 0, true},
@@ -200,9 +205,10 @@ func TestWhatBreaksIsLost(t *testing.T) {
 		"the engine ends":   {half, &sink{room: 1 << 20}, io.ErrUnexpectedEOF},
 		"no tar":            {func() (io.Reader, error) { return strings.NewReader(strings.Repeat("no tar ", 200)), nil }, &sink{room: 1 << 20}, tar.ErrHeader},
 		"the disk is full":  {good, &sink{room: 1 << 20, err: broken}, broken},
-		"the spool is full": {good, &sink{room: 1023}, nil},
+		"the spool is full": {good, &sink{room: 1023}, collect.ErrNoRoom},
+		"it fills up":       {good, &sink{room: 1024 + 512 + 511}, collect.ErrNoRoom},
 	} {
-		if _, err := collect.Run(t.Context(), engine{"/o": tc.give}, []string{"/o"}, tc.to, collect.DefaultLimits()); err == nil || tc.want != nil && !errors.Is(err, tc.want) {
+		if _, err := collect.Run(t.Context(), engine{"/o": tc.give}, []string{"/o"}, tc.to, collect.DefaultLimits()); !errors.Is(err, tc.want) {
 			t.Errorf("%s: got %v, want %v", name, err, tc.want)
 		}
 	}
@@ -244,7 +250,11 @@ func FuzzRun(f *testing.F) {
 		if len(all) != done.Entries {
 			t.Errorf("got %d entries, said %d", len(all), done.Entries)
 		}
+		there := map[string]bool{}
 		for _, h := range all {
+			if there[h.Name] = true; h.Typeflag == tar.TypeLink && !there[h.Linkname] {
+				t.Errorf("got a link to %q, which is not in the tar", h.Linkname)
+			}
 			if name := strings.TrimSuffix(h.Name, "/"); name != "o" && !strings.HasPrefix(name, "o/") || strings.Contains("/"+name+"/", "/../") {
 				t.Errorf("got %q outside of what was asked for", h.Name)
 			}
