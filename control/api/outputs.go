@@ -65,6 +65,15 @@ func (h *Handler) outputs(w http.ResponseWriter, r *http.Request, p httprouter.P
 	if err != nil {
 		return err
 	}
+	if len(t.Spec.Outputs) > 0 && t.State != task.Finished {
+		// Another node may have said already that it has.
+		if err := h.sync(r.Context()); err != nil {
+			return err
+		}
+		if t = h.own(r, t.ID); t == nil {
+			return errNotFound()
+		}
+	}
 	if err := hasOutputs(t); err != nil {
 		return err
 	}

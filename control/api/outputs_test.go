@@ -91,6 +91,31 @@ func TestOutputsThatAreNotThereSayWhy(t *testing.T) {
 	w.problem(get(gone), http.StatusGone, api.CodeOutputLost)
 }
 
+// TestOutputsOfWhatFinishedElsewhere asks a node that has not heard yet of the end
+// that another one told.
+func TestOutputsOfWhatFinishedElsewhere(t *testing.T) {
+	w := newWorld(t)
+	id := w.submitted(asksForOutputs)
+	tok := w.start(id)
+	w.print(id, api.OutputsTar, "some", true)
+	get := func() answer { return w.do(http.MethodGet, "/v2/tasks/"+string(id)+"/outputs", "") }
+	w.behind = true
+	w.problem(get(), http.StatusServiceUnavailable, api.CodeNoLeader)
+	w.behind = false
+	w.catchUp = func() {
+		r := exited(0)
+		r.Outputs = &task.Outputs{Bytes: 4, SHA256: sha256.Sum256([]byte("some"))}
+		w.finish(tok, r)
+	}
+	if a := get(); a.status != http.StatusOK || string(a.body) != "some" {
+		t.Errorf("got %d %s, want the tar", a.status, a.body)
+	}
+	before := w.syncs
+	if a := get(); a.status != http.StatusOK || w.syncs != before {
+		t.Errorf("got %d and %d more syncs, want none of a finished task", a.status, w.syncs-before)
+	}
+}
+
 func TestOutputsOutOfReach(t *testing.T) {
 	w := newWorld(t)
 	content := strings.Repeat("x", 20_000)

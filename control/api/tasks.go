@@ -64,7 +64,7 @@ func (h *Handler) sync(ctx context.Context) error {
 		return err
 	}
 	h.cfg.Log.WarnContext(ctx, "record not brought up to date", "err", err)
-	return refusal(api.CodeNoLeader, "this node can't find out now whether there is such a task; try again")
+	return refusal(api.CodeNoLeader, "this node can't find out now how it stands with that task; try again")
 }
 
 // settle says how a task is answered that may not have finished.

@@ -42,7 +42,8 @@ type world struct {
 	info   ClusterInfo
 
 	explain func(ctx context.Context) (string, int, error)
-	behind  bool // Sync fails
+	behind  bool   // Sync fails
+	catchUp func() // what Sync brings, if it does not fail
 	drained map[task.NodeID]bool
 	keys    keyboard
 }
@@ -146,10 +147,15 @@ func (w *world) Snapshot() *state.Snapshot { return w.store.Snapshot() }
 
 func (w *world) Sync(context.Context) error {
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.syncs++
-	if w.behind {
+	behind, catchUp := w.behind, w.catchUp
+	w.catchUp = nil
+	w.mu.Unlock()
+	switch {
+	case behind:
 		return &task.Error{Code: task.CodeNoLeader, Message: "no leader"}
+	case catchUp != nil:
+		catchUp()
 	}
 	return nil
 }
