@@ -153,12 +153,27 @@ func usedDirectory(dir string) error {
 		dir, len(running), len(c.processes()), dir, dir)
 }
 
+// realDir is what every spelling of a directory comes to, links resolved as far as
+// it exists: the cluster's processes are found by it in their command lines.
+func realDir(dir string) (string, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	real, err := filepath.EvalSymlinks(abs)
+	if errors.Is(err, fs.ErrNotExist) && abs != filepath.Dir(abs) {
+		parent, err := realDir(filepath.Dir(abs))
+		return filepath.Join(parent, filepath.Base(abs)), err
+	}
+	return real, err
+}
+
 // open reads the record of the cluster in dir.
 func open(dir string) (*cluster, error) {
 	if dir == "" {
 		dir = DefaultDir
 	}
-	dir, err := filepath.Abs(dir)
+	dir, err := realDir(dir)
 	if err != nil {
 		return nil, err
 	}

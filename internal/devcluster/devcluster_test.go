@@ -216,6 +216,25 @@ func TestInterruptedUpLeavesNothing(t *testing.T) {
 	wantGone(t, o.Dir)
 }
 
+func TestDownByAnotherSpelling(t *testing.T) {
+	o := options(t)
+	o.Controls, o.Agents = 1, 1
+	s := mustUp(t, o)
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(filepath.Dir(o.Dir), link); err != nil {
+		t.Fatal(err)
+	}
+	if err := Down(context.Background(), filepath.Join(link, filepath.Base(o.Dir))); err != nil {
+		t.Fatal(err)
+	}
+	wantGone(t, o.Dir)
+	for _, n := range s.Nodes {
+		if args, _ := os.ReadFile("/proc/" + strconv.Itoa(n.PID) + "/cmdline"); strings.Contains(string(args), o.Dir) {
+			t.Errorf("%s still runs", n.Name)
+		}
+	}
+}
+
 func TestDownEndsWhatDoesNotEndByItself(t *testing.T) {
 	o := options(t)
 	o.Controls, o.Agents = 1, 1

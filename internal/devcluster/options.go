@@ -85,7 +85,7 @@ func (o Options) withDefaults() (Options, error) {
 		return o, err
 	}
 	var err error
-	o.Dir, err = filepath.Abs(o.Dir)
+	o.Dir, err = realDir(o.Dir)
 	return o, err
 }
 
