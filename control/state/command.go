@@ -18,8 +18,14 @@ type Command interface {
 }
 
 // Submit accepts a task. Seq, State and the times are set by Apply.
+//
+// Node, unless empty, is where its first attempt is to run, by the node's epoch
+// that this was decided for. Apply checks it as it checks a Decision: where it
+// no longer holds, the task is accepted and waits.
 type Submit struct {
-	Task *task.Task
+	Task  *task.Task
+	Node  task.NodeID
+	Epoch uint64
 }
 
 // Register gives a node a new lease epoch. Running names the attempts that the

@@ -13,7 +13,7 @@ import (
 func (m *model) command() state.Command {
 	switch n := m.rng.IntN(100); {
 	case n < 22:
-		return state.Submit{Task: m.newTask()}
+		return m.submit()
 	case n < 44:
 		return m.place()
 	case n < 54:
@@ -35,6 +35,18 @@ func (m *model) command() state.Command {
 	default:
 		return state.Forget{Tasks: m.some(8)}
 	}
+}
+
+// submit places a third of the tasks at once, some where that does not hold.
+func (m *model) submit() state.Command {
+	c := state.Submit{Task: m.newTask()}
+	if m.rng.IntN(3) == 0 {
+		c.Node = m.nodeID()
+		if n := m.w.sn().Node(c.Node); n != nil {
+			c.Epoch = n.Epoch - uint64(m.rng.IntN(8)/7)
+		}
+	}
+	return c
 }
 
 func (m *model) newTask() *task.Task {

@@ -122,6 +122,10 @@ func (m *model) learn(c state.Command, out state.Outcome, after *state.Snapshot)
 	case state.Submit:
 		if !out.Existed {
 			m.accepted[out.Task.ID] = out.Task
+			if live := out.Task.Live(); live != nil {
+				m.tokens = append(m.tokens, live.Token(out.Task.ID))
+				m.seen["placed at once"]++
+			}
 		}
 	case state.Place:
 		for _, id := range out.Placed {
@@ -300,7 +304,7 @@ func (m *model) replicas(restore bool) {
 // enough fails when the commands did not reach what they are to test.
 func (m *model) enough() {
 	for _, what := range []string{
-		"state.Submit", "state.Submit refused", "state.Register", "placed", "state.Progress", "state.Progress refused",
+		"state.Submit", "state.Submit refused", "state.Register", "placed", "placed at once", "state.Progress", "state.Progress refused",
 		"state.Finish", "state.Finish refused", "state.Stop", "state.LoseNode", "state.LoseNode refused", "lost",
 		"state.LoseAttempt", "state.LoseAttempt refused", "state.SetNode", "state.Expire", "forgotten", "restored",
 		"exited", "cancelled", "deadline_exceeded", "queue_expired", "node_lost", "interrupted",

@@ -63,6 +63,59 @@ func TestPlaceChecksEveryDecisionAgain(t *testing.T) {
 	}
 }
 
+func TestSubmitIsPlacedAtOnceWhereThatHolds(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		edit func(*world, *state.Submit)
+		want bool
+	}{
+		{"as decided", func(*world, *state.Submit) {}, true},
+		{"no decision", func(_ *world, c *state.Submit) { c.Node, c.Epoch = "", 0 }, false},
+		{"unknown node", func(_ *world, c *state.Submit) { c.Node = "n9" }, false},
+		{"older epoch", func(_ *world, c *state.Submit) { c.Epoch-- }, false},
+		{"node drains", func(w *world, _ *state.Submit) { w.must(state.SetNode{Node: "n1", Drain: new(true)}) }, false},
+		{"node lost", func(w *world, c *state.Submit) { w.must(state.LoseNode{Node: "n1", Epoch: c.Epoch}) }, false},
+		{"no CPU left", func(w *world, _ *state.Submit) { w.live("big", "n1", cpu(3*taskCPU+1)) }, false},
+		{"just enough CPU left", func(w *world, _ *state.Submit) { w.live("big", "n1", cpu(3*taskCPU)) }, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.register("n1")
+			c := state.Submit{Task: aTask("t1"), Node: "n1", Epoch: w.node("n1").Epoch}
+			tt.edit(w, &c)
+			held := w.node("n1").Attempts
+			out := w.must(c)
+			got := w.sn().Task("t1")
+			if out.Task != got {
+				t.Errorf("the outcome has %+v, the record %+v", out.Task, got)
+			}
+			if !tt.want {
+				if got.State != task.Pending || len(got.Attempts) != 0 || w.sn().Counts().Pending != 1 || w.node("n1").Attempts != held {
+					t.Errorf("got %+v, want it to wait", got)
+				}
+				return
+			}
+			want := task.Attempt{Number: 1, Node: "n1", Zone: "zone-1", Epoch: c.Epoch, PlacedAt: w.now}
+			if got.State != task.Assigned || len(got.Attempts) != 1 || got.Attempts[0] != want || w.node("n1").Attempts != held+1 {
+				t.Errorf("got %+v, want assigned with %+v", got, want)
+			}
+			if again := w.must(c); !again.Existed || again.Task != got || w.node("n1").Attempts != held+1 {
+				t.Errorf("a second time: got %+v", again)
+			}
+		})
+	}
+}
+
+// What is placed at once does not wait, so a full queue is none of its business.
+func TestSubmitWithANodePassesAFullQueue(t *testing.T) {
+	w := limitedWorld(t, state.Limits{MaxPending: 1})
+	n := w.register("n1")
+	w.submit("waits")
+	if out := w.must(state.Submit{Task: aTask("t1"), Node: "n1", Epoch: n.Epoch}); out.Task.State != task.Assigned {
+		t.Errorf("got %+v, want it placed", out.Task)
+	}
+}
+
 func cpu(milli int64) func(*task.Task) {
 	return func(t *task.Task) { t.Spec.Resources.MilliCPU = milli }
 }

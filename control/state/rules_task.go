@@ -28,6 +28,11 @@ func (cmd Submit) apply(c *change) Outcome {
 	t.SubmittedAt = c.now
 	t.StopAs, t.Attempts, t.Result = "", nil, nil
 	t.FinishedAt = time.Time{}
+	if n := c.node(cmd.Node); n != nil && holds(Decision{Attempt: 1, Epoch: cmd.Epoch}, &t, n) {
+		placed := c.assigned(&t, n)
+		c.add(placed)
+		return Outcome{Task: placed}
+	}
 	if c.counts.Pending >= c.limits.MaxPending {
 		return refuse(task.CodeQueueFull, fmt.Sprintf("%d tasks wait for a node already", c.counts.Pending))
 	}
@@ -55,20 +60,26 @@ func (cmd Place) apply(c *change) Outcome {
 		if t == nil || n == nil || !holds(d, t, n) {
 			continue
 		}
-		next := *t
-		next.State = task.Assigned
+		next := c.assigned(t, n)
 		next.Bill.Queued = d.Queued
-		next.Attempts = append(slices.Clip(t.Attempts), task.Attempt{
-			Number:   d.Attempt,
-			Node:     n.ID,
-			Zone:     n.Zone,
-			Epoch:    n.Epoch,
-			PlacedAt: c.now,
-		})
-		c.put(t, &next)
+		c.put(t, next)
 		out.Placed = append(out.Placed, t.ID)
 	}
 	return out
+}
+
+// assigned copies a task with its next attempt, on the node.
+func (c *change) assigned(t *task.Task, n *task.Node) *task.Task {
+	next := *t
+	next.State = task.Assigned
+	next.Attempts = append(slices.Clip(t.Attempts), task.Attempt{
+		Number:   len(t.Attempts) + 1,
+		Node:     n.ID,
+		Zone:     n.Zone,
+		Epoch:    n.Epoch,
+		PlacedAt: c.now,
+	})
+	return &next
 }
 
 func holds(d Decision, t *task.Task, n *task.Node) bool {

@@ -15,7 +15,11 @@ func ToWire(c Command, now time.Time) *ecsv1.Command {
 	m := &ecsv1.Command{Now: taskwire.FromTime(now)}
 	switch c := c.(type) {
 	case Submit:
-		m.Kind = &ecsv1.Command_Submit{Submit: &ecsv1.Submit{Task: taskwire.FromTask(c.Task)}}
+		m.Kind = &ecsv1.Command_Submit{Submit: &ecsv1.Submit{
+			Task:  taskwire.FromTask(c.Task),
+			Node:  string(c.Node),
+			Epoch: c.Epoch,
+		}}
 	case Register:
 		m.Kind = &ecsv1.Command_Register{Register: &ecsv1.Register{
 			Node:    taskwire.FromNode(&c.Node),
@@ -72,7 +76,11 @@ func FromWire(m *ecsv1.Command) (Command, time.Time, error) {
 	now := taskwire.ToTime(m.GetNow())
 	switch k := m.GetKind().(type) {
 	case *ecsv1.Command_Submit:
-		return Submit{Task: taskwire.ToTask(k.Submit.GetTask())}, now, nil
+		return Submit{
+			Task:  taskwire.ToTask(k.Submit.GetTask()),
+			Node:  task.NodeID(k.Submit.GetNode()),
+			Epoch: k.Submit.GetEpoch(),
+		}, now, nil
 	case *ecsv1.Command_Register:
 		c := Register{Running: taskwire.ToTokens(k.Register.GetRunning())}
 		if n := taskwire.ToNode(k.Register.GetNode()); n != nil {

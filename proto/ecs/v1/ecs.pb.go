@@ -1617,10 +1617,13 @@ func (*Command_Expire) isCommand_Kind() {}
 func (*Command_Forget) isCommand_Kind() {}
 
 // Submit accepts a task. The same id again is the same task; the same owner
-// and key with another body is refused.
+// and key with another body is refused. A node and its epoch are where the
+// leader would have the task run at once: checked as a Decision is.
 type Submit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Task          *Task                  `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
+	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1660,6 +1663,20 @@ func (x *Submit) GetTask() *Task {
 		return x.Task
 	}
 	return nil
+}
+
+func (x *Submit) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Submit) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
 }
 
 // Register gives a node a new lease epoch. Live attempts of the node that
@@ -4626,9 +4643,11 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	" \x01(\v2\x0f.ecs.v1.SetNodeH\x00R\asetNode\x12(\n" +
 	"\x06expire\x18\v \x01(\v2\x0e.ecs.v1.ExpireH\x00R\x06expire\x12(\n" +
 	"\x06forget\x18\f \x01(\v2\x0e.ecs.v1.ForgetH\x00R\x06forgetB\x06\n" +
-	"\x04kind\"*\n" +
+	"\x04kind\"T\n" +
 	"\x06Submit\x12 \n" +
-	"\x04task\x18\x01 \x01(\v2\f.ecs.v1.TaskR\x04task\"U\n" +
+	"\x04task\x18\x01 \x01(\v2\f.ecs.v1.TaskR\x04task\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\"U\n" +
 	"\bRegister\x12 \n" +
 	"\x04node\x18\x01 \x01(\v2\f.ecs.v1.NodeR\x04node\x12'\n" +
 	"\arunning\x18\x02 \x03(\v2\r.ecs.v1.TokenR\arunning\"K\n" +
