@@ -8,26 +8,31 @@ import (
 	"ecs/internal/task"
 )
 
-// spot is a node with what is reserved on it during one call.
+// spot is a node with what is reserved on it.
 type spot struct {
-	node     *task.Node
-	zone     *zone
-	rank     int // among the zone's nodes by ID
-	egress   bool
-	images   map[string]bool // that its engine holds
-	reserved task.Capacity
-	free     task.Capacity
-	share    float64 // reserved of capacity, of whichever resource is scarcer
+	node   *task.Node
+	zone   *zone
+	rank   int // among the zone's nodes by ID
+	egress bool
+	images map[string]bool // that its engine holds
+	held   task.Capacity   // decided, and not in the node's record
+	free   task.Capacity
+	share  float64 // reserved of capacity, of whichever resource is scarcer
+	seats  []seat  // on every board that it is on
 }
 
-// reserve sets what is reserved.
-func (s *spot) reserve(r task.Capacity) {
-	s.reserved = r
-	s.free = task.Capacity{
-		MilliCPU: s.node.Capacity.MilliCPU - r.MilliCPU,
-		Memory:   s.node.Capacity.Memory - r.Memory,
-	}
-	s.share = max(share(r.MilliCPU, s.node.Capacity.MilliCPU), share(r.Memory, s.node.Capacity.Memory))
+// seat is a spot's place on a board.
+type seat struct {
+	board *board
+	leaf  int
+}
+
+// count sets what depends on the reservations.
+func (s *spot) count() {
+	whole := s.node.Capacity
+	reserved := task.Capacity{MilliCPU: s.node.Reserved.MilliCPU + s.held.MilliCPU, Memory: s.node.Reserved.Memory + s.held.Memory}
+	s.free = task.Capacity{MilliCPU: whole.MilliCPU - reserved.MilliCPU, Memory: whole.Memory - reserved.Memory}
+	s.share = max(share(reserved.MilliCPU, whole.MilliCPU), share(reserved.Memory, whole.Memory))
 }
 
 func share(part, whole int64) float64 {
@@ -85,6 +90,7 @@ func newBoard(spots []*spot) *board {
 		b.tree[b.first+i] = nothing()
 		if i < len(spots) {
 			b.tree[b.first+i] = boundOf(spots[i])
+			spots[i].seats = append(spots[i].seats, seat{board: b, leaf: i})
 		}
 	}
 	for i := b.first - 1; i > 0; i-- {
@@ -129,16 +135,16 @@ func join(a, b *bound) bound {
 	}
 }
 
-// update takes note of a node's new reservation, if the node is on the board.
-func (b *board) update(s *spot) {
-	i, found := slices.BinarySearchFunc(b.spots, s, compareSpots)
-	if !found {
-		return
-	}
-	i += b.first
-	b.tree[i] = boundOf(s)
+// update takes note of the new reservation of the spot at a leaf.
+func (b *board) update(leaf int) {
+	i := b.first + leaf
+	b.tree[i] = boundOf(b.spots[leaf])
 	for i /= 2; i > 0; i /= 2 {
-		b.tree[i] = join(&b.tree[2*i], &b.tree[2*i+1])
+		next := join(&b.tree[2*i], &b.tree[2*i+1])
+		if next == b.tree[i] {
+			return // what is above it does not change either
+		}
+		b.tree[i] = next
 	}
 }
 

@@ -38,44 +38,27 @@ type Hints struct {
 // A task that fits nowhere holds up nobody behind it. Queued is left for the
 // caller to fill.
 func Place(sn *state.Snapshot, h Hints, max int) []state.Decision {
-	var c *cluster
-	var decisions []state.Decision
-	for t := range sn.Pending() {
-		if max > 0 && len(decisions) == max {
-			break
-		}
-		if c == nil {
-			c = newCluster(sn, h) // reads every node: not when nothing waits
-		}
-		s := c.choose(t)
-		if s == nil {
-			continue
-		}
-		c.take(s, t.Spec.Resources)
-		decisions = append(decisions, state.Decision{
-			Task:    t.ID,
-			Attempt: len(t.Attempts) + 1,
-			Node:    s.node.ID,
-			Epoch:   s.node.Epoch,
-		})
+	if sn.Counts().Pending == 0 {
+		return nil // without a look at the nodes
 	}
-	return decisions
+	return NewPlanner(sn, h).Place(max)
 }
 
-// cluster is the snapshot's nodes with the reservations that one call makes.
+// cluster is the snapshot's nodes with the reservations that are not in it yet.
 type cluster struct {
 	zones []*zone // by live attempts, then name
+	spots map[task.NodeID]*spot
 }
 
-// zone is one zone's nodes that may be given tasks.
+// zone is one zone's nodes.
 type zone struct {
 	name  string
-	live  int // attempts on all of its nodes, also those that take nothing new
-	nodes *board
+	live  int    // attempts on all of its nodes, also those that take nothing new
+	nodes *board // those that may be given tasks
 	// holding are the nodes that hold an image, made when one is asked for.
 	holding map[string]*board
-	// full are requests that found no room. Room only shrinks during a call,
-	// so they need not be tried again.
+	// full are requests that found no room, and need not be tried again until
+	// some is given back.
 	full map[need]bool
 }
 
@@ -94,7 +77,7 @@ func needOf(s *task.Spec) need {
 }
 
 func newCluster(sn *state.Snapshot, h Hints) *cluster {
-	c := &cluster{}
+	c := &cluster{spots: make(map[task.NodeID]*spot)}
 	byName := make(map[string]*zone)
 	spots := make(map[*zone][]*spot)
 	for n := range sn.Nodes() {
@@ -105,9 +88,10 @@ func newCluster(sn *state.Snapshot, h Hints) *cluster {
 			c.zones = append(c.zones, z)
 		}
 		z.live += n.Attempts
+		s := &spot{node: n, zone: z, rank: len(spots[z]), egress: hasEgress(n), images: h.Images[n.ID]}
+		s.count()
+		c.spots[n.ID] = s
 		if n.Takes() && !h.Avoid[n.ID] {
-			s := &spot{node: n, zone: z, rank: len(spots[z]), egress: hasEgress(n), images: h.Images[n.ID]}
-			s.reserve(n.Reserved)
 			spots[z] = append(spots[z], s)
 		}
 	}
@@ -230,17 +214,41 @@ func (z *zone) holders(image string) *board {
 
 // take carries a decision out.
 func (c *cluster) take(s *spot, r task.Resources) {
-	s.reserve(task.Capacity{MilliCPU: s.reserved.MilliCPU + r.MilliCPU, Memory: s.reserved.Memory + r.Memory})
-	s.zone.nodes.update(s)
-	for _, b := range s.zone.holding { // each is updated alone: the order does not matter
-		b.update(s)
+	s.held.MilliCPU += r.MilliCPU
+	s.held.Memory += r.Memory
+	c.recount(s, 1)
+}
+
+// giveBack undoes take.
+func (c *cluster) giveBack(s *spot, r task.Resources) {
+	s.held.MilliCPU -= r.MilliCPU
+	s.held.Memory -= r.Memory
+	clear(s.zone.full)
+	c.recount(s, -1)
+}
+
+// record takes a node's newer record, of which only what is reserved differs.
+func (c *cluster) record(s *spot, n *task.Node) {
+	more := n.Attempts - s.node.Attempts
+	s.node = n
+	clear(s.zone.full)
+	c.recount(s, more)
+}
+
+// recount brings up to date what depends on a node's reservations, with so many
+// attempts more in its zone.
+func (c *cluster) recount(s *spot, more int) {
+	s.count()
+	for _, at := range s.seats {
+		at.board.update(at.leaf)
 	}
-	s.zone.live++
-	// Keep the zones in order: this one moves back past those it has overtaken.
-	for i := slices.Index(c.zones, s.zone); i+1 < len(c.zones); i++ {
-		if compareZones(c.zones[i], c.zones[i+1]) < 0 {
-			break
-		}
+	s.zone.live += more
+	// Keep the zones in order: only this one has moved.
+	i := slices.Index(c.zones, s.zone)
+	for ; i+1 < len(c.zones) && compareZones(c.zones[i], c.zones[i+1]) > 0; i++ {
 		c.zones[i], c.zones[i+1] = c.zones[i+1], c.zones[i]
+	}
+	for ; i > 0 && compareZones(c.zones[i-1], c.zones[i]) > 0; i-- {
+		c.zones[i-1], c.zones[i] = c.zones[i], c.zones[i-1]
 	}
 }

@@ -221,7 +221,14 @@ func (c *change) reserve(id task.NodeID, r task.Resources, sign int64) {
 	c.putNode(&n)
 }
 
-func (c *change) putNode(n *task.Node) { c.nodes.Insert([]byte(n.ID), n) }
+func (c *change) putNode(n *task.Node) {
+	c.nodes.Insert([]byte(n.ID), n)
+	if last, known := c.touches[n.ID]; !known || last != c.index {
+		c.touched.remove(touch{index: last, node: n.ID})
+		c.touched.insert(touch{index: c.index, node: n.ID})
+		c.touches[n.ID] = c.index
+	}
+}
 
 func seqKey(seq uint64) []byte { return binary.BigEndian.AppendUint64(nil, seq) }
 

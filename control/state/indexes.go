@@ -52,6 +52,16 @@ func (a keyed) less(b keyed) bool {
 	return cmp.Or(strings.Compare(a.owner, b.owner), strings.Compare(a.key, b.key)) < 0
 }
 
+// touch is the last entry that changed a node.
+type touch struct {
+	index uint64
+	node  task.NodeID
+}
+
+func (a touch) less(b touch) bool {
+	return cmp.Or(cmp.Compare(a.index, b.index), cmp.Compare(a.node, b.node)) < 0
+}
+
 // indexes are the orders as the writer sees them. Readers see published copies
 // in a snapshot.
 type indexes struct {
@@ -60,6 +70,8 @@ type indexes struct {
 	keys     index[keyed]    // by owner and idempotency key
 	ended    index[position] // finished ones by FinishedAt
 	due      index[position] // by Deadline
+	touched  index[touch]    // nodes by the entry that changed them last
+	touches  map[task.NodeID]uint64
 }
 
 func newIndexes() *indexes {
@@ -69,6 +81,8 @@ func newIndexes() *indexes {
 		keys:     newIndex(keyed.less),
 		ended:    newIndex(position.less),
 		due:      newIndex(position.less),
+		touched:  newIndex(touch.less),
+		touches:  make(map[task.NodeID]uint64),
 	}
 }
 

@@ -26,6 +26,7 @@ type Snapshot struct {
 	keys     *btree.BTreeG[keyed]
 	ended    *btree.BTreeG[position]
 	due      *btree.BTreeG[position]
+	touched  *btree.BTreeG[touch]
 }
 
 // Counts are sizes of the record, kept as it changes.
@@ -51,6 +52,7 @@ func (sn *Snapshot) publish(x *indexes) {
 	sn.keys = x.keys.publish()
 	sn.ended = x.ended.publish()
 	sn.due = x.due.publish()
+	sn.touched = x.touched.publish()
 }
 
 // Index is that of the last entry applied, 0 before the first.
@@ -136,6 +138,17 @@ func (sn *Snapshot) Node(id task.NodeID) *task.Node {
 
 // Nodes gives every node ever registered, by ID.
 func (sn *Snapshot) Nodes() iter.Seq[*task.Node] { return values(sn.nodes, nil) }
+
+// NodesSince gives the nodes that changed after the entry of an index, also in
+// what is reserved on them, at a cost that does not depend on how many did not.
+// Nodes never leave the record. A Restore counts as a change of all of them.
+func (sn *Snapshot) NodesSince(index uint64) iter.Seq[*task.Node] {
+	return func(yield func(*task.Node) bool) {
+		sn.touched.AscendGreaterOrEqual(touch{index: index + 1}, func(t touch) bool {
+			return yield(sn.Node(t.node))
+		})
+	}
+}
 
 // WatchNodes gives a channel that closes when any node changes, also in what is
 // reserved on it.
