@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"ecs/control/place"
 	"ecs/control/state"
 	"ecs/internal/task"
 )
@@ -17,41 +16,49 @@ const placeAtOnce = 500
 // that waits, places it in one proposal and looks again: the next batch
 // gathers while the last one commits, so there is no timer on a task's path.
 func (s *Server) schedule(ctx context.Context) error {
+	p := newPlacer(s)
+	s.placing.Store(p)
+	defer s.placing.Store(nil)
 	for {
 		sn := s.store.Snapshot()
 		pending, nodes := sn.WatchPending(), sn.WatchNodes()
-		hints := s.sessions.Hints()
-		chosen := time.Now()
-		decisions := place.Place(sn, s.placeHints(sn, hints.Connected, hints.Images), placeAtOnce)
-		if len(decisions) > 0 {
-			if err := s.place(ctx, sn, decisions, chosen); err != nil {
-				return err
+		var hints <-chan struct{}
+		if sn.Counts().Pending == 0 {
+			nodes = nil // nothing that nodes do matters then
+		} else {
+			chosen := time.Now()
+			seen, decisions, changed := p.pending(placeAtOnce)
+			if len(decisions) > 0 {
+				if err := s.place(ctx, p, seen, decisions, chosen); err != nil {
+					return err
+				}
+				continue
 			}
-			continue
+			hints = changed
 		}
 		// A node that falls silent closes nothing, but then it also frees
 		// nothing: the next heartbeat, loss or task wakes this.
 		select {
 		case <-pending:
 		case <-nodes:
-		case <-hints.Changed:
+		case <-hints:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 }
 
-func (s *Server) place(ctx context.Context, sn *state.Snapshot, decisions []state.Decision, chosen time.Time) error {
-	tokens := make([]task.Token, len(decisions))
+func (s *Server) place(ctx context.Context, p *placer, sn *state.Snapshot, decisions []state.Decision, chosen time.Time) error {
 	for i := range decisions {
 		d := &decisions[i]
-		tokens[i] = task.Token{Task: d.Task, Attempt: d.Attempt, Epoch: d.Epoch}
 		if t := sn.Task(d.Task); t != nil {
 			d.Queued = max(0, chosen.Sub(t.SubmittedAt))
 		}
 	}
+	tokens := tokensOf(decisions)
 	s.sessions.Chosen(tokens, chosen)
 	out, err := s.replica.Propose(ctx, state.Place{Decisions: decisions})
+	p.settle(decisions, 0)
 	if err != nil {
 		return fmt.Errorf("place %d tasks: %w", len(decisions), err)
 	}
@@ -75,16 +82,4 @@ func refusedTokens(tokens []task.Token, placed []task.ID) []task.Token {
 		}
 	}
 	return refused
-}
-
-// placeHints turns what sessions know into placement's terms: a node that is
-// not connected to this leader is avoided, whatever gossip says.
-func (s *Server) placeHints(sn *state.Snapshot, connected map[task.NodeID]bool, images map[task.NodeID]map[string]bool) place.Hints {
-	avoid := make(map[task.NodeID]bool)
-	for n := range sn.Nodes() {
-		if !connected[n.ID] {
-			avoid[n.ID] = true
-		}
-	}
-	return place.Hints{Images: images, Avoid: avoid}
 }

@@ -31,8 +31,9 @@ type Server struct {
 	replica  *replica.Node
 	members  *gossip.Members
 	sessions *dispatch.Server
-	peers    *connections // to other control nodes
-	outputs  *connections // to agents' output ports
+	placing  atomic.Pointer[placer] // while this node leads
+	peers    *connections           // to other control nodes
+	outputs  *connections           // to agents' output ports
 	known    acquaintances
 	draining atomic.Bool
 	started  time.Time
@@ -219,5 +220,6 @@ func (s *Server) replicaConfig() replica.Config {
 		c.Dir = filepath.Join(s.cfg.DataDir, "raft")
 	}
 	c.Store, c.Logger, c.Metrics, c.Fatal = s.store, s.cfg.Log, s.cfg.Metrics, s.cfg.Fatal
+	c.Compose = s.compose
 	return c
 }

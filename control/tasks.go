@@ -157,7 +157,7 @@ func (s *Server) explainHere(id task.ID) (string, int, error) {
 	}
 	sn := s.store.Snapshot()
 	hints := s.sessions.Hints()
-	because, position := place.Explain(sn, s.placeHints(sn, hints.Connected, hints.Images), id)
+	because, position := place.Explain(sn, placeHints(sn, hints), id)
 	return because, position, nil
 }
 

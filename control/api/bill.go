@@ -22,20 +22,22 @@ type answering struct {
 
 // bill says where the time of a finished task went.
 //
-// Every part is timed by one clock. committed is this node's and queued the
-// leader's; both begin when the task is proposed, so what committed covers is
-// taken out of queued. What no part explains is transfer.
+// Every part is timed by one clock. committed is this node's, queued and placed
+// behind it the leader's; both begin when the task is proposed, so what committed
+// covers is taken out of those: a task that was placed as it was accepted has
+// nothing left of them. What no part explains is transfer.
 func bill(t *task.Task, own *answering) (api.Times, time.Duration) {
 	b := t.Bill
 	parts := []time.Duration{b.Accepted, b.Queued, b.Placed, b.Assigned, b.Image, b.Create, b.Start, b.Run, b.Output, b.Reported}
 	total := b.Accepted + b.LeaderTotal
 	var times api.Times
-	queued := b.Queued
+	queued, placed := b.Queued, b.Placed
 	if own != nil {
 		total = own.now.Sub(own.start)
 		answered := own.now.Sub(own.seen)
 		queued = max(0, b.Queued-own.committed)
-		parts = append(parts, queued-b.Queued, own.committed, answered)
+		placed = max(0, b.Placed-max(0, own.committed-b.Queued))
+		parts = append(parts, queued-b.Queued, placed-b.Placed, own.committed, answered)
 		times.Committed, times.Answered = ms(own.committed), ms(answered)
 	}
 	transfer := total
@@ -45,7 +47,7 @@ func bill(t *task.Task, own *answering) (api.Times, time.Duration) {
 	times.Accepted, times.Queued = ms(b.Accepted), ms(queued)
 	times.Transfer, times.Total = ms(max(0, transfer)), ms(total)
 	if len(t.Attempts) > 0 {
-		times.Placed, times.Assigned = ms(b.Placed), ms(b.Assigned)
+		times.Placed, times.Assigned = ms(placed), ms(b.Assigned)
 		times.Image, times.Create, times.Start = ms(b.Image), ms(b.Create), ms(b.Start)
 		times.Run, times.Output, times.Reported = ms(b.Run), ms(b.Output), ms(b.Reported)
 	}

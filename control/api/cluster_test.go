@@ -158,6 +158,11 @@ func TestBillExplainsTheWholeTime(t *testing.T) {
 	if *own.Total != 214 || sum(own) != 214 || *own.Queued != 2 || *own.Committed != 5 || *own.Answered != 4 || overhead != ms(164) {
 		t.Errorf("got %+v and overhead %v, want 214 ms in all with the commit taken out of the queue", own, overhead)
 	}
+	tk.Bill.Queued, tk.Bill.Placed, tk.Bill.LeaderTotal = 0, ms(4), ms(194) // placed as it was accepted
+	own, _ = bill(tk, &answering{start: start, committed: ms(5), seen: start.Add(ms(200)), now: start.Add(ms(201))})
+	if *own.Total != 201 || sum(own) != 201 || *own.Placed != 0 || *own.Committed != 5 {
+		t.Errorf("got %+v, want one commit counted once", own)
+	}
 	tk.Bill.LeaderTotal = ms(10) // the clocks disagree
 	if odd, overhead := bill(tk, nil); *odd.Transfer != 0 || overhead < 0 {
 		t.Errorf("got transfer %v and overhead %v, want neither negative", *odd.Transfer, overhead)

@@ -46,49 +46,44 @@ type mark struct{ chosen, committed, sent time.Time }
 
 // Chosen notes when nodes were chosen for attempts, before that is proposed.
 func (s *Server) Chosen(tokens []task.Token, at time.Time) {
-	s.eachMark(tokens, func(m *mark) { m.chosen = at })
+	s.withMarks(func(marks map[task.Token]*mark) {
+		for _, tok := range tokens {
+			marks[tok] = &mark{chosen: at}
+		}
+	})
 }
 
-// Committed notes when the choice was committed.
+// Committed notes when the choice was committed. An attempt may have ended by
+// then.
 func (s *Server) Committed(tokens []task.Token, at time.Time) {
-	s.eachMark(tokens, func(m *mark) { m.committed = at })
-}
-
-// present is the tenure of now, or nil while this node does not lead.
-func (s *Server) present() *tenure {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.mu.tenure
+	s.withMarks(func(marks map[task.Token]*mark) {
+		for _, tok := range tokens {
+			if m := marks[tok]; m != nil {
+				m.committed = at
+			}
+		}
+	})
 }
 
 // Dropped forgets attempts whose placement was refused.
 func (s *Server) Dropped(tokens []task.Token) {
-	t := s.present()
-	if t == nil {
-		return
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, tok := range tokens {
-		delete(t.mu.marks, tok)
-	}
+	s.withMarks(func(marks map[task.Token]*mark) {
+		for _, tok := range tokens {
+			delete(marks, tok)
+		}
+	})
 }
 
-func (s *Server) eachMark(tokens []task.Token, set func(*mark)) {
-	t := s.present()
+func (s *Server) withMarks(do func(map[task.Token]*mark)) {
+	s.mu.Lock()
+	t := s.mu.tenure // nil while this node does not lead
+	s.mu.Unlock()
 	if t == nil {
 		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, tok := range tokens {
-		m := t.mu.marks[tok]
-		if m == nil {
-			m = &mark{}
-			t.mu.marks[tok] = m
-		}
-		set(m)
-	}
+	do(t.mu.marks)
 }
 
 // sent notes when an assignment went out.

@@ -40,10 +40,15 @@ const (
 )
 
 type proposal struct {
-	command *ecsv1.Command
-	size    int // bytes it adds to an entry
+	plain   state.Command
+	command *ecsv1.Command // the same for the log
+	size    int            // bytes it adds to an entry at most
 	done    chan answer
 }
+
+// placementRoom is how many bytes a Submit may grow by when Config.Compose says
+// where its task runs. A placement that needs more is left out.
+const placementRoom = 128
 
 func (p *proposal) cost() int64 { return int64(max(p.size, minCost)) }
 
@@ -75,11 +80,14 @@ func (n *Node) Propose(ctx context.Context, cmd state.Command) (state.Outcome, e
 	if _, leading, _ := n.Leadership(); !leading {
 		return state.Outcome{}, ErrNotLeader
 	}
-	p := &proposal{command: state.ToWire(cmd, start), done: make(chan answer, 1)}
+	p := &proposal{plain: cmd, command: state.ToWire(cmd, start), done: make(chan answer, 1)}
 	size := proto.Size(p.command)
 	p.size = protowire.SizeTag(1) + protowire.SizeBytes(size)
 	if p.size > maxEntry {
 		return state.Outcome{}, fmt.Errorf("%w: it has %d bytes, at most %d are allowed", ErrTooBig, size, maxEntry)
+	}
+	if _, grows := cmd.(state.Submit); grows {
+		p.size += placementRoom
 	}
 	if err := n.proposals.room.Acquire(ctx, p.cost()); err != nil {
 		return state.Outcome{}, fmt.Errorf("%w: too much is waiting: %w", ErrNotLeader, err)
@@ -118,9 +126,11 @@ func (n *Node) runProposer(ctx context.Context, r *raft.Raft) {
 			return
 		}
 		batch := n.proposals.gather(first)
+		settled := n.compose(batch)
 		sent := time.Now()
 		future, err := n.send(r, batch)
 		if err != nil {
+			settled(nil)
 			n.answer(batch, nil, err)
 			<-slots
 			continue
@@ -128,6 +138,7 @@ func (n *Node) runProposer(ctx context.Context, r *raft.Raft) {
 		n.futures.Go(func() {
 			outcomes, err := settle(future)
 			n.cfg.Metrics.MeasureSince([]string{"replica", "commit"}, sent)
+			settled(outcomes)
 			n.answer(batch, outcomes, err)
 			<-slots
 		})
@@ -164,6 +175,29 @@ func (q *proposals) gather(first *proposal) []*proposal {
 		}
 	}
 	return batch
+}
+
+// compose lets Config.Compose complete a batch.
+func (n *Node) compose(batch []*proposal) (settled func([]state.Outcome)) {
+	if n.cfg.Compose == nil {
+		return func([]state.Outcome) {}
+	}
+	commands := make([]state.Command, len(batch))
+	for i, p := range batch {
+		commands[i] = p.plain
+	}
+	settled = n.cfg.Compose(commands)
+	for i, p := range batch {
+		c, ok := commands[i].(state.Submit)
+		if !ok || c.Node == "" {
+			continue
+		}
+		whole := state.ToWire(c, time.Now())
+		if protowire.SizeTag(1)+protowire.SizeBytes(proto.Size(whole)) <= p.size {
+			p.command = whole
+		}
+	}
+	return settled
 }
 
 // send stamps a batch and gives it to raft.

@@ -58,6 +58,13 @@ type Config struct {
 	// written while a snapshot travels, or a follower never catches up.
 	TrailingLogs uint64
 
+	// Compose, when not nil, completes the commands of an entry that is about to
+	// be made: it may say in a Submit where the task runs. It is called from one
+	// goroutine, in the order of the entries, while others are on their way, and
+	// must not block. What it gives is called with the outcomes once the entry is
+	// applied here, or with nil when it was not or that is not known.
+	Compose func(batch []state.Command) (settled func([]state.Outcome))
+
 	// Fatal, when not nil, is called once, from any goroutine, when the node
 	// can't go on: its disk hangs, is full, broken or read-only, or the log
 	// holds what this version can't read. Production exits the process in it: a

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,6 +22,56 @@ func TestOneCallThroughAnyNodeRunsAndAnswers(t *testing.T) {
 			}
 			if got.Outcome != api.OutcomeExited || got.ExitCode == nil || *got.ExitCode != 3 {
 				t.Errorf("got outcome %s exit %v, want exited 3", got.Outcome, got.ExitCode)
+			}
+		}
+		c.Settle(time.Minute)
+		c.CheckInvariants()
+	})
+}
+
+// A task is in the log when it is accepted, with where it runs, and when it has
+// ended; one that runs for longer once more.
+func TestAShortTaskCostsTwoEntriesOfTheLog(t *testing.T) {
+	ecstest.Bubble(t, ecstest.Options{}, func(c *ecstest.Cluster) {
+		for _, tt := range []struct {
+			program string
+			entries uint64
+		}{{"10ms", 2}, {"600ms", 3}} {
+			for i, n := range c.Controls {
+				before := c.Leader().Snapshot().Index()
+				if _, err := c.Client.Run(n, ecstest.Script("sleep", tt.program)); err != nil {
+					t.Fatal(err)
+				}
+				if got := c.Leader().Snapshot().Index() - before; got != tt.entries {
+					t.Errorf("a task of %s through node %d: got %d entries, want %d", tt.program, i, got, tt.entries)
+				}
+			}
+		}
+		c.Settle(time.Minute)
+		c.CheckInvariants()
+	})
+}
+
+// Submissions at one time are placed on their way into the log: what is decided
+// for one takes room from the next, and the zones stay even.
+func TestABurstIsPlacedAtOnceAndEvenly(t *testing.T) {
+	ecstest.Bubble(t, ecstest.Options{Agents: 6}, func(c *ecstest.Cluster) {
+		var all sync.WaitGroup
+		for i := range 30 { // there is room for 24
+			all.Go(func() {
+				if _, err := c.Client.Submit(context.Background(), fmt.Sprint("key", i), ecstest.Script("sleep", "5s")); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		sn := c.Leader().Snapshot()
+		if got := sn.Counts(); got.Live != 24 || got.Pending != 6 {
+			t.Errorf("got %+v, want 24 placed and 6 that wait", got)
+		}
+		for n := range sn.Nodes() {
+			if n.Attempts != 4 {
+				t.Errorf("node %s has %d attempts, want 4", n.ID, n.Attempts)
 			}
 		}
 		c.Settle(time.Minute)
