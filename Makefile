@@ -39,6 +39,10 @@ bench: build ## measure the overhead over the raw engine, and idle processes
 	@ops/setup/busybox.sh
 	$(GO) run ./test/load
 
+.PHONY: sim
+sim: ## place 100,000 tasks on 100, 1,000 and 10,000 simulated nodes
+	$(GO) run ./test/sim/table
+
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME (default 15s)
 	@test/fuzz

@@ -53,6 +53,7 @@ type query struct {
 // number: a segment tree whose inner nodes bound what is below them.
 type board struct {
 	spots []*spot // the leaves
+	steps *int    // see Planner.Steps
 	tree  []bound // tree[1] is the root, those of i are 2i and 2i+1
 	first int     // tree[first+i] is that of spots[i]
 }
@@ -60,28 +61,31 @@ type board struct {
 // bound says what the nodes below can offer at best.
 type bound struct {
 	cpu, memory       int64 // the most that is free
-	emptiest, fullest float64
-	rank              int // the lowest
+	emptiest, fullest score // the best there is, whether or not it has room
 	egress            bool
 }
 
+// score orders nodes for a search, the less the better: by share, or by its
+// opposite to have the fullest first, and then by rank.
+type score struct {
+	share float64
+	rank  int
+}
+
+func (a score) less(b score) bool { return a.share < b.share || a.share == b.share && a.rank < b.rank }
+
 // nothing bounds no nodes at all.
 func nothing() bound {
-	return bound{
-		cpu:      math.MinInt64,
-		memory:   math.MinInt64,
-		emptiest: math.Inf(1),
-		fullest:  math.Inf(-1),
-		rank:     math.MaxInt,
-	}
+	worst := score{share: math.Inf(1), rank: math.MaxInt}
+	return bound{cpu: math.MinInt64, memory: math.MinInt64, emptiest: worst, fullest: worst}
 }
 
 // newBoard makes a board of nodes of one zone. Alike nodes lie beside each
 // other, so that whole stretches that are too small are passed over at once.
-func newBoard(spots []*spot) *board {
+func newBoard(spots []*spot, steps *int) *board {
 	spots = slices.Clone(spots)
 	slices.SortFunc(spots, compareSpots)
-	b := &board{spots: spots, first: 1}
+	b := &board{spots: spots, steps: steps, first: 1}
 	for b.first < len(spots) {
 		b.first *= 2
 	}
@@ -117,22 +121,27 @@ func boundOf(s *spot) bound {
 	return bound{
 		cpu:      s.free.MilliCPU,
 		memory:   s.free.Memory,
-		emptiest: s.share,
-		fullest:  s.share,
-		rank:     s.rank,
+		emptiest: score{share: s.share, rank: s.rank},
+		fullest:  score{share: -s.share, rank: s.rank},
 		egress:   s.egress,
 	}
 }
 
 func join(a, b *bound) bound {
-	return bound{
+	both := bound{
 		cpu:      max(a.cpu, b.cpu),
 		memory:   max(a.memory, b.memory),
-		emptiest: min(a.emptiest, b.emptiest),
-		fullest:  max(a.fullest, b.fullest),
-		rank:     min(a.rank, b.rank),
+		emptiest: a.emptiest,
+		fullest:  a.fullest,
 		egress:   a.egress || b.egress,
 	}
+	if b.emptiest.less(a.emptiest) {
+		both.emptiest = b.emptiest
+	}
+	if b.fullest.less(a.fullest) {
+		both.fullest = b.fullest
+	}
+	return both
 }
 
 // update takes note of the new reservation of the spot at a leaf.
@@ -140,6 +149,7 @@ func (b *board) update(leaf int) {
 	i := b.first + leaf
 	b.tree[i] = boundOf(b.spots[leaf])
 	for i /= 2; i > 0; i /= 2 {
+		*b.steps++
 		next := join(&b.tree[2*i], &b.tree[2*i+1])
 		if next == b.tree[i] {
 			return // what is above it does not change either
@@ -153,6 +163,7 @@ func (b *board) best(q query) *spot { return b.under(1, q, nil) }
 
 // under gives the better of best and what is below tree[i].
 func (b *board) under(i int, q query, best *spot) *spot {
+	*b.steps++
 	if !b.tree[i].may(q, best) {
 		return best
 	}
@@ -163,7 +174,7 @@ func (b *board) under(i int, q query, best *spot) *spot {
 		return best
 	}
 	near, far := 2*i, 2*i+1
-	if b.tree[far].score(q) < b.tree[near].score(q) {
+	if b.tree[far].score(q).less(b.tree[near].score(q)) {
 		near, far = far, near
 	}
 	return b.under(far, q, b.under(near, q, best))
@@ -172,27 +183,22 @@ func (b *board) under(i int, q query, best *spot) *spot {
 // may reports whether something better than best may be below. On a leaf it is
 // exact.
 func (b *bound) may(q query, best *spot) bool {
-	if b.rank == math.MaxInt || b.cpu < q.cpu || b.memory < q.memory || q.egress && !b.egress {
+	if b.cpu < q.cpu || b.memory < q.memory || q.egress && !b.egress {
 		return false
 	}
-	if best == nil {
-		return true
-	}
-	mine, its := b.score(q), best.score(q)
-	return mine < its || mine == its && b.rank < best.rank
+	return best == nil || b.score(q).less(best.score(q))
 }
 
-// score is the less the better.
-func (b *bound) score(q query) float64 {
+func (b *bound) score(q query) score {
 	if q.pack {
-		return -b.fullest
+		return b.fullest
 	}
 	return b.emptiest
 }
 
-func (s *spot) score(q query) float64 {
+func (s *spot) score(q query) score {
 	if q.pack {
-		return -s.share
+		return score{share: -s.share, rank: s.rank}
 	}
-	return s.share
+	return score{share: s.share, rank: s.rank}
 }

@@ -48,6 +48,7 @@ func Place(sn *state.Snapshot, h Hints, max int) []state.Decision {
 type cluster struct {
 	zones []*zone // by live attempts, then name
 	spots map[task.NodeID]*spot
+	steps *int // see Planner.Steps
 }
 
 // zone is one zone's nodes.
@@ -76,8 +77,8 @@ func needOf(s *task.Spec) need {
 	}
 }
 
-func newCluster(sn *state.Snapshot, h Hints) *cluster {
-	c := &cluster{spots: make(map[task.NodeID]*spot)}
+func newCluster(sn *state.Snapshot, h Hints, steps *int) *cluster {
+	c := &cluster{spots: make(map[task.NodeID]*spot), steps: steps}
 	byName := make(map[string]*zone)
 	spots := make(map[*zone][]*spot)
 	for n := range sn.Nodes() {
@@ -96,7 +97,7 @@ func newCluster(sn *state.Snapshot, h Hints) *cluster {
 		}
 	}
 	for _, z := range c.zones {
-		z.nodes = newBoard(spots[z])
+		z.nodes = newBoard(spots[z], steps)
 	}
 	slices.SortFunc(c.zones, compareZones)
 	return c
@@ -206,7 +207,7 @@ func (z *zone) holders(image string) *board {
 				spots = append(spots, s)
 			}
 		}
-		b = newBoard(spots)
+		b = newBoard(spots, z.nodes.steps)
 		z.holding[image] = b
 	}
 	return b
