@@ -2,41 +2,60 @@ package telemetry
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
-	"errors"
-	"log/slog"
+	"io"
 	"sync"
 )
 
 // DefaultRingBytes is how much of its own log a process keeps in memory.
 const DefaultRingBytes = 4 << 20
 
-// Ring is a slog.Handler that passes records on and keeps the most recent ones
-// as JSON lines, bounded by their bytes. Handlers derived from it by WithAttrs
-// and WithGroup share the same lines. It is safe for concurrent use.
+// Ring passes a log's lines of JSON on and keeps the most recent ones, bounded by
+// their bytes: a line is encoded once. It is safe for concurrent use.
 type Ring struct {
-	next  slog.Handler
-	json  slog.Handler
-	lines *lines
+	next  io.Writer
+	limit int
+	mu    struct {
+		sync.Mutex
+		kept  [][]byte
+		bytes int
+	}
 }
 
-// NewRing keeps up to limit bytes of what passes through to next; a limit of
-// zero or less means DefaultRingBytes.
-func NewRing(next slog.Handler, limit int) *Ring {
+// NewRing keeps up to limit bytes of what is written through to next, a line each
+// time; a limit of zero or less means DefaultRingBytes.
+func NewRing(next io.Writer, limit int) *Ring {
 	if limit <= 0 {
 		limit = DefaultRingBytes
 	}
-	kept := &lines{limit: limit}
-	// next decides what is logged at all, so the inner handler takes everything.
-	all := &slog.HandlerOptions{Level: slog.Level(-128)}
-	return &Ring{next: next, json: withCID(slog.NewJSONHandler(kept, all)), lines: kept}
+	return &Ring{next: next, limit: limit}
+}
+
+// Write implements io.Writer. The error is next's: the line is kept all the same.
+func (r *Ring) Write(p []byte) (int, error) {
+	r.keep(bytes.Clone(bytes.TrimSuffix(p, []byte("\n"))))
+	return r.next.Write(p)
+}
+
+func (r *Ring) keep(line []byte) {
+	if len(line) > r.limit {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mu.kept = append(r.mu.kept, line)
+	r.mu.bytes += len(line)
+	for r.mu.bytes > r.limit {
+		r.mu.bytes -= len(r.mu.kept[0])
+		r.mu.kept[0] = nil // the array behind the slice lives on until it grows
+		r.mu.kept = r.mu.kept[1:]
+	}
 }
 
 // Lines gives the kept lines, oldest first, that carry the correlation id, or
 // all of them for an empty one. A line is one JSON object without a newline.
 func (r *Ring) Lines(cid string) [][]byte {
-	return r.lines.matching(member(cid))
+	return r.matching(member(cid))
 }
 
 // member is what a line that carries cid contains. A quote inside a JSON string
@@ -52,58 +71,12 @@ func member(cid string) []byte {
 	return bytes.TrimSuffix(out.Bytes(), []byte("\n"))
 }
 
-// Enabled asks the handler behind the ring.
-func (r *Ring) Enabled(ctx context.Context, l slog.Level) bool { return r.next.Enabled(ctx, l) }
-
-// Handle keeps the record and passes it on.
-func (r *Ring) Handle(ctx context.Context, rec slog.Record) error {
-	return errors.Join(r.json.Handle(ctx, rec.Clone()), r.next.Handle(ctx, rec))
-}
-
-// WithAttrs gives a handler that shares the ring's lines.
-func (r *Ring) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return &Ring{next: r.next.WithAttrs(attrs), json: r.json.WithAttrs(attrs), lines: r.lines}
-}
-
-// WithGroup gives a handler that shares the ring's lines.
-func (r *Ring) WithGroup(name string) slog.Handler {
-	return &Ring{next: r.next.WithGroup(name), json: r.json.WithGroup(name), lines: r.lines}
-}
-
-// lines is a queue of lines bounded by bytes; a JSON handler writes into it,
-// one call a line.
-type lines struct {
-	limit int
-	mu    struct {
-		sync.Mutex
-		kept  [][]byte
-		bytes int
-	}
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	line := bytes.Clone(bytes.TrimSuffix(p, []byte("\n")))
-	if len(line) > l.limit {
-		return len(p), nil
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.mu.kept = append(l.mu.kept, line)
-	l.mu.bytes += len(line)
-	for l.mu.bytes > l.limit {
-		l.mu.bytes -= len(l.mu.kept[0])
-		l.mu.kept[0] = nil // the array behind the slice lives on until it grows
-		l.mu.kept = l.mu.kept[1:]
-	}
-	return len(p), nil
-}
-
-func (l *lines) matching(pattern []byte) [][]byte {
-	l.mu.Lock()
-	all := l.mu.kept[:len(l.mu.kept):len(l.mu.kept)]
+func (r *Ring) matching(pattern []byte) [][]byte {
+	r.mu.Lock()
+	all := r.mu.kept[:len(r.mu.kept):len(r.mu.kept)]
 	copied := make([][]byte, len(all))
 	copy(copied, all)
-	l.mu.Unlock()
+	r.mu.Unlock()
 	found := copied[:0]
 	for _, line := range copied {
 		if bytes.Contains(line, pattern) {

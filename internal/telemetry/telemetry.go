@@ -30,8 +30,8 @@ func NewLogger(w io.Writer, level slog.Level, attrs ...slog.Attr) *slog.Logger {
 // NewLoggerWithRing is NewLogger whose lines are also kept in a Ring of
 // DefaultRingBytes.
 func NewLoggerWithRing(w io.Writer, level slog.Level, attrs ...slog.Attr) (*slog.Logger, *Ring) {
-	ring := NewRing(NewLogger(w, level).Handler(), DefaultRingBytes)
-	return slog.New(ring.WithAttrs(attrs)), ring
+	ring := NewRing(w, DefaultRingBytes)
+	return NewLogger(ring, level, attrs...), ring
 }
 
 type cidContext struct{}

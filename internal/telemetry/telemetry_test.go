@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http/httptest"
 	"strings"
@@ -84,8 +85,8 @@ func TestRingFindsTheLinesOfOneRequest(t *testing.T) {
 
 func TestRingIsBoundedByBytesAndDropsTheOldest(t *testing.T) {
 	const limit = 4096
-	ring := NewRing(slog.NewTextHandler(new(bytes.Buffer), nil), limit)
-	l := slog.New(ring)
+	ring := NewRing(io.Discard, limit)
+	l := NewLogger(ring, slog.LevelInfo)
 	l.Info(strings.Repeat("x", limit)) // alone too large: never kept
 	for i := range 1000 {
 		l.Info("line", "i", i)
@@ -107,11 +108,11 @@ func TestRingIsBoundedByBytesAndDropsTheOldest(t *testing.T) {
 }
 
 func TestRingIsSafeForConcurrentUse(t *testing.T) {
-	ring := NewRing(slog.DiscardHandler, 2048)
+	ring := NewRing(io.Discard, 2048)
 	var all sync.WaitGroup
 	for w := range 4 {
 		all.Go(func() {
-			l := slog.New(ring).With("w", w)
+			l := NewLogger(ring, slog.LevelInfo).With("w", w)
 			for range 200 {
 				l.ErrorContext(WithCID(context.Background(), fmt.Sprint(w)), "m")
 				ring.Lines("1")
