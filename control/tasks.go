@@ -33,7 +33,7 @@ func (s *Server) Submit(ctx context.Context, t *task.Task) (*task.Task, bool, er
 	}
 	// A repeat of our own proposal finds the task there: it is not older.
 	existed := d.Existed && d.Task.ID != t.ID
-	s.cfg.Log.Info("task accepted", "task", d.Task.ID, "cid", t.CID, "owner", t.Owner, "existed", existed)
+	s.cfg.Log.Debug("task accepted", "task", d.Task.ID, "cid", t.CID, "owner", t.Owner, "existed", existed)
 	return d.Task, existed, nil
 }
 

@@ -163,7 +163,7 @@ func writeTask(to io.Writer, v *api.Task, stdout, stderr []byte) error {
 		data []byte
 	}{{"stdout", v.Stdout, stdout}, {"stderr", v.Stderr, stderr}}
 	v.Stdout, v.Stderr = nil, nil
-	w := bufio.NewWriterSize(to, 32<<10)
+	w := bufio.NewWriterSize(to, min(32<<10, 2<<10+len(stdout)+len(stderr)))
 	if err := openObject(w, v); err != nil {
 		return err
 	}

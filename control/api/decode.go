@@ -266,7 +266,10 @@ func escaped(s string) int {
 
 // escape makes a name a step of a JSON pointer (RFC 6901).
 func escape(name string) string {
-	return strings.NewReplacer("~", "~0", "/", "~1").Replace(name)
+	if !strings.ContainsAny(name, "~/") {
+		return name // as every name is that is known
+	}
+	return strings.ReplaceAll(strings.ReplaceAll(name, "~", "~0"), "/", "~1")
 }
 
 // canonical writes the value with sorted names and no white space, so that two

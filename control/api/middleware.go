@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"ecs/internal/task"
 	"ecs/internal/telemetry"
 	"ecs/proto/api"
 )
@@ -32,7 +33,8 @@ const (
 type exchange struct {
 	start  time.Time
 	owner  string
-	route  string // its pattern, for metrics
+	task   task.ID // that it made or found made, if it submitted one
+	route  string  // its pattern, for metrics
 	status int
 }
 
@@ -85,8 +87,11 @@ func (h *Handler) finished(rec *recorder, r *http.Request) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead || x.status >= http.StatusInternalServerError {
 		level = slog.LevelInfo
 	}
-	h.cfg.Log.Log(r.Context(), level, "request", "method", r.Method, "path", r.URL.Path, "status", x.status,
-		"owner", x.owner, "took", took, "aborted", aborted)
+	line := []any{"method", r.Method, "path", r.URL.Path, "status", x.status, "owner", x.owner, "took", took, "aborted", aborted}
+	if x.task != "" {
+		line = append(line, "task", x.task)
+	}
+	h.cfg.Log.Log(r.Context(), level, "request", line...)
 	if panicked != nil && (aborted || begun) {
 		panic(http.ErrAbortHandler) // the answer is not whole; cut the connection
 	}

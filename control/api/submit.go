@@ -80,6 +80,7 @@ func (h *Handler) accept(r *http.Request, req request, waiting bool) (*task.Task
 	if err != nil {
 		return nil, nil, err
 	}
+	x.task = committed.ID
 	if existed {
 		return committed, nil, nil
 	}
