@@ -49,7 +49,7 @@ func (p Program) Main(args []string, stdout, stderr io.Writer, signals <-chan os
 		fmt.Fprintf(stdout, "%s %s\n", p.Name, version.String())
 		return ExitOK
 	case err == nil:
-		err = p.Check()
+		err = errors.Join(checkDebug(set.debugAddr), p.Check())
 		fallthrough
 	default:
 		if err != nil {
@@ -62,12 +62,20 @@ func (p Program) Main(args []string, stdout, stderr io.Writer, signals <-chan os
 		return ExitOK
 	}
 	log, ring := telemetry.NewLoggerWithRing(stderr, set.level, slog.String("daemon", p.Name))
-	return p.live(log, ring, signals)
+	return p.live(log, ring, set.debugAddr, signals)
 }
 
-func (p Program) live(log *slog.Logger, ring *telemetry.Ring, signals <-chan os.Signal) int {
+func (p Program) live(log *slog.Logger, ring *telemetry.Ring, debugAddr string, signals <-chan os.Signal) int {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
+	if debugAddr != "" {
+		closeDebug, err := serveDebug(debugAddr)
+		if err != nil {
+			log.Error("ended", "err", err)
+			return ExitFailed
+		}
+		defer closeDebug()
+	}
 	log.Info("starting", "version", version.String(), "pid", os.Getpid())
 	ended := make(chan error, 1)
 	go func() { ended <- p.Run(ctx, log, ring) }()

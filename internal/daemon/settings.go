@@ -21,6 +21,7 @@ type settings struct {
 	envPrefix string
 	config    string
 	level     slog.Level
+	debugAddr string
 	checkOnly bool
 	version   bool
 }
@@ -41,6 +42,7 @@ func newSettings(p Program) *settings {
 	s.flags.BoolVar(&s.checkOnly, "check-config", false, "check the settings and exit")
 	s.flags.BoolVar(&s.version, "version", false, "print the version and exit")
 	s.flags.TextVar(&s.level, "log-level", slog.LevelInfo, "least `level` that is logged: debug, info, warn or error")
+	s.flags.StringVar(&s.debugAddr, "debug-addr", "", "loopback `host:port` that serves Go's profiles under /debug/pprof/; empty: none")
 	p.Define(s.flags)
 	return s
 }

@@ -67,11 +67,12 @@ type node struct {
 	Raft   string `json:"raft,omitempty"`
 	Gossip string `json:"gossip"`
 	Output string `json:"output,omitempty"`
+	Debug  string `json:"debug,omitempty"`
 }
 
 // plan draws up a cluster: names, ids, zones, ports and keys. It writes nothing.
 func plan(o Options) (*cluster, error) {
-	ports, err := freePorts(4*o.Controls + 3*o.Agents)
+	ports, err := freePorts(5*o.Controls + 3*o.Agents)
 	if err != nil {
 		return nil, err
 	}
@@ -87,6 +88,9 @@ func plan(o Options) (*cluster, error) {
 	for i := range o.Controls {
 		c.Nodes = append(c.Nodes, node{ID: ulid.Make().String(), Name: fmt.Sprintf("c%d", i+1), Role: roleControl,
 			Zone: o.Zones[i%len(o.Zones)], HTTP: local(o.HTTPPort + i), Health: next(), RPC: next(), Raft: next(), Gossip: next()})
+		if o.Debug {
+			c.Nodes[i].Debug = next()
+		}
 	}
 	for i := range o.Agents {
 		c.Nodes = append(c.Nodes, node{ID: ulid.Make().String(), Name: fmt.Sprintf("a%d", i+1), Role: roleAgent,
@@ -218,7 +222,7 @@ func (c *cluster) status(ctx context.Context) (*Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Status{Dir: c.dir, Key: c.Key, Secret: c.Secret}
+	s := &Status{Dir: c.dir, Cluster: c.Name, Key: c.Key, Secret: c.Secret}
 	leader := c.leader(ctx)
 	for _, n := range c.Nodes {
 		shown := Node{Name: n.Name, Role: n.Role, Zone: n.Zone, PID: running[n.Name],
@@ -227,7 +231,10 @@ func (c *cluster) status(ctx context.Context) (*Status, error) {
 			shown.fenced, shown.FencePID = true, running[fenceName(n)]
 		}
 		if n.Role == roleControl {
-			shown.HTTP = "http://" + n.HTTP
+			shown.HTTP, shown.RPC = "http://"+n.HTTP, n.RPC
+			if n.Debug != "" {
+				shown.Debug = "http://" + n.Debug + "/debug/pprof/"
+			}
 			s.Endpoints = append(s.Endpoints, shown.HTTP)
 		}
 		s.Nodes = append(s.Nodes, shown)

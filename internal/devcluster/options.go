@@ -43,6 +43,8 @@ type Options struct {
 	// Binaries is the directory with ecs-control, ecs-agent, ecs-init and
 	// ecs-fence; default that of the running executable.
 	Binaries string
+	// Debug has control nodes serve Go's profiles; see Node.Debug.
+	Debug bool
 	// Within is how long the cluster may take to become ready; default 60s.
 	Within time.Duration
 	// Progress, when set, is told in lines what is being done.
@@ -136,6 +138,7 @@ func (o Options) say(format string, args ...any) { fmt.Fprintf(o.Progress, forma
 // Status is a cluster as dev up and dev status print it.
 type Status struct {
 	Dir       string   `json:"dir"`
+	Cluster   string   `json:"cluster"` // the name in certificates and in labels of containers
 	Key       string   `json:"key"`
 	Secret    string   `json:"secret"`
 	Endpoints []string `json:"endpoints"`
@@ -147,9 +150,11 @@ type Node struct {
 	Name   string `json:"name"`
 	Role   string `json:"role"` // control | agent
 	Zone   string `json:"zone"`
-	PID    int    `json:"pid"`    // 0: it does not run
-	HTTP   string `json:"http"`   // URL; empty for agents
-	Health string `json:"health"` // URL
+	PID    int    `json:"pid"`             // 0: it does not run
+	HTTP   string `json:"http"`            // URL; empty for agents
+	Health string `json:"health"`          // URL
+	RPC    string `json:"rpc,omitempty"`   // host:port; empty for agents
+	Debug  string `json:"debug,omitempty"` // URL of Go's profiles
 	Leader bool   `json:"leader"`
 	// FencePID is the process of an agent's fence; 0: it has none, or it does
 	// not run.

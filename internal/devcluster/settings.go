@@ -37,6 +37,7 @@ func (c *cluster) writeSettings(n node, o Options) error {
 		settings["bootstrap_expect"] = o.Controls
 		settings["http_addr"] = n.HTTP
 		settings["rpc_addr"] = n.RPC
+		settings["debug_addr"] = n.Debug
 		settings["raft_addr"] = n.Raft
 		settings["htpasswd"] = c.path(htpasswdFile)
 		settings["seal_key"] = c.path(clusterfiles.SealKey)
