@@ -19,6 +19,9 @@ import (
 	"ecs/internal/version"
 )
 
+// heapFloor is how far the heap may grow, in bytes, while the node is busy.
+const heapFloor = 128 << 20
+
 // listeners are a control node's open ports. A control.Server closes those it
 // serves; closing them again does no harm.
 type listeners struct{ http, health, rpc, raft net.Listener }
@@ -68,6 +71,10 @@ func (o *options) run(ctx context.Context, log *slog.Logger, _ *telemetry.Ring) 
 	if err != nil {
 		return err
 	}
+	relaxed := make(chan struct{})
+	collecting, stop := context.WithCancel(ctx)
+	go func() { defer close(relaxed); daemon.RelaxCollector(collecting, heapFloor) }()
+	defer func() { stop(); <-relaxed }()
 	log.Info("serving", "name", o.Name, "cluster", id.Cluster, "zone", o.Zone, "http", ports.http.Addr().String(), "rpc", cfg.RPCAdvertise)
 	return server.Run(ctx)
 }
