@@ -192,9 +192,11 @@ func (n *Node) compose(batch []*proposal) (settled func([]state.Outcome)) {
 		if !ok || c.Node == "" {
 			continue
 		}
-		whole := state.ToWire(c, time.Now())
-		if protowire.SizeTag(1)+protowire.SizeBytes(proto.Size(whole)) <= p.size {
-			p.command = whole
+		// Only that has changed: the task need not be put into a message again.
+		m := p.command.GetSubmit()
+		m.Node, m.Epoch = string(c.Node), c.Epoch
+		if protowire.SizeTag(1)+protowire.SizeBytes(proto.Size(p.command)) > p.size {
+			m.Node, m.Epoch = "", 0
 		}
 	}
 	return settled
