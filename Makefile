@@ -33,11 +33,15 @@ check: ## gofmt, vet, staticcheck, tidy go.mod
 	$(GO) tool staticcheck ./...
 	$(GO) mod tidy -diff
 
+# What a run of `make bench` measures and writes; see `bin/tools/load -h`.
+BENCH ?= -json docs/bench.json -svg docs/bench.svg
+
 .PHONY: bench
-bench: build ## measure the overhead over the raw engine, and idle processes
+bench: build ## measure ECS beside the raw engine and its peers (BENCH='-quick -only ...', PEER_NOMAD=path)
 	@ops/setup/engine.sh up
 	@ops/setup/busybox.sh
-	$(GO) run ./test/load
+	$(GO) build -o bin/tools/ ./test/load
+	bin/tools/load $(BENCH) $(if $(PEER_NOMAD),-nomad $(PEER_NOMAD))
 
 .PHONY: sim
 sim: ## place 100,000 tasks on 100, 1,000 and 10,000 simulated nodes

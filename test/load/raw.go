@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os/exec"
+	"sync"
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/client"
@@ -13,13 +15,28 @@ import (
 	"ecs/test/images"
 )
 
-// rawSequence does by hand what one task needs, with the limits a task gets:
-// create, attach, start, wait for the end and the last byte. Removal comes
-// after the answer on both sides, so it is not in the time of either; here it
-// happens in the background of the next round as ECS's does.
-func rawSequence(ctx context.Context, engine *client.Client) error {
+// raw drives the engine by hand. Removals go on beside the next run, as ECS's
+// do, so many at once.
+type raw struct {
+	engine   *client.Client
+	removing sync.WaitGroup
+	slots    chan struct{}
+}
+
+// removalsAtOnce is what an agent of ECS allows itself.
+const removalsAtOnce = 4
+
+func newRaw(engine *client.Client) *raw {
+	return &raw{engine: engine, slots: make(chan struct{}, removalsAtOnce)}
+}
+
+func (r *raw) way() way { return way{name: rawName, do: r.run, wait: r.removing.Wait} }
+
+// run does by hand what one task needs, with the limits a task gets: create,
+// attach, start, wait for the end and the last byte.
+func (r *raw) run(ctx context.Context) error {
 	pids := int64(256)
-	made, err := engine.ContainerCreate(ctx,
+	made, err := r.engine.ContainerCreate(ctx,
 		&container.Config{Image: images.Busybox, Cmd: []string{"echo", "hi"}, AttachStdout: true, AttachStderr: true},
 		&container.HostConfig{NetworkMode: "none", LogConfig: container.LogConfig{Type: "none"},
 			CapDrop: []string{"ALL"}, SecurityOpt: []string{"no-new-privileges"},
@@ -28,18 +45,14 @@ func rawSequence(ctx context.Context, engine *client.Client) error {
 	if err != nil {
 		return fmt.Errorf("create: %w", err)
 	}
-	defer func() {
-		go func() {
-			_ = engine.ContainerRemove(context.WithoutCancel(ctx), made.ID, container.RemoveOptions{Force: true, RemoveVolumes: true})
-		}()
-	}()
-	stream, err := engine.ContainerAttach(ctx, made.ID, container.AttachOptions{Stream: true, Stdout: true, Stderr: true})
+	defer r.remove(ctx, made.ID)
+	stream, err := r.engine.ContainerAttach(ctx, made.ID, container.AttachOptions{Stream: true, Stdout: true, Stderr: true})
 	if err != nil {
 		return fmt.Errorf("attach: %w", err)
 	}
 	defer stream.Close()
-	ended, failed := engine.ContainerWait(ctx, made.ID, container.WaitConditionNextExit)
-	if err := engine.ContainerStart(ctx, made.ID, container.StartOptions{}); err != nil {
+	ended, failed := r.engine.ContainerWait(ctx, made.ID, container.WaitConditionNextExit)
+	if err := r.engine.ContainerStart(ctx, made.ID, container.StartOptions{}); err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
 	var stdout bytes.Buffer
@@ -55,4 +68,22 @@ func rawSequence(ctx context.Context, engine *client.Client) error {
 	case err := <-failed:
 		return fmt.Errorf("wait: %w", err)
 	}
+}
+
+func (r *raw) remove(ctx context.Context, id string) {
+	r.removing.Go(func() {
+		r.slots <- struct{}{}
+		defer func() { <-r.slots }()
+		_ = r.engine.ContainerRemove(context.WithoutCancel(ctx), id, container.RemoveOptions{Force: true, RemoveVolumes: true})
+	})
+}
+
+// dockerRun is what people type, removal included, for the client waits for it.
+// It has the network that it has by default.
+func dockerRun(ctx context.Context) error {
+	out, err := exec.CommandContext(ctx, "docker", "run", "--rm", images.Busybox, "echo", "hi").Output()
+	if err != nil || string(out) != "hi\n" {
+		return fmt.Errorf("docker run: %q: %w", out, err)
+	}
+	return nil
 }

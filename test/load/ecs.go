@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/client"
+
+	"ecs/internal/devcluster"
+	"ecs/test/images"
+)
+
+// cluster is a dev cluster of 3 and 3 on this machine, with real containers.
+type cluster struct {
+	*devcluster.Status
+	engine           *client.Client
+	leader, follower *caller
+	all              *caller
+}
+
+func up(ctx context.Context, o options, dir string, engine *client.Client) (*cluster, error) {
+	status, err := devcluster.Up(ctx, devcluster.Options{Dir: filepath.Join(dir, "dev"), HTTPPort: o.port, Binaries: o.bin})
+	if err != nil {
+		return nil, err
+	}
+	c := &cluster{Status: status, engine: engine, all: busybox(status, status.Endpoints...)}
+	for _, n := range status.Nodes {
+		switch {
+		case n.Role == "control" && n.Leader:
+			c.leader = busybox(status, n.HTTP)
+		case n.Role == "control":
+			c.follower = busybox(status, n.HTTP)
+		}
+	}
+	if c.leader == nil || c.follower == nil {
+		c.down(ctx)
+		return nil, fmt.Errorf("no leader or no follower in %+v", status.Nodes)
+	}
+	return c, nil
+}
+
+func busybox(status *devcluster.Status, endpoints ...string) *caller {
+	c := newCaller(endpoints, status.Key, status.Secret)
+	c.body = `{"image":"` + images.Busybox + `","command":["echo","hi"]}`
+	return c
+}
+
+func (c *cluster) down(ctx context.Context) {
+	if err := devcluster.Down(context.WithoutCancel(ctx), c.Dir); err != nil {
+		warn("end the cluster: %v", err)
+	}
+}
+
+// ways are how the benchmarks run a task here. More may be added: whatever is in
+// the list is a row of every table.
+func (c *cluster) ways(ctx context.Context) []way {
+	wait := c.removed(ctx)
+	return []way{
+		{name: "ECS cold, through the leader", do: c.leader.one, wait: wait},
+		{name: "ECS cold, through a follower", do: c.follower.one, wait: wait},
+	}
+}
+
+// removed waits until no container of the agents is left.
+func (c *cluster) removed(ctx context.Context) func() {
+	return func() {
+		ctx, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		for {
+			left, err := c.engine.ContainerList(ctx, container.ListOptions{All: true, Filters: c.ours()})
+			if err == nil && len(left) == 0 || ctx.Err() != nil {
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+}
+
+// ours selects what ran a task; containers that wait for one are not waste.
+func (c *cluster) ours() filters.Args {
+	f := filters.NewArgs()
+	f.Add("label", "ecs.cluster="+c.Cluster)
+	f.Add("label", "ecs.task")
+	return f
+}

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// report is what one run found.
+type report struct {
+	Machine      string        `json:"machine"`
+	Engine       string        `json:"engine,omitempty"`
+	When         time.Time     `json:"when"`
+	Rows         []row         `json:"rows,omitempty"`
+	Throughput   []throughput  `json:"throughput,omitempty"`
+	Idle         []idle        `json:"idle,omitempty"`
+	ControlPlane *controlPlane `json:"control_plane,omitempty"`
+	// Notes say why a row is missing.
+	Notes []string `json:"notes,omitempty"`
+}
+
+func newReport() *report {
+	return &report{Machine: machine(), When: time.Now().UTC().Truncate(time.Second)}
+}
+
+// note says why a row is missing.
+func (r *report) note(format string, args ...any) {
+	r.Notes = append(r.Notes, fmt.Sprintf(format, args...))
+}
+
+func (r *report) write(o options) error {
+	if o.json != "" {
+		text, err := json.MarshalIndent(r, "", "  ")
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(o.json, append(text, '\n'), 0o644); err != nil {
+			return err
+		}
+	}
+	if o.svg == "" {
+		return nil
+	}
+	return r.plot(o.svg)
+}
+
+func (r *report) text() string {
+	w := &strings.Builder{}
+	fmt.Fprintf(w, "%s; %s\n\n", r.Machine, r.Engine)
+	if len(r.Rows) > 0 {
+		printRows(w, r.Rows)
+	}
+	if len(r.Throughput) > 0 {
+		printThroughput(w, r.Throughput)
+	}
+	if len(r.Idle) > 0 {
+		printIdle(w, r.Idle)
+	}
+	if r.ControlPlane != nil {
+		r.ControlPlane.print(w)
+	}
+	for _, note := range r.Notes {
+		fmt.Fprintln(w, note)
+	}
+	return w.String()
+}
+
+// machine describes where this runs, in a line.
+func machine() string {
+	var info unix.Sysinfo_t
+	_ = unix.Sysinfo(&info) // without it the memory reads 0
+	var name unix.Utsname
+	_ = unix.Uname(&name)
+	return fmt.Sprintf("%d cores (%s), %d GiB, Linux %s, %s, load %.1f before the run", runtime.NumCPU(), processor(),
+		int64(info.Totalram)*int64(info.Unit)>>30, unix.ByteSliceToString(name.Release[:]), runtime.Version(),
+		float64(info.Loads[0])/(1<<16))
+}
+
+func processor() string {
+	f, err := os.Open("/proc/cpuinfo")
+	if err != nil {
+		return "unknown"
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if name, value, ok := strings.Cut(lines.Text(), ":"); ok && strings.TrimSpace(name) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return "unknown"
+}

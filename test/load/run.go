@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/docker/docker/client"
+
+	"ecs/test/images"
+)
+
+// run measures what was asked for and prints it.
+func run(ctx context.Context, o options) error {
+	rep := newReport()
+	if o.wants("controlplane") {
+		found, err := measureControlPlane(ctx, o)
+		if err != nil {
+			return fmt.Errorf("the control plane alone: %w", err)
+		}
+		rep.ControlPlane = found
+	}
+	if o.wants("single") || o.wants("throughput") || o.wants("idle") || o.wants("swarm") || o.wants("nomad") {
+		if err := withEngine(ctx, o, rep); err != nil {
+			return err
+		}
+	}
+	setAgainstRaw(rep.Rows)
+	fmt.Print(rep.text())
+	return rep.write(o)
+}
+
+// withEngine measures what runs containers.
+func withEngine(ctx context.Context, o options, rep *report) error {
+	engine, err := client.NewClientWithOpts(client.FromEnv, client.WithAPIVersionNegotiation())
+	if err != nil {
+		return err
+	}
+	defer engine.Close()
+	if err := images.Ensure(ctx, engine); err != nil {
+		return fmt.Errorf("make the images: %w", err)
+	}
+	info, err := engine.Info(ctx)
+	if err != nil {
+		return fmt.Errorf("ask the engine: %w", err)
+	}
+	rep.Engine = "Docker " + info.ServerVersion + ", cgroup v" + info.CgroupVersion
+	if o.wants("single") || o.wants("throughput") || o.wants("idle") {
+		if err := measureECS(ctx, o, rep, engine); err != nil {
+			return err
+		}
+	}
+	if o.wants("swarm") {
+		if err := measureSwarm(ctx, o, rep, engine); err != nil {
+			return err
+		}
+	}
+	if o.wants("nomad") {
+		return measureNomad(ctx, o, rep)
+	}
+	return nil
+}
+
+// measureECS sets ECS against the raw engine.
+func measureECS(ctx context.Context, o options, rep *report, engine *client.Client) error {
+	dir, err := os.MkdirTemp("", "ecs-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	c, err := up(ctx, o, dir, engine)
+	if err != nil {
+		return err
+	}
+	defer c.down(ctx)
+	byHand := newRaw(engine).way()
+	if o.wants("single") {
+		ways := append([]way{{name: "docker run --rm", do: dockerRun}, byHand}, c.ways(ctx)...)
+		rows, err := oneAtATime(ctx, ways, o.warmups, o.rounds)
+		if err != nil {
+			return err
+		}
+		rep.Rows = append(rep.Rows, rows...)
+	}
+	if o.wants("throughput") {
+		ways := []way{byHand, {name: "ECS cold", do: c.all.one, wait: c.removed(ctx)}}
+		if rep.Throughput, err = saturate(ctx, ways, o.batch); err != nil {
+			return err
+		}
+	}
+	if o.wants("idle") {
+		rep.Idle, err = c.watchIdle(ctx, o.idleFor)
+	}
+	return err
+}
+
+// measureSwarm measures jobs of a swarm that is made for it and left after.
+func measureSwarm(ctx context.Context, o options, rep *report, engine *client.Client) error {
+	s, err := joinSwarm(ctx, engine)
+	if err != nil {
+		rep.note("no Swarm row: %v", err)
+		return nil
+	}
+	defer s.leave(ctx)
+	return rep.peer(ctx, s.way(), o)
+}
+
+// measureNomad measures the Nomad binary that was named, if any.
+func measureNomad(ctx context.Context, o options, rep *report) error {
+	if o.nomad == "" {
+		rep.note("no Nomad row: PEER_NOMAD names no binary")
+		return nil
+	}
+	n, err := startNomad(ctx, o.nomad)
+	if err != nil {
+		rep.note("no Nomad row: %v", err)
+		return nil
+	}
+	defer n.stop()
+	return rep.peer(ctx, n.way(), o)
+}
+
+// peer adds a row of a peer, which takes its time.
+func (r *report) peer(ctx context.Context, w way, o options) error {
+	rows, err := oneAtATime(ctx, []way{w}, 2, max(10, o.rounds/4))
+	if ctx.Err() != nil {
+		return err
+	}
+	if err != nil {
+		r.note("no row: %v", err)
+		return nil
+	}
+	r.Rows = append(r.Rows, rows...)
+	return nil
+}
+
+func warn(format string, args ...any) { fmt.Fprintf(os.Stderr, "bench: "+format+"\n", args...) }
