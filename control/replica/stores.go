@@ -34,6 +34,9 @@ const (
 	// the log, as much again for a snapshot, and something to spare.
 	minFree         = 256 << 20
 	retainSnapshots = 2
+	// cachedEntries are kept in memory, 32 MiB at most: the newest are read
+	// again to be sent to each follower and to be applied.
+	cachedEntries = 64
 )
 
 // openStores opens what Dir holds, or takes the Stores given. close closes
@@ -64,7 +67,11 @@ func (n *Node) openStores() (s *Stores, closeStores func() error, err error) {
 		return nil, nil, errors.Join(fmt.Errorf("open the snapshots in %s: %w", n.cfg.Dir, err), log.Close(), unlock())
 	}
 	closeStores = func() error { return errors.Join(log.Close(), unlock()) }
-	return &Stores{Log: n.guard(log), Stable: log, Snapshots: snapshots}, closeStores, nil
+	cached, err := raft.NewLogCache(cachedEntries, n.guard(log))
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("cache the log: %w", err), closeStores())
+	}
+	return &Stores{Log: cached, Stable: log, Snapshots: snapshots}, closeStores, nil
 }
 
 func enoughRoom(dir string) error {
