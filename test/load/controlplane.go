@@ -109,7 +109,8 @@ func measureControlPlane(ctx context.Context, o options) (*controlPlane, error) 
 	if err := agentsReady(ctx, status, o.agents); err != nil {
 		return nil, err
 	}
-	caller := newCaller(status.Endpoints, status.Key, status.Secret)
+	caller := newCaller(status.Endpoints, status.Key, status.Secret, fakeTask)
+	defer caller.close()
 	profiles := o.profile(status)
 	result := &controlPlane{Agents: o.agents}
 	if _, _, err := caller.closed(ctx, 64, o.warmup); err != nil {

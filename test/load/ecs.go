@@ -44,12 +44,15 @@ func up(ctx context.Context, o options, dir string, engine *client.Client) (*clu
 }
 
 func busybox(status *devcluster.Status, endpoints ...string) *caller {
-	c := newCaller(endpoints, status.Key, status.Secret)
-	c.body = `{"image":"` + images.Busybox + `","command":["echo","hi"]}`
-	return c
+	return newCaller(endpoints, status.Key, status.Secret, `{"image":"`+images.Busybox+`","command":["echo","hi"]}`)
 }
 
 func (c *cluster) down(ctx context.Context) {
+	for _, calls := range []*caller{c.leader, c.follower, c.all} {
+		if calls != nil {
+			calls.close()
+		}
+	}
 	if err := devcluster.Down(context.WithoutCancel(ctx), c.Dir); err != nil {
 		warn("end the cluster: %v", err)
 	}
