@@ -140,6 +140,14 @@ func (e *engine) Create(ctx context.Context, o runtime.Order) (runtime.Container
 	return c, nil
 }
 
+// Park is never possible: what the pool does is tested with the fake runtime.
+func (e *engine) Park(ctx context.Context, _ runtime.Parking) (runtime.Parked, error) {
+	if err := e.enter(ctx, "park"); err != nil {
+		return nil, err
+	}
+	return nil, errors.New("nothing can be parked here")
+}
+
 func (e *engine) Reap(ctx context.Context, keep func(task.Token) bool) (int, error) {
 	if err := e.enter(ctx, "reap"); err != nil {
 		return 0, err

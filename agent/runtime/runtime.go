@@ -30,13 +30,20 @@ type Runtime interface {
 	// another look for it may mend); any other error is the engine's and counts
 	// as Interrupted.
 	Create(ctx context.Context, o Order) (Container, error)
+	// Park makes a container for no attempt yet and starts it: its first process
+	// waits for the order. It gives way to every Start that waits for its turn.
+	// Errors are as Create's.
+	Park(ctx context.Context, p Parking) (Parked, error)
 	// Adopt takes up the container of an attempt that an earlier process of this
 	// agent started, whether its program still runs or has ended meanwhile. What
 	// follows on the Container is Wait, Kill and Remove, as after Start. ErrGone:
 	// there is no such container, or it never got its order.
 	Adopt(ctx context.Context, a Adoption) (Container, error)
 	// Reap removes every container that carries this agent's labels and that
-	// keep does not claim, running or not, and says how many they were.
+	// keep does not claim, running or not, and says how many they were. One that
+	// was bound is its attempt's. One that is parked is claimed by whoever parked
+	// it, in this process, until Remove: one that an earlier process parked is
+	// nobody's.
 	Reap(ctx context.Context, keep func(task.Token) bool) (int, error)
 }
 

@@ -92,6 +92,8 @@ func (p *pid1) run() int {
 		case now >= p.lease.end+linger, now >= p.lease.end && p.order == nil:
 			endAll()
 			return exitLapsed
+		case p.ended && p.order == nil && p.cause == "":
+			return exitFault // there is nobody left to give an order to
 		}
 		if err := p.wait(now); err != nil {
 			return fault("wait", err)

@@ -53,11 +53,17 @@ func (r *Runtime) find(ctx context.Context, a runtime.Adoption) (*attempt, error
 	if err != nil || found.Config == nil || !r.mine(found.Config.Labels) {
 		return nil, errors.Join(runtime.ErrGone, h.remove())
 	}
-	if t, ok := tokenOf(found.Config.Labels); !ok || t != a.Token {
+	t, ok := tokenOf(found.Config.Labels)
+	if !ok || t != a.Token && !isParking(t) {
 		return nil, errors.Join(runtime.ErrGone, h.remove())
 	}
-	c := newAttempt(r, rec.Container, h, a.Spec, a.Output, a.Deadline)
+	c := newAttempt(r, rec.Container, h)
+	c.assign(runtime.Order{Spec: a.Spec, Output: a.Output, Deadline: a.Deadline}, nil)
 	c.nonce, c.cgroup = rec.Nonce, rec.Cgroup
+	if isParking(t) { // it was bound by the record
+		c.berth = &berth{token: t}
+		r.parking.bind(t, a.Token)
+	}
 	c.mu.phase = running
 	close(c.begun)
 	return c, nil

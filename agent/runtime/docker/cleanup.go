@@ -55,8 +55,13 @@ func Cleanup(ctx context.Context, c *client.Client, cluster string) (removed int
 func homesOf(c container.Summary) []home {
 	var found []home
 	for _, m := range c.Mounts {
-		if _, ok := tokenOfHome(filepath.Base(m.Source)); ok && m.Destination == initwire.Dir && filepath.IsAbs(m.Source) {
-			found = append(found, home{m.Source})
+		t, ok := tokenOfHome(filepath.Base(m.Source))
+		if !ok || m.Destination != initwire.Dir || !filepath.IsAbs(m.Source) {
+			continue
+		}
+		found = append(found, home{m.Source})
+		if isParking(t) { // an attempt may have it since
+			found = append(found, (&homes{root: filepath.Dir(m.Source)}).renamed(m.Source)...)
 		}
 	}
 	return found

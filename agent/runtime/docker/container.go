@@ -46,6 +46,7 @@ type attempt struct {
 	// remake makes the container anew where the first may be of a network that
 	// is gone; nil where it can't be.
 	remake func(context.Context) (id string, err error)
+	berth  *berth // it was parked there before it was the attempt's; else nil
 
 	// life ends with Remove, or with the Runtime, and with it all that runs
 	// here; what runs is counted in tasks.
@@ -87,12 +88,18 @@ type heard struct {
 	sink    error         // the first error of the sink's
 }
 
-func newAttempt(r *Runtime, id string, h home, s task.Spec, sink runtime.Sink, deadline func() time.Duration) *attempt {
-	c := &attempt{r: r, id: id, home: h, sink: sink, deadline: deadline, exits: make(chan exitNote, 1),
+func newAttempt(r *Runtime, id string, h home) *attempt {
+	c := &attempt{r: r, id: id, home: h, exits: make(chan exitNote, 1),
 		stopped: make(chan struct{}), begun: make(chan struct{}), started: make(chan struct{}), over: make(chan struct{}),
-		input: newInput(s.OpenStdin, int64(len(s.Stdin)))}
+		input: newInput(false, 0)}
 	c.life, c.finish = context.WithCancelCause(r.life)
 	return c
+}
+
+// assign makes it the container of the order's attempt.
+func (c *attempt) assign(o runtime.Order, order *initwire.Order) {
+	c.sink, c.deadline, c.may, c.order = o.Output, o.Deadline, o.May, order
+	c.input = newInput(o.Spec.OpenStdin, int64(len(o.Spec.Stdin)))
 }
 
 // spawn runs something that ends with the attempt's life.
@@ -235,7 +242,7 @@ func (c *attempt) Remove(ctx context.Context) error {
 		_ = l.send(initwire.Done{}) // it ends by itself then, or with the container
 	}
 	err := c.r.remove(ctx, c.id)
-	c.finish(errRemoved) // nothing begins after this
+	c.finish(errRemoved) // nothing begins after this, and what is parked is let go
 	c.tasks.Wait()
 	if err != nil {
 		return err
@@ -246,6 +253,9 @@ func (c *attempt) Remove(ctx context.Context) error {
 	c.unfence(ctx)
 	if err := c.home.remove(); err != nil {
 		return fmt.Errorf("remove the directory of container %s: %w", short(c.id), err)
+	}
+	if c.berth != nil {
+		c.r.parking.drop(c.berth.token)
 	}
 	return nil
 }

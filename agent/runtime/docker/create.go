@@ -27,26 +27,38 @@ func (r *Runtime) Create(ctx context.Context, o runtime.Order) (runtime.Containe
 	if f := refuse(o); f != nil {
 		return nil, f
 	}
-	engine, err := r.info(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("create container: %w", err)
-	}
 	order, err := r.initOrder(ctx, o)
 	if err != nil {
 		return nil, fmt.Errorf("create container: %w", err)
 	}
-	h, err := r.move(o)
+	shape := o.Spec.Shape()
+	shape.Image = o.Image.ID
+	c, err := r.build(ctx, o.Token, shape)
+	if err != nil {
+		return nil, err
+	}
+	c.assign(o, order)
+	return c, nil
+}
+
+// build makes the container that a token names, and its directory.
+func (r *Runtime) build(ctx context.Context, t task.Token, s task.Shape) (*attempt, error) {
+	engine, err := r.info(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("create container: %w", err)
+	}
+	h, err := r.move(t)
 	if err != nil {
 		return nil, fmt.Errorf("create container: %w", err)
 	}
 	nonce := rand.Text()
-	name := containerName(o.Token)
+	name := containerName(t)
 	make := func(ctx context.Context) (string, error) {
-		network, err := r.network(ctx, o.Spec.Network)
+		network, err := r.network(ctx, s.Network)
 		if err != nil {
 			return "", err
 		}
-		return r.create(ctx, name, r.containerConfig(o, nonce), r.hostConfig(o, network, h.path, engine))
+		return r.create(ctx, name, r.containerConfig(t, s, nonce), hostConfig(s, network, h.path, engine))
 	}
 	id, err := make(ctx)
 	if r.egress != nil && networkGone(err) {
@@ -57,21 +69,21 @@ func (r *Runtime) Create(ctx context.Context, o runtime.Order) (runtime.Containe
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("create container %s: %w", name, err), h.remove())
 	}
-	c := newAttempt(r, id, h, o.Spec, o.Output, o.Deadline)
-	c.nonce, c.order, c.may = nonce, order, o.May
-	if o.Spec.Network == task.NetworkEgress {
+	c := newAttempt(r, id, h)
+	c.nonce = nonce
+	if s.Network == task.NetworkEgress {
 		c.remake = make
 	}
 	return c, nil
 }
 
-// move makes the attempt's directory, in place of what an earlier Create left.
-func (r *Runtime) move(o runtime.Order) (home, error) {
+// move makes the directory, in place of what an earlier Create left.
+func (r *Runtime) move(t task.Token) (home, error) {
 	binary, err := r.homes.install()
 	if err != nil {
 		return home{}, err
 	}
-	return r.homes.build(o.Token, binary)
+	return r.homes.build(t, binary)
 }
 
 // network gives the engine's name of what the task asked for.

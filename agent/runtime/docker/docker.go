@@ -91,14 +91,15 @@ var _ Fence = (*fence.Client)(nil)
 // Runtime implements runtime.Runtime and runtime.ImageStore on one engine. It
 // is safe for concurrent use.
 type Runtime struct {
-	cfg    Config
-	client *client.Client
-	log    *slog.Logger
-	homes  homes
-	images imageConfigs
-	starts chan struct{} // one slot for each start under way
-	egress *egress
-	hung   atomic.Int32 // calls in a row that got no answer in time
+	cfg     Config
+	client  *client.Client
+	log     *slog.Logger
+	homes   homes
+	images  imageConfigs
+	starts  *turns
+	parking parking
+	egress  *egress
+	hung    atomic.Int32 // calls in a row that got no answer in time
 
 	// life ends with Close, and with it everything in tasks.
 	life   context.Context
@@ -131,7 +132,7 @@ func New(cfg Config) *Runtime {
 		client: c,
 		log:    cfg.Log,
 		homes:  homes{root: cfg.StateDir, binary: cfg.InitBinary},
-		starts: make(chan struct{}, cfg.Starts),
+		starts: newTurns(cfg.Starts),
 	}
 	r.life, r.finish = context.WithCancelCause(context.Background())
 	if cfg.Egress {

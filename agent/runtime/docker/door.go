@@ -74,10 +74,11 @@ func (d *door) close() {
 // await returns the connection of the container's PID 1, after its Hello, and
 // its pid here. Whoever else connects is sent away.
 func (d *door) await(ctx context.Context, container, nonce string) (*line, int, error) {
-	unwatch := context.AfterFunc(ctx, func() { d.l.SetDeadline(time.Unix(1, 0)) })
+	listener := d.l // what follows ctx may do so only once the door is closed
+	unwatch := context.AfterFunc(ctx, func() { listener.SetDeadline(time.Unix(1, 0)) })
 	defer unwatch()
 	for {
-		conn, err := d.l.AcceptUnix()
+		conn, err := listener.AcceptUnix()
 		if err != nil {
 			if ctx.Err() != nil {
 				err = context.Cause(ctx)

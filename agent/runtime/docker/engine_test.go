@@ -229,6 +229,20 @@ func TestConformance(t *testing.T) {
 					t.Fatalf("%s: %v", how, err)
 				}
 			},
+			StrikeParked: func(t *testing.T) {
+				t.Helper()
+				parked := of(cluster, "n1")
+				parked.Add("label", "ecs.parked=true")
+				found, err := c.ContainerList(t.Context(), container.ListOptions{Filters: parked})
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, f := range found {
+					if err := c.ContainerKill(t.Context(), f.ID, "KILL"); err != nil {
+						t.Fatal(err)
+					}
+				}
+			},
 			Count: func(t *testing.T) int {
 				list, err := c.ContainerList(t.Context(), container.ListOptions{All: true, Filters: of(cluster, "n1")})
 				if err != nil {

@@ -134,6 +134,61 @@ func (h *homes) build(t task.Token, binary string) (home, error) {
 	return home{path}, nil
 }
 
+// rename gives the directory to an attempt. What is mounted of it stays.
+func (h *homes) rename(from home, t task.Token) (home, error) {
+	if err := h.forget(t); err != nil {
+		return home{}, fmt.Errorf("forget an earlier container: %w", err)
+	}
+	// What tells it from others stays.
+	to := filepath.Join(h.root, homeName(t)+filepath.Ext(from.path)[1:])
+	if err := os.Rename(from.path, to); err != nil {
+		return home{}, fmt.Errorf("give the directory to the attempt: %w", err)
+	}
+	return home{to}, nil
+}
+
+// renamed are the names that the directory may have been given since.
+func (h *homes) renamed(from string) (found []home) {
+	entries, _ := os.ReadDir(h.root) // nobody's any more, or another machine's
+	for _, e := range entries {
+		path := filepath.Join(h.root, e.Name())
+		if _, ok := tokenOfHome(e.Name()); ok && path != from && filepath.Ext(path) == filepath.Ext(from) {
+			found = append(found, home{path})
+		}
+	}
+	return found
+}
+
+// owners tells by their records which containers are which attempt's.
+func (h *homes) owners() (map[string]task.Token, error) {
+	entries, err := os.ReadDir(h.root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	found := map[string]task.Token{}
+	for _, e := range entries {
+		t, ok := tokenOfHome(e.Name())
+		if !ok || !strings.HasSuffix(e.Name(), recordEnd) {
+			continue
+		}
+		r, gone := readRecord(filepath.Join(h.root, e.Name()))
+		if gone == nil {
+			found[r.Container] = t
+		} else if !errors.Is(gone, fs.ErrNotExist) {
+			err = errors.Join(err, gone)
+		}
+	}
+	return found, err
+}
+
+func readRecord(path string) (r record, err error) {
+	text, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(text, &r)
+	}
+	return r, err
+}
+
 // homeName begins the name of an attempt's directory. What follows tells it
 // from another of the same attempt.
 func homeName(t task.Token) string { return fmt.Sprintf("%s.%d.%d.", t.Task, t.Attempt, t.Epoch) }
@@ -161,11 +216,7 @@ func (h *homes) find(t task.Token) (home, record, error) {
 		return home{}, record{}, errors.Join(err, fs.ErrNotExist)
 	}
 	found := home{strings.TrimSuffix(names[0], recordEnd)}
-	text, err := os.ReadFile(names[0])
-	var r record
-	if err == nil {
-		err = json.Unmarshal(text, &r)
-	}
+	r, err := readRecord(names[0])
 	return found, r, err
 }
 

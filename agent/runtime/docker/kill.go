@@ -25,6 +25,9 @@ const (
 func (c *attempt) Kill(ctx context.Context) error {
 	switch c.noteKill() {
 	case created, refused:
+		if c.berth != nil && c.cgroup != "" {
+			return c.endAll(ctx) // its init
+		}
 		return nil
 	}
 	select {

@@ -16,6 +16,8 @@ const (
 	labelTask    = "ecs.task"
 	labelAttempt = "ecs.attempt"
 	labelEpoch   = "ecs.epoch"
+	// labelParked is there on what was parked, for people and their filters.
+	labelParked = "ecs.parked"
 )
 
 // containerName is the same whenever the same attempt is created, so that a
@@ -23,13 +25,17 @@ const (
 func containerName(t task.Token) string { return fmt.Sprintf("ecs-%s-%d", t.Task, t.Attempt) }
 
 func (r *Runtime) labels(t task.Token) map[string]string {
-	return map[string]string{
+	labels := map[string]string{
 		labelCluster: r.cfg.Cluster,
 		labelNode:    r.cfg.Node,
 		labelTask:    string(t.Task),
 		labelAttempt: strconv.Itoa(t.Attempt),
 		labelEpoch:   strconv.FormatUint(t.Epoch, 10),
 	}
+	if isParking(t) {
+		labels[labelParked] = "true"
+	}
+	return labels
 }
 
 // tokenOf reads an attempt's labels; ok is false when they make no token.

@@ -56,13 +56,21 @@ func newLine(conn *net.UnixConn) *line {
 
 // begin answers the Hello, and has what is sent from now on written.
 func (l *line) begin(from initwire.Position) error {
-	l.have, l.acked = from, from
-	if err := l.out.Send(initwire.Resume(from)); err != nil {
+	if err := l.resume(from); err != nil {
 		close(l.done)
 		return err
 	}
 	go l.write()
 	return nil
+}
+
+// resume answers the Hello. An init is silent until then.
+func (l *line) resume(from initwire.Position) error {
+	l.have, l.acked = from, from
+	if err := l.conn.SetWriteDeadline(time.Now().Add(writePatience)); err != nil {
+		return err
+	}
+	return l.out.Send(initwire.Resume(from))
 }
 
 // Read is what the frames are read with. It is called when nothing is left to

@@ -54,18 +54,49 @@ func (r *Runtime) Reap(ctx context.Context, keep func(task.Token) bool) (int, er
 	if err != nil {
 		return 0, fmt.Errorf("list containers: %w", err)
 	}
-	var unclaimed []string
-	for _, c := range found {
-		// Labels that make no token can be no attempt's.
-		if t, ok := tokenOf(c.Labels); !ok || !keep(t) {
-			unclaimed = append(unclaimed, c.ID)
-		}
+	unclaimed, err := r.unclaimed(found, keep)
+	if err != nil {
+		return 0, fmt.Errorf("read whose containers are: %w", err)
 	}
 	gone, err := r.removeAll(ctx, unclaimed)
-	if left := r.homes.sweep(keep); left != nil {
+	if left := r.homes.sweep(func(t task.Token) bool {
+		if isParking(t) {
+			_, parked := r.parking.owner(t)
+			return parked
+		}
+		return keep(t)
+	}); left != nil {
 		err = errors.Join(err, fmt.Errorf("remove directories of attempts: %w", left))
 	}
 	return gone, err
+}
+
+// unclaimed are the containers that are nobody's. What was parked is its
+// attempt's, by this process's word or by the record.
+func (r *Runtime) unclaimed(found []container.Summary, keep func(task.Token) bool) (ids []string, err error) {
+	var recorded map[string]task.Token // read once, if need be
+	for _, c := range found {
+		t, ok := tokenOf(c.Labels)
+		if ok && isParking(t) {
+			owner, known := r.parking.owner(t)
+			if known && owner == (task.Token{}) {
+				continue
+			}
+			if !known && recorded == nil {
+				if recorded, err = r.homes.owners(); err != nil {
+					return nil, err
+				}
+			}
+			if t = owner; !known {
+				t, ok = recorded[c.ID]
+			}
+		}
+		// Labels that make no token can be no attempt's.
+		if !ok || !keep(t) {
+			ids = append(ids, c.ID)
+		}
+	}
+	return ids, nil
 }
 
 // removeAll removes containers, a few at once, and says how many are gone.

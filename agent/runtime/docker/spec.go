@@ -63,11 +63,11 @@ var dockerCaps = []string{"CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", 
 	"SETFCAP", "SETPCAP", "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE"}
 
 // programCaps are what the program keeps.
-func programCaps(s task.Spec) []string {
+func programCaps(s task.Shape) []string {
 	if s.DefaultCaps {
-		return slices.Concat(dockerCaps, s.CapAdd)
+		return slices.Concat(dockerCaps, s.Caps())
 	}
-	return s.CapAdd
+	return s.Caps()
 }
 
 // initOrder is what init is told, all but the lease.
@@ -80,7 +80,7 @@ func (r *Runtime) initOrder(ctx context.Context, o runtime.Order) (*initwire.Ord
 	if f != nil {
 		return nil, f
 	}
-	caps, err := initwire.CapSet(programCaps(o.Spec))
+	caps, err := initwire.CapSet(programCaps(o.Spec.Shape()))
 	if err != nil {
 		return nil, startFailed(err.Error(), nil)
 	}
@@ -109,24 +109,25 @@ func (r *Runtime) initOrder(ctx context.Context, o runtime.Order) (*initwire.Ord
 var initEnv = []string{"GODEBUG", "GOGC", "GOMAXPROCS", "GOMEMLIMIT", "GORACE", "GOTRACEBACK"}
 
 // containerConfig is PID 1. All that is the program's goes by its order.
-func (r *Runtime) containerConfig(o runtime.Order, nonce string) *container.Config {
+func (r *Runtime) containerConfig(t task.Token, s task.Shape, nonce string) *container.Config {
 	return &container.Config{
-		Image:       o.Image.ID,
+		Image:       s.Image,
 		Entrypoint:  []string{initwire.Path},
 		Env:         append([]string{initwire.NonceEnv + "=" + nonce}, initEnv...),
 		WorkingDir:  "/",
 		User:        "0:0",
 		Hostname:    hostname,
 		Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},
-		Labels:      r.labels(o.Token),
+		Labels:      r.labels(t),
 	}
 }
 
 // hostConfig is what it may do and use. Everything is closed and bounded that
-// the order does not open.
-func (r *Runtime) hostConfig(o runtime.Order, network, home string, engine facts) *container.HostConfig {
+// the shape does not open. It sees nothing else of a task, so that containers of
+// one shape are alike: see Park.
+func hostConfig(s task.Shape, network, home string, engine facts) *container.HostConfig {
 	noInit := false
-	caps := slices.Concat(initwire.OwnCaps, programCaps(o.Spec))
+	caps := slices.Concat(initwire.OwnCaps, programCaps(s))
 	slices.Sort(caps)
 	return &container.HostConfig{
 		NetworkMode:   container.NetworkMode(network),
@@ -140,7 +141,7 @@ func (r *Runtime) hostConfig(o runtime.Order, network, home string, engine facts
 		Init:          &noInit,
 		Mounts: []mount.Mount{{Type: mount.TypeBind, Source: home, Target: initwire.Dir, ReadOnly: true,
 			BindOptions: &mount.BindOptions{Propagation: mount.PropagationRPrivate}}},
-		Resources: limits(o.Spec.Resources, engine.Info),
+		Resources: limits(s.Resources, engine.Info),
 	}
 }
 

@@ -66,45 +66,60 @@ func (c *attempt) start(ctx context.Context) (phase, error) {
 		case <-unwatch:
 		}
 	})
-	d, err := c.home.open()
-	if err != nil {
-		return refused, err
+	if c.berth != nil {
+		return c.startParked(ctx)
 	}
-	defer d.close()
-	if after, err := c.boot(ctx); err != nil {
+	l, after, err := c.awake(ctx, false)
+	if err != nil {
 		return after, err
 	}
-	l, err := c.greet(ctx, d)
+	err = c.bound(ctx)
+	if err == nil {
+		err = c.allowed(ctx)
+	}
 	if err != nil {
-		return unsure, err
-	}
-	d.close() // nobody else has business there
-	if err := c.bound(ctx); err != nil {
 		l.conn.Close()
 		return unsure, err
 	}
-	// The turn may have been long in coming.
-	if c.may != nil {
-		if err := c.may(); err != nil {
-			l.conn.Close()
-			return unsure, err
-		}
-	}
-	if err := context.Cause(ctx); err != nil {
-		l.conn.Close()
-		return unsure, err
+	if err := l.begin(initwire.Position{}); err != nil {
+		l.close()
+		return running, err
 	}
 	return running, c.begin(ctx, l)
 }
 
-// boot has the engine start the container, in which init waits.
-func (c *attempt) boot(ctx context.Context) (phase, error) {
-	select {
-	case c.r.starts <- struct{}{}:
-		defer func() { <-c.r.starts }()
-	case <-ctx.Done():
-		return refused, context.Cause(ctx)
+// awake starts the container and gives the connection of its init. spare: it is
+// not for an attempt, and its turn comes last.
+func (c *attempt) awake(ctx context.Context, spare bool) (*line, phase, error) {
+	d, err := c.home.open()
+	if err != nil {
+		return nil, refused, err
 	}
+	defer d.close() // nobody else has business there
+	if after, err := c.boot(ctx, spare); err != nil {
+		return nil, after, err
+	}
+	l, err := c.greet(ctx, d)
+	return l, unsure, err
+}
+
+// allowed asks whether the program may begin: the turn may have been long in
+// coming.
+func (c *attempt) allowed(ctx context.Context) error {
+	if c.may != nil {
+		if err := c.may(); err != nil {
+			return err
+		}
+	}
+	return context.Cause(ctx)
+}
+
+// boot has the engine start the container, in which init waits.
+func (c *attempt) boot(ctx context.Context, spare bool) (phase, error) {
+	if err := c.r.starts.take(ctx, spare); err != nil {
+		return refused, err
+	}
+	defer c.r.starts.give()
 	after, err := c.bootOnce(ctx)
 	if after == refused && c.remake != nil && networkGone(err) {
 		c.r.log.Info("network for tasks is gone, makes it anew", "container", short(c.id))
@@ -191,10 +206,14 @@ func (c *attempt) greet(ctx context.Context, d *door) (*line, error) {
 // attempt when its time comes.
 func (c *attempt) bound(ctx context.Context) error {
 	c.firstLease()
-	if err := c.home.write(record{Container: c.id, Nonce: c.nonce, Cgroup: c.cgroup}); err != nil {
+	if err := c.writeDown(); err != nil {
 		return err
 	}
 	return c.fence(ctx)
+}
+
+func (c *attempt) writeDown() error {
+	return c.home.write(record{Container: c.id, Nonce: c.nonce, Cgroup: c.cgroup})
 }
 
 func (c *attempt) fence(ctx context.Context) error {
@@ -210,10 +229,6 @@ func (c *attempt) fence(ctx context.Context) error {
 func (c *attempt) begin(ctx context.Context, l *line) error {
 	c.oomKills, _ = cgroup.OOMKills(c.cgroup)
 	c.order.Lease = c.lease() - task.FenceAhead
-	if err := l.begin(initwire.Position{}); err != nil {
-		l.close()
-		return err
-	}
 	err := l.send(*c.order)
 	c.argv0, c.user = c.order.Argv[0], c.order.User
 	c.order = nil // files and input may be large

@@ -23,7 +23,9 @@ var (
 // order engine, container.
 type container struct {
 	e       *Engine
+	number  int64
 	node    string
+	berth   *berth // it was parked there before it was an attempt's; else nil
 	tok     task.Token
 	spec    task.Spec
 	streams [2]*stream
@@ -54,7 +56,11 @@ type container struct {
 }
 
 func newContainer(ctx context.Context, v view, o runtime.Order) *container {
-	c := &container{e: v.e, node: v.node, tok: o.Token, spec: o.Spec, over: make(chan struct{}), input: newInput(o.Spec),
+	v.e.mu.Lock()
+	v.e.mu.made++
+	number := v.e.mu.made
+	v.e.mu.Unlock()
+	c := &container{e: v.e, number: number, node: v.node, tok: o.Token, spec: o.Spec, over: make(chan struct{}), input: newInput(o.Spec),
 		streams: [2]*stream{newStream(o.Output.Stdout), newStream(o.Output.Stderr)}}
 	// The program outlives the call; it ends by Kill, Remove, Crash or itself.
 	c.life, c.abort = context.WithCancel(context.WithoutCancel(ctx))
@@ -84,7 +90,7 @@ func (c *container) begin(script []string) error {
 		return errors.New("start container: it was started before")
 	}
 	c.mu.started, c.mu.program = true, make(chan struct{})
-	c.mu.run = &Run{Token: c.tok, StartedAt: time.Now()}
+	c.mu.run = &Run{Token: c.tok, Container: c.number, StartedAt: time.Now()}
 	c.e.mu.history = append(c.e.mu.history, c.mu.run)
 	if limit := c.spec.Timeouts.Run; limit > 0 {
 		c.mu.limit = time.AfterFunc(limit, func() {

@@ -55,6 +55,7 @@ type Engine struct {
 		copying    time.Duration
 		kill       time.Duration // the longest
 		rand       *rand.Rand
+		made       int64 // containers so far
 	}
 	images *Images
 }
@@ -68,6 +69,7 @@ type name struct {
 // Run is one run of a program.
 type Run struct {
 	Token     task.Token
+	Container int64 // the number of the container that it ran in
 	StartedAt time.Time
 	EndedAt   time.Time // zero while it runs
 	// Lease is when the attempt's lease ended as the container last knew it;
@@ -159,6 +161,9 @@ func (e *Engine) Crash() {
 	defer e.mu.Unlock()
 	for _, c := range e.mu.containers {
 		c.crash()
+		if c.berth != nil {
+			c.berth.leave()
+		}
 	}
 	clear(e.mu.containers)
 }
@@ -263,6 +268,11 @@ func (e *Engine) Probe(ctx context.Context) (runtime.Engine, error) {
 // Create implements runtime.Runtime.
 func (e *Engine) Create(ctx context.Context, o runtime.Order) (runtime.Container, error) {
 	return e.For(defaultNode).Create(ctx, o)
+}
+
+// Park implements runtime.Runtime.
+func (e *Engine) Park(ctx context.Context, p runtime.Parking) (runtime.Parked, error) {
+	return e.For(defaultNode).Park(ctx, p)
 }
 
 // Adopt implements runtime.Runtime.

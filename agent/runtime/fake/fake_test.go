@@ -38,6 +38,8 @@ func TestConformance(t *testing.T) {
 					t.Errorf("%s: there was nothing to strike", how)
 				}
 			},
+			StrikeParked: func(*testing.T) { e.StrikeParked("one") },
+
 			Count:   func(*testing.T) int { return len(e.Containers("one")) },
 			Restart: func(*testing.T) runtime.Runtime { e.Orphan("one"); return e.For("one") },
 			Now:     e.Now,

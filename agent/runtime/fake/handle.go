@@ -23,13 +23,20 @@ type handle struct {
 
 // Start implements runtime.Container.
 func (h *handle) Start(ctx context.Context) error {
-	if err := h.call(ctx, h.view.e.delays().start); err != nil {
+	takes := h.view.e.delays().start
+	if h.berth != nil {
+		takes = 0 // it has started
+	}
+	if err := h.call(ctx, takes); err != nil {
 		return fmt.Errorf("start container: %w", err)
 	}
 	if h.may != nil {
 		if err := h.may(); err != nil {
 			return fmt.Errorf("start container: %w", err)
 		}
+	}
+	if h.berth != nil && !h.berth.alive() {
+		return fmt.Errorf("start container: %w", runtime.ErrSpent)
 	}
 	script := slices.Concat(h.spec.Entrypoint, h.spec.Command)
 	if !known(script[0]) {
@@ -123,6 +130,9 @@ func (h *handle) Remove(ctx context.Context) error {
 	h.mu.Lock()
 	h.mu.removed = true
 	h.mu.Unlock()
+	if h.berth != nil {
+		h.berth.leave()
+	}
 	h.abort()
 	h.view.e.drop(h.container)
 	return nil

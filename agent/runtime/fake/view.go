@@ -104,7 +104,7 @@ func (v view) Reap(ctx context.Context, keep func(task.Token) bool) (int, error)
 	v.e.mu.Lock()
 	var unclaimed []*container
 	for _, c := range v.e.mu.containers {
-		if c.node == v.node && !keep(c.tok) {
+		if c.node == v.node && !keep(c.tok) && !c.parkedBy(v.process) {
 			unclaimed = append(unclaimed, c)
 		}
 	}

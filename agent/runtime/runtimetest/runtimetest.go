@@ -44,6 +44,9 @@ type Harness struct {
 	Missing []string
 	// Strike does to a container what somebody with access to the engine may.
 	Strike func(t *testing.T, tok task.Token, how Strike)
+	// StrikeParked kills every container of the Runtime's agent that waits for an
+	// attempt, or for the Start of one, as somebody with access to the engine may.
+	StrikeParked func(t *testing.T)
 	// Count is how many containers the Runtime's agent has on the engine.
 	Count func(t *testing.T) int
 }
@@ -105,6 +108,15 @@ func Run(t *testing.T, fresh func(*testing.T) Harness) {
 		{"FilesOfTheKilled", filesOfTheKilled},
 		{"FilesAfterARestart", filesAfterARestart},
 		{"CopyEndsWithItsContext", copyEndsWithItsContext},
+		{"ParkedRunsOneAttempt", parkedRunsOne},
+		{"ParkedIsBoundOnce", parkedIsBoundOnce},
+		{"ParkedThatEnded", parkedThatEnded},
+		{"ParkedEndsWithItsLease", parkedEndsWithItsLease},
+		{"ParkedIsNobodysAfterARestart", parkedAfterRestart},
+		{"BoundIsItsAttempts", boundIsItsAttempts},
+		{"BoundIsKilledBeforeStart", boundIsKilledBeforeStart},
+		{"BoundStartAsks", boundStartAsks},
+		{"ParkedIsRemoved", parkedIsRemoved},
 		{"Probe", probe},
 	}
 	for _, tt := range tests {
