@@ -13,6 +13,7 @@
 //	  runner    one container, from the image to the removal
 //	lease       watches deadlines, also those that pass while nobody asks
 //	health      probes the engine and lists its images
+//	warm        starts containers ahead of their attempts (package warm)
 //	sweep       removes containers that no attempt claims
 //
 // An agent that was killed left its programs running, and in its journal what
@@ -38,6 +39,7 @@ import (
 	"ecs/agent/journal"
 	"ecs/agent/runtime"
 	"ecs/agent/spool"
+	"ecs/agent/warm"
 	"ecs/internal/task"
 )
 
@@ -46,6 +48,11 @@ const (
 	DefaultGrace = 10 * time.Second
 	// DefaultRemovals is how many containers are being removed at once.
 	DefaultRemovals = 4
+	// DefaultWarmCount and DefaultWarmMemory are the usual budget for containers
+	// that are started ahead, and MaxWarmCount the most.
+	DefaultWarmCount  = 8
+	DefaultWarmMemory = 128 << 20
+	MaxWarmCount      = 256
 
 	// The steps of leaving, after Grace, have a time each.
 	endPatience     = 15 * time.Second
@@ -97,6 +104,10 @@ type Config struct {
 	// Unfit, if there is one, says why the node must take no tasks now, or
 	// nothing. It is asked for every heartbeat and must not block.
 	Unfit func() string
+	// WarmCount and WarmMemory are the budget for containers that are started
+	// ahead of their tasks (package warm). Default: none.
+	WarmCount  int
+	WarmMemory int64
 	// Grace is how long running attempts may go on after the end of Run's
 	// context. Default DefaultGrace; negative is none at all.
 	Grace   time.Duration
@@ -110,6 +121,7 @@ type Agent struct {
 	lease      *lease
 	reporter   *reporter
 	health     *health
+	warm       *warm.Pool
 	supervisor *supervisor
 	session    *session
 	journal    *journal.Journal
@@ -132,9 +144,13 @@ func New(cfg Config) *Agent {
 	a := &Agent{cfg: cfg, lease: newLease(cfg.Now), reporter: newReporter(), sweepNow: make(chan struct{}, 1),
 		journal: journal.New(cfg.JournalDir, cfg.Log)}
 	a.lease.journal, a.lease.log = a.journal, cfg.Log
+	a.warm = warm.New(warm.Config{Runtime: cfg.Runtime, Count: cfg.WarmCount, Memory: cfg.WarmMemory, Now: cfg.Now,
+		Log: cfg.Log, Metrics: cfg.Metrics})
+	a.lease.pool = a.warm
 	a.health = newHealth(&a.cfg, a.journal)
+	a.health.removed = a.warm.Removed
 	a.supervisor = newSupervisor(&kit{node: cfg.ID, outputAddr: cfg.OutputAddr, engine: cfg.Runtime,
-		images: cfg.Images, spool: cfg.Spool, journal: a.journal, lease: a.lease, reporter: a.reporter, health: a.health,
+		images: cfg.Images, warm: a.warm, spool: cfg.Spool, journal: a.journal, lease: a.lease, reporter: a.reporter, health: a.health,
 		removing: make(chan struct{}, cfg.Removals), collecting: make(chan struct{}, collectSlots), log: cfg.Log, metrics: cfg.Metrics}, a.sweepNow)
 	a.session = newSession(&a.cfg, a.lease, a.supervisor, a.reporter, a.health)
 	return a
@@ -165,6 +181,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		return a.died(ctx)
 	}
 	loops.Go(func() { a.health.run(life) })
+	loops.Go(func() { a.warm.Run(life) })
 	loops.Go(func() { a.sweep(life) })
 	loops.Go(func() { a.measure(life) })
 
@@ -241,6 +258,7 @@ func (a *Agent) inspect(ctx context.Context) error {
 func (a *Agent) leave(life context.Context, hangUp func(), offline <-chan struct{}) error {
 	a.cfg.Log.Info("leaving", "grace", a.cfg.Grace)
 	a.health.leave()
+	a.warm.Shut()
 	_ = a.supervisor.leave() // stops only after life has ended, as all below
 	graceful := a.within(life, a.cfg.Grace, hasEnded)
 	a.lease.part()
@@ -267,13 +285,20 @@ func (a *Agent) leave(life context.Context, hangUp func(), offline <-chan struct
 	if flushed != nil {
 		a.cfg.Log.Warn("results not acknowledged", "results", a.reporter.unacknowledged())
 	}
-	removed := a.within(life, removePatience, isFinished)
+	removed := errors.Join(a.within(life, removePatience, isFinished), a.withoutParked(life))
 	if removed != nil {
 		removed = fmt.Errorf("remove every container: %w", removed)
 	} else if removed = a.reap(life); removed != nil {
 		removed = fmt.Errorf("look for containers left: %w", removed)
 	}
 	return errors.Join(ended, removed)
+}
+
+// withoutParked waits until nothing is parked.
+func (a *Agent) withoutParked(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, removePatience)
+	defer cancel()
+	return a.warm.Emptied(ctx)
 }
 
 // within waits until cond holds for every attempt.

@@ -50,7 +50,8 @@ func chaos(t *testing.T, seed uint64, kills bool) {
 		time.Sleep(30 * time.Second)
 		c.connected(10 * time.Second)
 		checkRuns(t, c, engine.History())
-	})
+		checkContainers(t, engine.History())
+	}, warmed)
 }
 
 // shake does one thing to the cluster.
@@ -109,6 +110,18 @@ func checkRuns(t *testing.T, c *cluster, runs []fake.Run) {
 	}
 	if len(runs) < 5 {
 		t.Errorf("got %d runs, want more: this proves nothing", len(runs))
+	}
+}
+
+// checkContainers holds that none was ever used twice.
+func checkContainers(t *testing.T, runs []fake.Run) {
+	t.Helper()
+	used := map[int64]task.Token{}
+	for _, r := range runs {
+		if before, twice := used[r.Container]; twice {
+			t.Errorf("got container %d used by %v and %v", r.Container, before, r.Token)
+		}
+		used[r.Container] = r.Token
 	}
 }
 

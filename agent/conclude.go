@@ -193,6 +193,7 @@ func (r *runner) clean(answered <-chan struct{}) {
 		}
 		wait.Stop()
 	}
+	r.calm()
 	ctx, cancel := context.WithTimeout(r.base, removeFor)
 	defer cancel()
 	for pause := firstPause; ctx.Err() == nil; pause = min(2*pause, mostPause) {

@@ -38,7 +38,7 @@ func (n *control) Session(stream rpc.Sessions_SessionServer) error {
 	h := first.GetHello()
 	said := hello{at: time.Now(), control: n.name, epoch: h.GetEpoch(),
 		running: taskwire.ToTokens(h.GetRunning()), node: taskwire.ToNode(h.GetNode())}
-	c.hellos = append(c.hellos, said)
+	c.hellos, c.parked = append(c.hellos, said), nil
 	if c.onHello != nil {
 		c.onHello(said)
 	}
@@ -98,11 +98,17 @@ func (c *cluster) hear(stream rpc.Sessions_SessionServer, m *ecsv1.AgentMessage)
 	switch {
 	case m.GetHeartbeat() != nil:
 		c.beats = append(c.beats, m.GetHeartbeat())
+		if m.GetHeartbeat().GetHasParked() {
+			c.parked = map[uint64]int{}
+			for _, p := range m.GetHeartbeat().GetParked() {
+				c.parked[p.GetShape()] = int(p.GetCount())
+			}
+		}
 		if c.judgeLease(); c.expired {
 			answer.Kind = &ecsv1.ControlMessage_Refused{Refused: &ecsv1.Refused{Expired: true}}
 		} else if !c.mute {
 			c.answered[c.epoch] = time.Now()
-			answer.Kind = &ecsv1.ControlMessage_Heartbeat{Heartbeat: &ecsv1.HeartbeatAnswer{Number: m.GetHeartbeat().GetNumber()}}
+			answer.Kind = &ecsv1.ControlMessage_Heartbeat{Heartbeat: &ecsv1.HeartbeatAnswer{Number: m.GetHeartbeat().GetNumber(), Drain: c.drain}}
 		}
 	case m.GetStatus() != nil:
 		st := m.GetStatus()

@@ -40,6 +40,8 @@ type health struct {
 	log     *slog.Logger
 	metrics *metrics.Metrics
 
+	removed func(refs []string) // told of images that are gone; may be nil
+
 	changed chan struct{} // one slot: say it in a heartbeat now
 	missing chan struct{} // one slot: an image came that the list does not have
 
@@ -174,12 +176,22 @@ func (h *health) look(ctx context.Context) {
 	list = list[:min(len(list), maxImages)]
 	h.mu.Lock()
 	same := h.mu.version > 0 && slices.Equal(list, h.mu.images)
+	var gone []string
 	if !same {
+		for _, ref := range h.mu.images {
+			// What the list has no more room for need not be gone.
+			if _, found := slices.BinarySearch(list, ref); !found && len(list) < maxImages {
+				gone = append(gone, ref)
+			}
+		}
 		h.mu.images, h.mu.version = list, h.mu.version+1
 	}
 	h.mu.Unlock()
 	if !same {
 		poke(h.changed)
+	}
+	if len(gone) > 0 && h.removed != nil {
+		h.removed(gone)
 	}
 }
 

@@ -58,6 +58,8 @@ type cluster struct {
 	hellos    []hello
 	visits    []string // control nodes that a stream was opened to
 	beats     []*ecsv1.Heartbeat
+	parked    map[uint64]int // what they told
+	drain     bool
 	statuses  []status
 	goodbye   time.Time
 	broken    int // streams that ended with an error

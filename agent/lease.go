@@ -39,6 +39,11 @@ type lease struct {
 	boot    string        // tells one boot of the machine from the next
 	unsaved chan struct{} // one slot: the journal does not have it yet
 	saving  sync.Mutex
+	// pool lives under the registration; its methods don't block.
+	pool interface {
+		Extend(end time.Duration)
+		Lapse()
+	}
 
 	mu struct {
 		sync.Mutex
@@ -72,8 +77,15 @@ func newLease(now func() time.Duration) *lease {
 	l.mu.held = map[task.Token]hold{}
 	l.mu.length = task.DefaultLease
 	l.mu.void = make(chan struct{})
+	l.pool = noPool{}
 	return l
 }
+
+// noPool takes the place of one.
+type noPool struct{}
+
+func (noPool) Extend(time.Duration) {}
+func (noPool) Lapse()               {}
 
 // begin is called before a Hello is put together. It gives the epoch to resume,
 // or 0 to register anew, and a channel that is closed when the Hello, or the
@@ -250,6 +262,7 @@ func (l *lease) lapseLocked(tok task.Token, h hold) {
 func (l *lease) voidLocked() {
 	if !isClosed(l.mu.void) {
 		close(l.mu.void)
+		l.pool.Lapse()
 		poke(l.unsaved)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -197,6 +198,7 @@ func (l *line) handle(m *ecsv1.ControlMessage) (answered bool, err error) {
 		if !l.lease.renew(l.epoch, sent) {
 			return false, errVoid
 		}
+		l.supervisor.warm.Drain(kind.Heartbeat.GetDrain())
 		return true, nil
 	case *ecsv1.ControlMessage_Assignment:
 		return false, l.assign(kind.Assignment)
@@ -234,12 +236,13 @@ func (l *line) send(ctx context.Context) error {
 	l.reporter.resend(0)
 	tick := time.NewTicker(task.Heartbeat)
 	defer tick.Stop()
-	imagesSaid, err := l.beat(0)
+	var said said
+	err := l.beat(&said)
 	for err == nil {
 		select {
 		case <-tick.C:
 			l.reporter.resend(resendAfter)
-			imagesSaid, err = l.beat(imagesSaid)
+			err = l.beat(&said)
 			continue
 		default: // a long row of statuses never delays a heartbeat
 		}
@@ -250,9 +253,9 @@ func (l *line) send(ctx context.Context) error {
 		select {
 		case <-tick.C:
 			l.reporter.resend(resendAfter)
-			imagesSaid, err = l.beat(imagesSaid)
+			err = l.beat(&said)
 		case <-l.health.changed:
-			imagesSaid, err = l.beat(imagesSaid)
+			err = l.beat(&said)
 		case <-l.reporter.ready:
 		case <-l.farewell:
 			l.leaving.Store(true)
@@ -267,16 +270,27 @@ func (l *line) send(ctx context.Context) error {
 	return err
 }
 
-// beat sends a heartbeat, with the images if they are not those of version
-// said, and gives the version that has been said now.
-func (l *line) beat(said int) (int, error) {
+// said is what the leader has been told with the heartbeats of this session.
+type said struct {
+	images int            // the version
+	parked map[uint64]int // nil at first, when the leader knows of none
+}
+
+// beat sends a heartbeat, with what is not as it was said before.
+func (l *line) beat(said *said) error {
 	p := l.health.present()
 	h := &ecsv1.Heartbeat{Unfit: p.unfit}
-	if p.version != said {
-		h.HasImages, h.Images = true, p.images
+	if p.version != said.images {
+		h.HasImages, h.Images, said.images = true, p.images, p.version
+	}
+	if parked := l.supervisor.warm.Hints(); !maps.Equal(parked, said.parked) {
+		said.parked, h.HasParked = parked, true
+		for shape, n := range parked {
+			h.Parked = append(h.Parked, &ecsv1.Parked{Shape: shape, Count: uint32(n)})
+		}
 	}
 	h.Number = l.beats.next(l.cfg.Now())
-	return p.version, l.stream.Send(&ecsv1.AgentMessage{Kind: &ecsv1.AgentMessage_Heartbeat{Heartbeat: h}})
+	return l.stream.Send(&ecsv1.AgentMessage{Kind: &ecsv1.AgentMessage_Heartbeat{Heartbeat: h}})
 }
 
 func (l *line) report(r *report) error {

@@ -14,6 +14,7 @@ import (
 	"ecs/agent/journal"
 	"ecs/agent/runtime"
 	"ecs/agent/spool"
+	"ecs/agent/warm"
 	"ecs/internal/task"
 )
 
@@ -48,6 +49,7 @@ type kit struct {
 	outputAddr string
 	engine     runtime.Runtime
 	images     Images
+	warm       *warm.Pool
 	spool      *spool.Spool
 	journal    *journal.Journal
 	lease      *lease
@@ -74,6 +76,8 @@ type runner struct {
 	abandon context.CancelCauseFunc // no report
 	stop    context.CancelCauseFunc // with a *stopped
 
+	image     runtime.Image
+	calm      func() // lets the pool park others beside the attempt
 	entry     *spool.Entry
 	container runtime.Container                 // nil until created
 	live      atomic.Pointer[runtime.Container] // the same, once the program runs
@@ -135,6 +139,8 @@ func newRunner(k *kit, base context.Context, o order) *runner {
 // nothing of it runs any more. What remains after that is removal.
 func (r *runner) run(ended func(*task.Result)) {
 	defer r.abandon(nil) // frees the contexts
+	r.calm = r.warm.Hurry()
+	defer r.calm()
 	exit, err := r.execute()
 	result := r.conclude(exit, err)
 	ended(result)
@@ -150,6 +156,7 @@ func (r *runner) run(ended func(*task.Result)) {
 // engine's.
 func (r *runner) execute() (runtime.Exit, error) {
 	if r.left != nil {
+		r.calm()
 		if err := r.adopt(); err != nil {
 			return runtime.Exit{}, err
 		}
@@ -162,6 +169,9 @@ func (r *runner) execute() (runtime.Exit, error) {
 	}
 	if err == nil {
 		err = r.start()
+	}
+	if errors.Is(err, runtime.ErrSpent) {
+		err = r.startCold()
 	}
 	if err != nil {
 		return runtime.Exit{}, err
@@ -194,25 +204,36 @@ func (r *runner) mayStart() error {
 	return nil
 }
 
-// make gets the image and makes the container.
-func (r *runner) make() error {
+// make gets the image and a container: a parked one, or else a new one.
+func (r *runner) make() (err error) {
 	if err := r.may(); err != nil {
 		return err
 	}
-	image, err := r.pull()
-	if err != nil {
+	if r.image, err = r.pull(); err != nil {
 		return err
 	}
 	if err := r.may(); err != nil {
 		return err
 	}
+	began := time.Now()
+	defer func() { r.bill.Create += time.Since(began) }()
+	if r.takeParked() {
+		return nil
+	}
+	return r.create()
+}
+
+// what is the attempt as its container is to have it.
+func (r *runner) what() runtime.Order {
+	return runtime.Order{Token: r.token, CID: r.cid, Spec: r.spec, SecretEnv: r.secrets.Env, Image: r.image,
+		Output: r.sink(), Deadline: r.deadline, May: r.mayStart}
+}
+
+// create makes a container for the attempt alone.
+func (r *runner) create() (err error) {
 	ctx, cancel := context.WithTimeout(r.life, createTimeout)
 	defer cancel()
-	began := time.Now()
-	r.container, err = r.engine.Create(ctx, runtime.Order{Token: r.token, CID: r.cid, Spec: r.spec,
-		SecretEnv: r.secrets.Env, Image: image,
-		Output: r.sink(), Deadline: r.deadline, May: r.mayStart})
-	r.bill.Create += time.Since(began)
+	r.container, err = r.engine.Create(ctx, r.what())
 	if err != nil {
 		r.container = nil
 		var known *runtime.Failure
@@ -304,6 +325,7 @@ func (r *runner) wait() (runtime.Exit, error) {
 		case e := <-ended:
 			return e.exit, r.over(e)
 		case <-running.C:
+			r.calm()
 			r.reporter.running(r.token, r.startedAt)
 		case <-limit:
 			return r.cut(ended, cancel, errRunTime), errRunTime

@@ -77,6 +77,9 @@ func (l *lease) extendAll() {
 			moves = append(moves, move{h.extend, l.mu.contact + h.length})
 		}
 	}
+	if l.mu.epoch != 0 && !isClosed(l.mu.void) && !l.mu.parting {
+		moves = append(moves, move{l.pool.Extend, l.mu.contact + l.mu.length})
+	}
 	l.mu.Unlock()
 	for _, m := range moves {
 		m.extend(m.end)

@@ -49,8 +49,11 @@ func (p *placer) lookLocked(old time.Duration) *state.Snapshot {
 		return sn
 	}
 	hints := p.s.sessions.Hints()
-	if hints.Changed != p.mu.hints.Changed || !maps.Equal(hints.Connected, p.mu.hints.Connected) {
+	switch {
+	case hints.Changed != p.mu.hints.Changed || !maps.Equal(hints.Connected, p.mu.hints.Connected):
 		p.mu.planner.Hint(placeHints(sn, hints))
+	case hints.Parkings != p.mu.hints.Parkings:
+		p.mu.planner.Park(hints.Parked) // not a look at every node
 	}
 	p.mu.hints, p.mu.read = hints, time.Now()
 	return sn
@@ -157,5 +160,5 @@ func placeHints(sn *state.Snapshot, h dispatch.Hints) place.Hints {
 			avoid[n.ID] = true
 		}
 	}
-	return place.Hints{Images: h.Images, Avoid: avoid}
+	return place.Hints{Images: h.Images, Avoid: avoid, Parked: h.Parked}
 }

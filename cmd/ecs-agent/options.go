@@ -29,6 +29,8 @@ type options struct {
 	insecure, egressDeny   daemon.List
 	localImages            daemon.Choice
 	spoolSize              daemon.Bytes
+	warmCount              int
+	warmMemory             daemon.Bytes
 	grace                  time.Duration
 	starts                 int
 	fenceSocket, init      string
@@ -42,6 +44,7 @@ func (o *options) define(fs *flag.FlagSet) {
 	o.reserve = daemon.Reserve{CPUs: 100, Memory: 256 << 20}
 	o.localImages = daemon.Choice{Value: "allow", Allowed: []string{"allow", "deny"}}
 	o.spoolSize = 2 << 30
+	o.warmMemory = agent.DefaultWarmMemory
 	o.Place.Define(fs, "/var/lib/ecs/agent")
 	o.Trust.Define(fs)
 	fs.StringVar(&o.outputAddr, "output-addr", ":7450", "`host:port` that control nodes fetch output from")
@@ -57,6 +60,8 @@ func (o *options) define(fs *flag.FlagSet) {
 	fs.Var(&o.localImages, "local-images", "`allow` or deny: may tasks run images that only this engine has")
 	fs.Var(&o.spoolSize, "spool-size", "`size` of output kept on disk, the oldest goes first")
 	fs.IntVar(&o.starts, "starts", docker.DefaultStarts, "how `many` containers are started at once, and removed at once; where agents share an engine, each has its part of that")
+	fs.IntVar(&o.warmCount, "warm-count", agent.DefaultWarmCount, "`number` of containers at most that are started ahead of tasks like those of late; 0: none")
+	fs.Var(&o.warmMemory, "warm-memory", "`size` of memory that they may cost together, at 12MiB each; it comes out of what --reserve keeps from tasks")
 	fs.DurationVar(&o.grace, "grace", agent.DefaultGrace, "how `long` running tasks may go on when the agent is stopped")
 	fs.StringVar(&o.fenceSocket, "fence-socket", "/run/ecs/fence.sock", "`path` of the socket of ecs-fence; empty: no outer fence")
 	fs.StringVar(&o.init, "init", "", "`path` of ecs-init, the first process of every container (default: beside ecs-agent)")
@@ -72,6 +77,9 @@ func (o *options) check() error {
 	}
 	if o.starts < 1 {
 		faults = append(faults, fmt.Errorf("--starts %d: want no less than 1", o.starts))
+	}
+	if o.warmCount < 0 || o.warmCount > agent.MaxWarmCount {
+		faults = append(faults, fmt.Errorf("--warm-count %d: want 0 to %d", o.warmCount, agent.MaxWarmCount))
 	}
 	if o.memory != 0 && o.memory < task.MinMemory {
 		faults = append(faults, fmt.Errorf("--memory %s: the smallest task needs %d bytes", o.memory.String(), task.MinMemory))

@@ -67,6 +67,7 @@ func (o *options) run(ctx context.Context, log *slog.Logger, _ *telemetry.Ring) 
 		Controls: func() ([]string, <-chan struct{}) { return controls(members) },
 		Dial:     func(_ context.Context, addr string) (*grpc.ClientConn, error) { return dial(addr) },
 		Now:      daemon.Boottime, JournalDir: data.Path("journal"), Grace: grace(o.grace), Removals: o.starts, Log: log, Metrics: measured,
+		WarmCount: o.warmCount, WarmMemory: int64(o.warmMemory),
 		Unfit: func() string { return why(outer.Healthy()) },
 	})
 	log.Info("serving", "node", id.ID, "name", o.Name, "cluster", id.Cluster, "zone", o.Zone, "output", outputAddr,

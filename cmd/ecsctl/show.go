@@ -44,6 +44,7 @@ func showTask(w io.Writer, t *api.Task, now time.Time) error {
 	s.line("Image digest", t.ImageDigest)
 	s.line("Command", words(t.Spec.Command))
 	s.line("Node", t.Node)
+	s.line("Started ahead", t.Warm)
 	s.line("Zone", t.Zone)
 	s.line("Submitted", when(t.SubmittedAt, now))
 	s.line("Finished", when(t.FinishedAt, now))

@@ -40,6 +40,7 @@ func renderResult(v *api.Task, t *task.Task) {
 		return
 	}
 	v.Outcome, v.Signal, v.Reason, v.ImageDigest = string(r.Outcome), r.Signal, r.Reason, r.ImageDigest
+	v.Warm = t.Bill.Warm
 	if r.HasExit {
 		v.ExitCode = &r.ExitCode
 	}

@@ -83,6 +83,7 @@ type tenure struct {
 		leases   map[task.NodeID]*lease
 		sessions map[task.NodeID]*session
 		marks    map[task.Token]*mark
+		parkings uint64 // see Hints
 		// changed is closed when what Hints says may have changed.
 		changed chan struct{}
 		// rearm is closed when an expiry may have moved closer.

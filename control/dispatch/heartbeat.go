@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"ecs/control/state"
@@ -23,6 +24,9 @@ type heard struct {
 func (s *session) hear(h *ecsv1.Heartbeat) {
 	if h.GetHasImages() {
 		s.setImages(h.GetImages())
+	}
+	if h.GetHasParked() {
+		s.setParked(h.GetParked())
 	}
 	now := heard{h, time.Now()}
 	for {
@@ -70,7 +74,7 @@ func (s *session) beat(ctx context.Context) error {
 			return s.say(ctx, refused(true, "the lease is over"))
 		}
 		if err := s.say(ctx, &ecsv1.ControlMessage{Kind: &ecsv1.ControlMessage_Heartbeat{
-			Heartbeat: &ecsv1.HeartbeatAnswer{Number: h.GetNumber()}}}); err != nil {
+			Heartbeat: &ecsv1.HeartbeatAnswer{Number: h.GetNumber(), Drain: s.draining()}}}); err != nil {
 			return err
 		}
 		s.beaten()
@@ -133,6 +137,39 @@ func (s *session) setImages(images []string) {
 	defer s.mu.Unlock()
 	s.images = set
 	s.pokeLocked()
+}
+
+// maxParked bounds what is kept of one agent's word.
+const maxParked = 256
+
+func (s *session) setParked(list []*ecsv1.Parked) {
+	parked := make(map[uint64]int)
+	for _, p := range list[:min(len(list), maxParked)] {
+		parked[p.GetShape()] = int(p.GetCount())
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !maps.Equal(parked, s.parked) {
+		s.parked = parked
+		s.mu.parkings++
+	}
+}
+
+// unparkLocked counts a parked container as taken, before the agent says so.
+func (s *session) unparkLocked(shape uint64) {
+	if s.parked[shape] == 0 {
+		return
+	}
+	parked := maps.Clone(s.parked) // hints share it
+	parked[shape]--
+	s.parked = parked
+	s.mu.parkings++
+}
+
+// draining reports whether nothing is to be placed on the node.
+func (s *session) draining() bool {
+	n := s.cfg.Snapshot().Node(s.node)
+	return n != nil && n.Drain
 }
 
 // endSession ends the session of a node that was declared lost.

@@ -9,17 +9,23 @@ import (
 )
 
 // Hints is what the leader knows of nodes beyond the record: who is connected
-// and heard of, and which images they hold. Placement may use it, nothing that
+// and heard of, which images they hold
+// and what is parked on them. Placement may use it, nothing that
 // must be right may.
 type Hints struct {
 	Connected map[task.NodeID]bool
 	Images    map[task.NodeID]map[string]bool
-	// Changed is closed when the hints may differ.
+	// Parked is how many containers of which shape, by its hash, wait for a task.
+	// Parkings differs when the counts may.
+	Parked   map[task.NodeID]map[uint64]int
+	Parkings uint64
+	// Changed is closed when the hints may differ, other than in what is parked:
+	// no task waits for that.
 	Changed <-chan struct{}
 }
 
 // Hints returns the present hints; all empty while this node does not lead.
-// The maps of images are shared and must not be changed.
+// The maps of images and counts are shared and must not be changed.
 func (s *Server) Hints() Hints {
 	s.mu.Lock()
 	t, turned := s.mu.tenure, s.mu.turned
@@ -31,11 +37,17 @@ func (s *Server) Hints() Hints {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	h := Hints{Connected: make(map[task.NodeID]bool, len(t.mu.sessions)),
-		Images: make(map[task.NodeID]map[string]bool, len(t.mu.sessions)), Changed: t.mu.changed}
+		Images: make(map[task.NodeID]map[string]bool, len(t.mu.sessions)), Parkings: t.mu.parkings, Changed: t.mu.changed}
 	for id, ses := range t.mu.sessions {
 		if now-ses.heardAt <= quiet {
 			h.Connected[id] = true
 			h.Images[id] = ses.images
+			if len(ses.parked) > 0 {
+				if h.Parked == nil {
+					h.Parked = make(map[task.NodeID]map[uint64]int)
+				}
+				h.Parked[id] = ses.parked
+			}
 		}
 	}
 	return h
@@ -46,9 +58,9 @@ type mark struct{ chosen, committed, sent time.Time }
 
 // Chosen notes when nodes were chosen for attempts, before that is proposed.
 func (s *Server) Chosen(tokens []task.Token, at time.Time) {
-	s.withMarks(func(marks map[task.Token]*mark) {
+	s.withTenure(func(t *tenure) {
 		for _, tok := range tokens {
-			marks[tok] = &mark{chosen: at}
+			t.mu.marks[tok] = &mark{chosen: at}
 		}
 	})
 }
@@ -56,9 +68,9 @@ func (s *Server) Chosen(tokens []task.Token, at time.Time) {
 // Committed notes when the choice was committed. An attempt may have ended by
 // then.
 func (s *Server) Committed(tokens []task.Token, at time.Time) {
-	s.withMarks(func(marks map[task.Token]*mark) {
+	s.withTenure(func(t *tenure) {
 		for _, tok := range tokens {
-			if m := marks[tok]; m != nil {
+			if m := t.mu.marks[tok]; m != nil {
 				m.committed = at
 			}
 		}
@@ -67,14 +79,15 @@ func (s *Server) Committed(tokens []task.Token, at time.Time) {
 
 // Dropped forgets attempts whose placement was refused.
 func (s *Server) Dropped(tokens []task.Token) {
-	s.withMarks(func(marks map[task.Token]*mark) {
+	s.withTenure(func(t *tenure) {
 		for _, tok := range tokens {
-			delete(marks, tok)
+			delete(t.mu.marks, tok)
 		}
+		t.mu.parkings++ // what was counted as used up for them is not
 	})
 }
 
-func (s *Server) withMarks(do func(map[task.Token]*mark)) {
+func (s *Server) withTenure(do func(*tenure)) {
 	s.mu.Lock()
 	t := s.mu.tenure // nil while this node does not lead
 	s.mu.Unlock()
@@ -83,13 +96,16 @@ func (s *Server) withMarks(do func(map[task.Token]*mark)) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	do(t.mu.marks)
+	do(t)
 }
 
-// sent notes when an assignment went out.
-func (s *session) sent(tok task.Token) {
+// sent notes when an assignment went out, and what it takes of the node.
+func (s *session) sent(tok task.Token, spec *task.Spec) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(s.parked) > 0 {
+		s.unparkLocked(spec.Shape().Hash())
+	}
 	if m := s.mu.marks[tok]; m != nil {
 		m.sent = time.Now()
 	}

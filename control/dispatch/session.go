@@ -37,6 +37,7 @@ type session struct {
 
 	// guarded by tenure.mu
 	images  map[string]bool
+	parked  map[uint64]int // containers that wait for a task, by the hash of their shape; not changed but replaced
 	heardAt time.Duration
 	unfit   string
 }
@@ -230,7 +231,7 @@ func (s *session) sync(sn *state.Snapshot, stopped map[task.Token]bool) (unopene
 				return nil, err
 			}
 			s.known[tok] = true
-			s.sent(tok)
+			s.sent(tok, &t.Spec)
 		}
 		if t.StopAs != "" && !stopped[tok] {
 			stopped[tok] = true

@@ -15,6 +15,7 @@ type spot struct {
 	rank   int // among the zone's nodes by ID
 	egress bool
 	images map[string]bool // that its engine holds
+	parked map[uint64]int  // see Hints
 	held   task.Capacity   // decided, and not in the node's record
 	free   task.Capacity
 	share  float64 // reserved of capacity, of whichever resource is scarcer
@@ -35,6 +36,11 @@ func (s *spot) count() {
 	s.share = max(share(reserved.MilliCPU, whole.MilliCPU), share(reserved.Memory, whole.Memory))
 }
 
+// leave gives up the spot's seat on a board that is used no more.
+func (s *spot) leave(b *board) {
+	s.seats = slices.DeleteFunc(s.seats, func(at seat) bool { return at.board == b })
+}
+
 func share(part, whole int64) float64 {
 	if whole <= 0 {
 		return 1
@@ -46,6 +52,7 @@ func share(part, whole int64) float64 {
 type query struct {
 	need
 	pack  bool          // the fullest instead of the emptiest
+	shape uint64        // the hash of the task's; 0: no container is parked anywhere
 	avoid []task.NodeID // few
 }
 
@@ -145,9 +152,21 @@ func join(a, b *bound) bound {
 }
 
 // update takes note of the new reservation of the spot at a leaf.
-func (b *board) update(leaf int) {
+func (b *board) update(leaf int) { b.set(leaf, boundOf(b.spots[leaf])) }
+
+// drop takes a spot off the board for good, if it is on it.
+func (b *board) drop(s *spot) {
+	for _, at := range s.seats {
+		if at.board == b {
+			b.set(at.leaf, nothing())
+		}
+	}
+	s.leave(b)
+}
+
+func (b *board) set(leaf int, to bound) {
 	i := b.first + leaf
-	b.tree[i] = boundOf(b.spots[leaf])
+	b.tree[i] = to
 	for i /= 2; i > 0; i /= 2 {
 		*b.steps++
 		next := join(&b.tree[2*i], &b.tree[2*i+1])

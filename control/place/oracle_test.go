@@ -72,7 +72,25 @@ func draw(t testing.TB, seed uint64) (*world, place.Hints) {
 	for i := range rng.IntN(40) {
 		w.submit(task.ID(fmt.Sprint("w", i)), edit)
 	}
+	if seed%2 == 0 {
+		h.Parked = drawParked(w, rng, nodes)
+	}
 	return w, h
+}
+
+// drawParked parks a few containers for tasks that wait.
+func drawParked(w *world, rng *rand.Rand, nodes int) map[task.NodeID]map[uint64]int {
+	parked := make(map[task.NodeID]map[uint64]int)
+	for i := range nodes {
+		counts := make(map[uint64]int)
+		for t := range w.sn().Pending() {
+			if rng.IntN(8) == 0 {
+				counts[t.Spec.Shape().Hash()] = 1 + rng.IntN(2)
+			}
+		}
+		parked[task.NodeID(fmt.Sprint("n", i))] = counts
+	}
+	return parked
 }
 
 // naive places by looking at every node for every task: the rules as the
@@ -82,15 +100,21 @@ func naive(sn *state.Snapshot, h place.Hints) []state.Decision {
 	for n := range sn.Nodes() {
 		nodes = append(nodes, new(*n))
 	}
+	taken := make(map[task.NodeID]map[uint64]int)
+	for _, n := range nodes {
+		taken[n.ID] = make(map[uint64]int)
+	}
 	var out []state.Decision
 	for t := range sn.Pending() {
+		shape := t.Spec.Shape().Hash()
 		var best *task.Node
 		var bestRank []float64
 		for _, n := range nodes {
 			if !takes(n, h, t) {
 				continue
 			}
-			if rank := rankOf(nodes, n, h, t); best == nil || slices.Compare(rank, bestRank) < 0 {
+			ready := h.Parked[n.ID][shape] > taken[n.ID][shape]
+			if rank := rankOf(nodes, n, h, t, ready); best == nil || slices.Compare(rank, bestRank) < 0 {
 				best, bestRank = n, rank
 			}
 		}
@@ -100,6 +124,7 @@ func naive(sn *state.Snapshot, h place.Hints) []state.Decision {
 		best.Reserved.MilliCPU += t.Spec.Resources.MilliCPU
 		best.Reserved.Memory += t.Spec.Resources.Memory
 		best.Attempts++
+		taken[best.ID][shape]++
 		out = append(out, state.Decision{Task: t.ID, Attempt: len(t.Attempts) + 1, Node: best.ID, Epoch: best.Epoch})
 	}
 	return out
@@ -114,7 +139,7 @@ func takes(n *task.Node, h place.Hints, t *task.Task) bool {
 
 // rankOf is the less the better. Nodes come by ID, so that the first of equals
 // wins.
-func rankOf(nodes []*task.Node, n *task.Node, h place.Hints, t *task.Task) []float64 {
+func rankOf(nodes []*task.Node, n *task.Node, h place.Hints, t *task.Task, ready bool) []float64 {
 	shunned := 0.0
 	for _, a := range t.Attempts {
 		switch {
@@ -130,8 +155,11 @@ func rankOf(nodes []*task.Node, n *task.Node, h place.Hints, t *task.Task) []flo
 			live += other.Attempts
 		}
 	}
-	missing := 1.0
+	missing := 2.0
 	if h.Images[n.ID][t.Spec.Image] {
+		missing = 1
+	}
+	if ready {
 		missing = 0
 	}
 	share := max(float64(n.Reserved.MilliCPU)/float64(n.Capacity.MilliCPU), float64(n.Reserved.Memory)/float64(n.Capacity.Memory))

@@ -12,9 +12,9 @@
 //  2. A node where an attempt of the task was lost is used last, a zone where a
 //     node was lost under it second to last.
 //  3. The zone with the fewest live attempts among those with such a node.
-//  4. Inside it, and among equal zones: a node that holds the image, then the
-//     emptiest node, or the fullest where the task asks to be packed, then the
-//     lowest ID.
+//  4. Inside it, and among equal zones: a node where a container is parked that
+//     the task can have, then one that holds the image, then the emptiest node, or
+//     the fullest where the task asks to be packed, then the lowest ID.
 package place
 
 import (
@@ -29,6 +29,9 @@ import (
 type Hints struct {
 	// Images are the references that a node's engine holds.
 	Images map[task.NodeID]map[string]bool
+	// Parked is how many containers wait for a task on a node, by the hash of
+	// their shape.
+	Parked map[task.NodeID]map[uint64]int
 	// Avoid are the nodes that gossip suspects: nothing new is placed there.
 	Avoid map[task.NodeID]bool
 }
@@ -48,6 +51,7 @@ func Place(sn *state.Snapshot, h Hints, max int) []state.Decision {
 type cluster struct {
 	zones []*zone // by live attempts, then name
 	spots map[task.NodeID]*spot
+	stock stock
 	steps *int // see Planner.Steps
 }
 
@@ -58,6 +62,10 @@ type zone struct {
 	nodes *board // those that may be given tasks
 	// holding are the nodes that hold an image, made when one is asked for.
 	holding map[string]*board
+	// parking are those where containers are parked, and ready those of them
+	// that have one of a shape, made when one is asked for.
+	parking []*spot
+	ready   map[uint64]*board
 	// full are requests that found no room, and need not be tried again until
 	// some is given back.
 	full map[need]bool
@@ -84,7 +92,7 @@ func newCluster(sn *state.Snapshot, h Hints, steps *int) *cluster {
 	for n := range sn.Nodes() {
 		z := byName[n.Zone]
 		if z == nil {
-			z = &zone{name: n.Zone, holding: make(map[string]*board), full: make(map[need]bool)}
+			z = &zone{name: n.Zone, holding: make(map[string]*board), ready: make(map[uint64]*board), full: make(map[need]bool)}
 			byName[n.Zone] = z
 			c.zones = append(c.zones, z)
 		}
@@ -100,6 +108,7 @@ func newCluster(sn *state.Snapshot, h Hints, steps *int) *cluster {
 		z.nodes = newBoard(spots[z], steps)
 	}
 	slices.SortFunc(c.zones, compareZones)
+	c.park(h.Parked)
 	return c
 }
 
@@ -112,9 +121,9 @@ func compareZones(a, b *zone) int {
 
 func hasEgress(n *task.Node) bool { return n.Attributes[task.AttributeEgress] == "true" }
 
-// choose finds the best node for a task, or nil.
-func (c *cluster) choose(t *task.Task) *spot {
-	q := query{need: needOf(&t.Spec), pack: t.Spec.Placement.Spread == task.BinPack}
+// choose finds the best node for a task of a shape, or nil.
+func (c *cluster) choose(t *task.Task, shape uint64) *spot {
+	q := query{need: needOf(&t.Spec), pack: t.Spec.Placement.Spread == task.BinPack, shape: shape}
 	zones, nodes := bereft(t)
 	if len(nodes) == 0 {
 		return c.search(t, q, nil)
@@ -156,7 +165,7 @@ func (c *cluster) search(t *task.Task, q query, avoid []string) *spot {
 		if len(allowed) > 0 && !slices.Contains(allowed, z.name) || slices.Contains(avoid, z.name) {
 			continue
 		}
-		if found := z.search(t.Spec.Image, q); found.spot != nil && found.before(best, q.pack) {
+		if found := z.search(t.Spec.Image, q, c.stock); found.spot != nil && found.before(best, q.pack) {
 			best = found
 		}
 	}
@@ -166,6 +175,7 @@ func (c *cluster) search(t *task.Task, q query, avoid []string) *spot {
 // candidate is the best node of one zone.
 type candidate struct {
 	spot    *spot
+	ready   bool // a container
 	holding bool // the image
 }
 
@@ -174,6 +184,8 @@ func (a candidate) before(b candidate, pack bool) bool {
 	switch {
 	case b.spot == nil:
 		return true
+	case a.ready != b.ready:
+		return a.ready
 	case a.holding != b.holding:
 		return a.holding
 	case a.spot.share != b.spot.share:
@@ -183,9 +195,14 @@ func (a candidate) before(b candidate, pack bool) bool {
 }
 
 // search finds the zone's best node for a request.
-func (z *zone) search(image string, q query) candidate {
+func (z *zone) search(image string, q query, left stock) candidate {
 	if z.full[q.need] {
 		return candidate{}
+	}
+	if q.shape != 0 {
+		if s := z.readyFor(q.shape, left).best(q); s != nil {
+			return candidate{spot: s, ready: true, holding: true}
+		}
 	}
 	if s := z.holders(image).best(q); s != nil {
 		return candidate{spot: s, holding: true}

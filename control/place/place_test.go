@@ -10,6 +10,11 @@ import (
 	"ecs/internal/task"
 )
 
+// parked has so many containers wait on a node for such a task.
+func parked(node task.NodeID, n int, edit ...func(*task.Spec)) map[task.NodeID]map[uint64]int {
+	return map[task.NodeID]map[uint64]int{node: {aTask("t", edit...).Spec.Shape().Hash(): n}}
+}
+
 func TestPlace(t *testing.T) {
 	images := func(nodes ...task.NodeID) place.Hints {
 		h := place.Hints{Images: make(map[task.NodeID]map[string]bool)}
@@ -52,6 +57,35 @@ func TestPlace(t *testing.T) {
 			w.all(state.SetNode{Node: "a2", Drain: new(true)})
 			w.submit("t")
 		}, place.Hints{}, where{"t": "b1"}},
+		{"a parked container, though the node is fuller, lacks the image and has a higher ID", func(w *world) {
+			w.node("n1", "a")
+			w.node("n2", "a")
+			w.put("x", "n2")
+			w.submit("t", image("img"))
+		}, func() place.Hints { h := images("n1"); h.Parked = parked("n2", 1, image("img")); return h }(), where{"t": "n2"}},
+		{"each parked container counts once", func(w *world) {
+			w.node("n1", "a")
+			w.node("n2", "a")
+			w.submit("t", image("img"))
+			w.submit("u", image("img"))
+		}, place.Hints{Parked: parked("n2", 1, image("img"))}, where{"t": "n2", "u": "n1"}},
+		{"one of another shape does not", func(w *world) {
+			w.node("n1", "a")
+			w.node("n2", "a")
+			w.submit("t", image("img"))
+		}, place.Hints{Parked: parked("n2", 1, image("img"), size(77, 1))}, where{"t": "n1"}},
+		{"the zone comes before what is parked", func(w *world) {
+			w.node("n1", "a")
+			w.node("n2", "b")
+			w.put("x", "n2")
+			w.submit("t", image("img"))
+		}, place.Hints{Parked: parked("n2", 1, image("img"))}, where{"t": "n1"}},
+		{"no room, whatever is parked", func(w *world) {
+			w.node("n1", "a")
+			w.node("n2", "a")
+			w.put("x", "n2", size(4000, 1))
+			w.submit("t", image("img"))
+		}, place.Hints{Parked: parked("n2", 1, image("img"))}, where{"t": "n1"}},
 		{"a zone without room is passed over", func(w *world) {
 			w.node("a1", "a", capacity(500, 8<<30))
 			w.node("b1", "b")

@@ -25,12 +25,13 @@ type Planner struct {
 type held struct {
 	node      task.NodeID
 	resources task.Resources
+	shape     uint64 // see cluster.shapeOf
 	attempt   int
 	submitted bool // decided with its task's acceptance
 }
 
-// mostBoards bounds the images of a zone for which the nodes that hold them are
-// kept in order. Callers name them.
+// mostBoards bounds the images and shapes of a zone for which the nodes that have
+// them are kept in order. Callers name them.
 const mostBoards = 256
 
 // NewPlanner makes a Planner that has decided nothing yet.
@@ -48,6 +49,25 @@ func (p *Planner) Steps() int { return p.steps }
 func (p *Planner) Hint(h Hints) {
 	p.hints = h
 	p.rebuild()
+	p.useAgain()
+}
+
+// Park takes newer hints of what is parked alone. It looks only at the nodes
+// where something is or was.
+func (p *Planner) Park(parked map[task.NodeID]map[uint64]int) {
+	p.hints.Parked = parked
+	p.c.park(parked)
+	p.useAgain()
+}
+
+// useAgain has the decisions on their way use up what was parked for them: newer
+// hints don't know of them.
+func (p *Planner) useAgain() {
+	for _, h := range p.held { // counts: the order does not matter
+		if s := p.c.spots[h.node]; s != nil {
+			p.c.use(s, h.shape)
+		}
+	}
 }
 
 // See takes a newer snapshot.
@@ -58,14 +78,14 @@ func (p *Planner) See(sn *state.Snapshot) {
 	for n := range sn.NodesSince(since) {
 		s := p.c.spots[n.ID]
 		if s == nil || !sameButReserved(s.node, n) {
-			p.rebuild()
+			p.review()
 			return
 		}
 		p.c.record(s, n)
 	}
 	for _, z := range p.c.zones {
-		if len(z.holding) > mostBoards {
-			p.rebuild()
+		if len(z.holding)+len(z.ready) > mostBoards {
+			p.review()
 			return
 		}
 	}
@@ -75,6 +95,16 @@ func (p *Planner) See(sn *state.Snapshot) {
 func sameButReserved(a, b *task.Node) bool {
 	return a.Epoch == b.Epoch && a.Status == b.Status && a.Drain == b.Drain && a.Unfit == b.Unfit &&
 		a.Zone == b.Zone && a.Capacity == b.Capacity && hasEgress(a) == hasEgress(b)
+}
+
+// review looks at every node anew, with the hints there are: what decisions used
+// up of them stays so.
+func (p *Planner) review() {
+	used := p.c.stock
+	p.rebuild()
+	if used != nil { // even if nothing is to be had now: a node may come back
+		p.c.stock = used
+	}
 }
 
 // rebuild looks at every node anew.
@@ -139,12 +169,14 @@ func (p *Planner) Submit(t *task.Task) (state.Decision, bool) {
 }
 
 func (p *Planner) decide(t *task.Task, submitted bool) (state.Decision, bool) {
-	s := p.c.choose(t)
+	shape := p.c.shapeOf(t)
+	s := p.c.choose(t, shape)
 	if s == nil {
 		return state.Decision{}, false
 	}
 	p.c.take(s, t.Spec.Resources)
+	p.c.use(s, shape)
 	d := state.Decision{Task: t.ID, Attempt: len(t.Attempts) + 1, Node: s.node.ID, Epoch: s.node.Epoch}
-	p.held[t.ID] = held{node: d.Node, resources: t.Spec.Resources, attempt: d.Attempt, submitted: submitted}
+	p.held[t.ID] = held{node: d.Node, resources: t.Spec.Resources, shape: shape, attempt: d.Attempt, submitted: submitted}
 	return d, true
 }

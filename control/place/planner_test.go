@@ -2,6 +2,7 @@ package place_test
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -14,7 +15,7 @@ import (
 // A planner that follows a changing record decides as one that looks at it for
 // the first time.
 func TestPlannerFollowsTheRecord(t *testing.T) {
-	decided := 0
+	decided, warm := 0, 0
 	for seed := range uint64(60) {
 		w, h := draw(t, seed)
 		rng := rand.New(rand.NewPCG(seed, 9))
@@ -22,16 +23,24 @@ func TestPlannerFollowsTheRecord(t *testing.T) {
 		for step := range 30 {
 			disturb(w, rng, step)
 			if rng.IntN(6) == 0 {
-				h = place.Hints{Images: h.Images, Avoid: map[task.NodeID]bool{task.NodeID(fmt.Sprint("n", rng.IntN(20))): true}}
+				h = place.Hints{Images: h.Images, Parked: h.Parked, Avoid: map[task.NodeID]bool{task.NodeID(fmt.Sprint("n", rng.IntN(20))): true}}
+				if seed%2 == 0 {
+					p.See(w.sn()) // hints count what was placed, here
+				}
 				p.Hint(h)
 			}
 			p.See(w.sn())
+			if rng.IntN(6) == 0 && seed%2 == 0 {
+				h.Parked = drawParked(w, rng, 20)
+				p.Park(h.Parked)
+			}
 			most := 1 + rng.IntN(4)
 			got, want := p.Place(most), place.Place(w.sn(), h, most)
 			if !slices.Equal(got, want) {
 				t.Fatalf("seed %d step %d:\ngot  %+v\nwant %+v", seed, step, got, want)
 			}
 			decided += len(got)
+			warm += useUp(w.sn(), &h, got)
 			if rng.IntN(3) > 0 {
 				w.place(got)
 				continue // See finds them
@@ -41,9 +50,57 @@ func TestPlannerFollowsTheRecord(t *testing.T) {
 			}
 		}
 	}
-	if decided < 500 {
-		t.Errorf("%d decisions, too few to prove anything", decided)
+	if decided < 500 || warm < 50 {
+		t.Errorf("%d decisions, %d for parked containers: too few to prove anything", decided, warm)
 	}
+}
+
+// useUp takes from the hints what decisions use up until they are read anew.
+func useUp(sn *state.Snapshot, h *place.Hints, decisions []state.Decision) (used int) {
+	h.Parked = maps.Clone(h.Parked) // the planner shares it
+	for _, d := range decisions {
+		shape := sn.Task(d.Task).Spec.Shape().Hash()
+		if h.Parked[d.Node][shape] > 0 {
+			h.Parked[d.Node] = maps.Clone(h.Parked[d.Node])
+			h.Parked[d.Node][shape]--
+			used++
+		}
+	}
+	return used
+}
+
+// What is on its way has its parked container when hints that don't know of it
+// are read, and what came to nothing has it until then.
+func TestAParkedContainerIsUsedUp(t *testing.T) {
+	w := newWorld(t)
+	w.node("n1", "a")
+	w.node("n2", "a")
+	h := place.Hints{Parked: parked("n2", 1)}
+	p := place.NewPlanner(w.sn(), h)
+	submit := func(id task.ID, want task.NodeID) {
+		t.Helper()
+		if d, ok := p.Submit(aTask(id)); !ok || d.Node != want {
+			t.Errorf("task %s: got %+v (%v), want it on %s", id, d, ok, want)
+		}
+	}
+	submit("t1", "n2")
+	p.Park(h.Parked)
+	submit("t2", "n1")
+	p.Hint(h)
+	submit("t3", "n1")
+	p.Settle("t1")
+	p.Settle("t3")
+	p.Park(parked("n2", 2))
+	submit("t4", "n2")
+	w.node("n3", "b", func(n *task.Node) { n.Capacity = task.Capacity{} })
+	p.See(w.sn()) // looks at every node, and not at hints
+	submit("t5", "n2")
+	p.Settle("t4")
+	p.Settle("t5")
+	submit("t6", "n2") // it is empty
+	p.Settle("t6")
+	p.Park(nil)
+	submit("t7", "n2")
 }
 
 // disturb changes the record as agents, operators and callers do.

@@ -106,5 +106,6 @@ func merged(b, with task.Bill) task.Bill {
 		Run:       cmp.Or(with.Run, b.Run),
 		Output:    cmp.Or(with.Output, b.Output),
 		Reported:  cmp.Or(with.Reported, b.Reported),
+		Warm:      cmp.Or(with.Warm, b.Warm),
 	}
 }

@@ -34,6 +34,9 @@ type Options struct {
 	// quarters of the memory among all.
 	AgentCPUs   api.CPU
 	AgentMemory api.Size
+	// WarmCount is how many containers each agent may start ahead of tasks.
+	// Default DefaultWarm; NoWarm for none.
+	WarmCount int
 	// DefaultRegistry and InsecureRegistries go to the agents as they are.
 	DefaultRegistry    string
 	InsecureRegistries []string
@@ -54,8 +57,21 @@ type Options struct {
 // NoAgents, as a number of agents, asks for control nodes alone.
 const NoAgents = -1
 
+// NoWarm, as a number of containers started ahead, asks for none. DefaultWarm is
+// fewer than an agent has by itself: here all share one machine.
+const (
+	NoWarm      = -1
+	DefaultWarm = 4
+)
+
 // DefaultDir is the directory of a cluster when none is named.
 const DefaultDir = ".ecs-dev"
+
+// maxWarm is what an agent takes, and warmMemory what each of them may cost.
+const (
+	maxWarm    = 256
+	warmMemory = api.Size(12 << 20)
+)
 
 // minAgentMemory is the least that lets a task with default settings run.
 const minAgentMemory = api.Size(256 << 20)
@@ -66,6 +82,10 @@ func (o Options) withDefaults() (Options, error) {
 	setDefault(&o.Agents, 3)
 	if o.Agents == NoAgents {
 		o.Agents = 0
+	}
+	setDefault(&o.WarmCount, DefaultWarm)
+	if o.WarmCount == NoWarm {
+		o.WarmCount = 0
 	}
 	setDefault(&o.HTTPPort, 8448)
 	setDefault(&o.Within, 60*time.Second)
@@ -123,6 +143,7 @@ func (o Options) validate() error {
 	fault(o.Agents < 0 || o.Agents > 100, "%d agents: want 0 to 100", o.Agents)
 	fault(o.HTTPPort < 1 || o.HTTPPort+o.Controls-1 > 65535,
 		"HTTP port %d: want %d ports from 1 to 65535", o.HTTPPort, o.Controls)
+	fault(o.WarmCount < 0 || o.WarmCount > maxWarm, "%d containers started ahead: want 0 to %d", o.WarmCount, maxWarm)
 	fault(o.AgentCPUs < 0, "%s CPUs for each agent: want more than none", o.AgentCPUs)
 	fault(o.AgentMemory < 0, "%s for each agent: want more than none", o.AgentMemory)
 	for _, name := range []string{controlBinary, agentBinary, initBinary, fenceBinary} {

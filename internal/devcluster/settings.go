@@ -6,6 +6,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"ecs/internal/clusterfiles"
+	"ecs/proto/api"
 )
 
 // agentGrace is how long a stopped agent lets its tasks finish: nobody waits
@@ -45,6 +46,8 @@ func (c *cluster) writeSettings(n node, o Options) error {
 		settings["output_addr"] = n.Output
 		settings["cpus"] = o.AgentCPUs.String()
 		settings["memory"] = o.AgentMemory.String()
+		settings["warm_count"] = o.WarmCount
+		settings["warm_memory"] = (max(api.Size(o.WarmCount), 1) * warmMemory).String()
 		settings["docker_host"] = c.DockerHost
 		settings["default_registry"] = o.DefaultRegistry
 		settings["insecure_registry"] = o.InsecureRegistries

@@ -207,6 +207,13 @@ func (c *Cluster) runs() {
 	for _, a := range c.Agents {
 		history := a.engine.History()
 		c.leases(a.host.Name(), history)
+		used := make(map[int64]task.Token)
+		for _, h := range history {
+			if before, twice := used[h.Container]; twice {
+				c.watch.problem("S13: a container on %s was used by %v and by %v", a.host.Name(), before, h.Token)
+			}
+			used[h.Container] = h.Token
+		}
 		for _, h := range history {
 			end := h.EndedAt
 			if end.IsZero() {

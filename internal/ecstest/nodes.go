@@ -243,6 +243,7 @@ func (a *Agent) Start() {
 		},
 		Dial: func(_ context.Context, addr string) (*grpc.ClientConn, error) { return dial(addr) },
 		Now:  a.clock, Log: log, Metrics: telemetry.Discard(), Grace: time.Second,
+		WarmCount: 4, WarmMemory: 1 << 30,
 	})
 	a.launch(c, h.Name(), func(ctx context.Context) error {
 		server := grpc.NewServer(rpc.ServerOptions()...)

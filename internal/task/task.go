@@ -231,4 +231,7 @@ type Bill struct {
 	// LeaderTotal is the leader's time from accepting the task to holding its
 	// result; what the parts between do not explain is transfer.
 	LeaderTotal time.Duration
+	// Warm is "hit" where the container had been started ahead, or why it was
+	// not; empty where it is not known.
+	Warm string
 }

@@ -144,6 +144,7 @@ func FromBill(b task.Bill) *ecsv1.Bill {
 		Output:      int64(b.Output),
 		Reported:    int64(b.Reported),
 		LeaderTotal: int64(b.LeaderTotal),
+		Warm:        b.Warm,
 	}
 }
 
@@ -162,5 +163,6 @@ func ToBill(m *ecsv1.Bill) task.Bill {
 		Output:      time.Duration(m.GetOutput()),
 		Reported:    time.Duration(m.GetReported()),
 		LeaderTotal: time.Duration(m.GetLeaderTotal()),
+		Warm:        m.GetWarm(),
 	}
 }

@@ -163,6 +163,9 @@ type Task struct {
 	FinishedAt  time.Time `json:"finished_at,omitzero"`
 	Times       *Times    `json:"times,omitempty"`
 	OverheadMS  *float64  `json:"overhead_ms,omitempty"` // total less the program's own run
+	// Warm is "hit" where the container had been started ahead of the task, or
+	// else why it had not: off, first, empty, budget, draining, ended.
+	Warm string `json:"warm,omitempty"`
 
 	WaitingBecause string `json:"waiting_because,omitempty"`
 	QueuePosition  int    `json:"queue_position,omitempty"` // 1 is next

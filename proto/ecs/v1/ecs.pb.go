@@ -1061,6 +1061,7 @@ type Bill struct {
 	Output        int64                  `protobuf:"varint,10,opt,name=output,proto3" json:"output,omitempty"`
 	Reported      int64                  `protobuf:"varint,11,opt,name=reported,proto3" json:"reported,omitempty"`
 	LeaderTotal   int64                  `protobuf:"varint,12,opt,name=leader_total,json=leaderTotal,proto3" json:"leader_total,omitempty"`
+	Warm          string                 `protobuf:"bytes,13,opt,name=warm,proto3" json:"warm,omitempty"` // "hit", or why there was no container started ahead
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1177,6 +1178,13 @@ func (x *Bill) GetLeaderTotal() int64 {
 		return x.LeaderTotal
 	}
 	return 0
+}
+
+func (x *Bill) GetWarm() string {
+	if x != nil {
+		return x.Warm
+	}
+	return ""
 }
 
 type Node struct {
@@ -2903,8 +2911,11 @@ type Heartbeat struct {
 	Number uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
 	Unfit  string                 `protobuf:"bytes,2,opt,name=unfit,proto3" json:"unfit,omitempty"`
 	// images the engine holds, sent when the list changed.
-	HasImages     bool     `protobuf:"varint,3,opt,name=has_images,json=hasImages,proto3" json:"has_images,omitempty"`
-	Images        []string `protobuf:"bytes,4,rep,name=images,proto3" json:"images,omitempty"`
+	HasImages bool     `protobuf:"varint,3,opt,name=has_images,json=hasImages,proto3" json:"has_images,omitempty"`
+	Images    []string `protobuf:"bytes,4,rep,name=images,proto3" json:"images,omitempty"`
+	// containers that are parked, sent when they changed.
+	HasParked     bool      `protobuf:"varint,5,opt,name=has_parked,json=hasParked,proto3" json:"has_parked,omitempty"`
+	Parked        []*Parked `protobuf:"bytes,6,rep,name=parked,proto3" json:"parked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2967,6 +2978,73 @@ func (x *Heartbeat) GetImages() []string {
 	return nil
 }
 
+func (x *Heartbeat) GetHasParked() bool {
+	if x != nil {
+		return x.HasParked
+	}
+	return false
+}
+
+func (x *Heartbeat) GetParked() []*Parked {
+	if x != nil {
+		return x.Parked
+	}
+	return nil
+}
+
+// Parked counts the containers that wait for a task of one shape, by its hash.
+type Parked struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shape         uint64                 `protobuf:"varint,1,opt,name=shape,proto3" json:"shape,omitempty"`
+	Count         uint32                 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Parked) Reset() {
+	*x = Parked{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Parked) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Parked) ProtoMessage() {}
+
+func (x *Parked) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Parked.ProtoReflect.Descriptor instead.
+func (*Parked) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *Parked) GetShape() uint64 {
+	if x != nil {
+		return x.Shape
+	}
+	return 0
+}
+
+func (x *Parked) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
 // AttemptStatus reports an attempt; repeated until acknowledged.
 type AttemptStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2980,7 +3058,7 @@ type AttemptStatus struct {
 
 func (x *AttemptStatus) Reset() {
 	*x = AttemptStatus{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2992,7 +3070,7 @@ func (x *AttemptStatus) String() string {
 func (*AttemptStatus) ProtoMessage() {}
 
 func (x *AttemptStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3005,7 +3083,7 @@ func (x *AttemptStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptStatus.ProtoReflect.Descriptor instead.
 func (*AttemptStatus) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{31}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *AttemptStatus) GetToken() *Token {
@@ -3045,7 +3123,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3057,7 +3135,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3070,7 +3148,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{32}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{33}
 }
 
 // ControlMessage is what the leader says on a session.
@@ -3094,7 +3172,7 @@ type ControlMessage struct {
 
 func (x *ControlMessage) Reset() {
 	*x = ControlMessage{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3106,7 +3184,7 @@ func (x *ControlMessage) String() string {
 func (*ControlMessage) ProtoMessage() {}
 
 func (x *ControlMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3119,7 +3197,7 @@ func (x *ControlMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControlMessage.ProtoReflect.Descriptor instead.
 func (*ControlMessage) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{33}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ControlMessage) GetTerm() uint64 {
@@ -3264,7 +3342,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3276,7 +3354,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3289,7 +3367,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{34}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Welcome) GetForget() []*Token {
@@ -3309,13 +3387,14 @@ func (x *Welcome) GetLease() int64 {
 type HeartbeatAnswer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	Drain         bool                   `protobuf:"varint,2,opt,name=drain,proto3" json:"drain,omitempty"` // nothing more will be placed on the node for now
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HeartbeatAnswer) Reset() {
 	*x = HeartbeatAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3327,7 +3406,7 @@ func (x *HeartbeatAnswer) String() string {
 func (*HeartbeatAnswer) ProtoMessage() {}
 
 func (x *HeartbeatAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3340,7 +3419,7 @@ func (x *HeartbeatAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatAnswer.ProtoReflect.Descriptor instead.
 func (*HeartbeatAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{35}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *HeartbeatAnswer) GetNumber() uint64 {
@@ -3348,6 +3427,13 @@ func (x *HeartbeatAnswer) GetNumber() uint64 {
 		return x.Number
 	}
 	return 0
+}
+
+func (x *HeartbeatAnswer) GetDrain() bool {
+	if x != nil {
+		return x.Drain
+	}
+	return false
 }
 
 // Assignment is one attempt to run, with everything that is needed for it.
@@ -3364,7 +3450,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3376,7 +3462,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3389,7 +3475,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{36}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Assignment) GetToken() *Token {
@@ -3439,7 +3525,7 @@ type StopAttempt struct {
 
 func (x *StopAttempt) Reset() {
 	*x = StopAttempt{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3451,7 +3537,7 @@ func (x *StopAttempt) String() string {
 func (*StopAttempt) ProtoMessage() {}
 
 func (x *StopAttempt) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3464,7 +3550,7 @@ func (x *StopAttempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAttempt.ProtoReflect.Descriptor instead.
 func (*StopAttempt) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{37}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *StopAttempt) GetToken() *Token {
@@ -3501,7 +3587,7 @@ type StatusAnswer struct {
 
 func (x *StatusAnswer) Reset() {
 	*x = StatusAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3513,7 +3599,7 @@ func (x *StatusAnswer) String() string {
 func (*StatusAnswer) ProtoMessage() {}
 
 func (x *StatusAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3526,7 +3612,7 @@ func (x *StatusAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusAnswer.ProtoReflect.Descriptor instead.
 func (*StatusAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{38}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *StatusAnswer) GetToken() *Token {
@@ -3561,7 +3647,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3573,7 +3659,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3586,7 +3672,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{39}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Redirect) GetId() string {
@@ -3615,7 +3701,7 @@ type Refused struct {
 
 func (x *Refused) Reset() {
 	*x = Refused{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3627,7 +3713,7 @@ func (x *Refused) String() string {
 func (*Refused) ProtoMessage() {}
 
 func (x *Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3640,7 +3726,7 @@ func (x *Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refused.ProtoReflect.Descriptor instead.
 func (*Refused) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{40}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Refused) GetExpired() bool {
@@ -3670,7 +3756,7 @@ type OutputRequest struct {
 
 func (x *OutputRequest) Reset() {
 	*x = OutputRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3682,7 +3768,7 @@ func (x *OutputRequest) String() string {
 func (*OutputRequest) ProtoMessage() {}
 
 func (x *OutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3695,7 +3781,7 @@ func (x *OutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputRequest.ProtoReflect.Descriptor instead.
 func (*OutputRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{41}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *OutputRequest) GetToken() *Token {
@@ -3746,7 +3832,7 @@ type OutputChunk struct {
 
 func (x *OutputChunk) Reset() {
 	*x = OutputChunk{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3758,7 +3844,7 @@ func (x *OutputChunk) String() string {
 func (*OutputChunk) ProtoMessage() {}
 
 func (x *OutputChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3771,7 +3857,7 @@ func (x *OutputChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputChunk.ProtoReflect.Descriptor instead.
 func (*OutputChunk) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{42}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *OutputChunk) GetOffset() int64 {
@@ -3831,7 +3917,7 @@ type AttachInput struct {
 
 func (x *AttachInput) Reset() {
 	*x = AttachInput{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3843,7 +3929,7 @@ func (x *AttachInput) String() string {
 func (*AttachInput) ProtoMessage() {}
 
 func (x *AttachInput) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3856,7 +3942,7 @@ func (x *AttachInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachInput.ProtoReflect.Descriptor instead.
 func (*AttachInput) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{43}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *AttachInput) GetToken() *Token {
@@ -3942,7 +4028,7 @@ type InputData struct {
 
 func (x *InputData) Reset() {
 	*x = InputData{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3954,7 +4040,7 @@ func (x *InputData) String() string {
 func (*InputData) ProtoMessage() {}
 
 func (x *InputData) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3967,7 +4053,7 @@ func (x *InputData) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InputData.ProtoReflect.Descriptor instead.
 func (*InputData) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{44}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *InputData) GetOffset() int64 {
@@ -4001,7 +4087,7 @@ type WindowSize struct {
 
 func (x *WindowSize) Reset() {
 	*x = WindowSize{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4013,7 +4099,7 @@ func (x *WindowSize) String() string {
 func (*WindowSize) ProtoMessage() {}
 
 func (x *WindowSize) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4026,7 +4112,7 @@ func (x *WindowSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WindowSize.ProtoReflect.Descriptor instead.
 func (*WindowSize) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{45}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *WindowSize) GetRows() uint32 {
@@ -4055,7 +4141,7 @@ type AttachAck struct {
 
 func (x *AttachAck) Reset() {
 	*x = AttachAck{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4067,7 +4153,7 @@ func (x *AttachAck) String() string {
 func (*AttachAck) ProtoMessage() {}
 
 func (x *AttachAck) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4080,7 +4166,7 @@ func (x *AttachAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachAck.ProtoReflect.Descriptor instead.
 func (*AttachAck) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{46}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *AttachAck) GetTaken() int64 {
@@ -4106,7 +4192,7 @@ type ProposeRequest struct {
 
 func (x *ProposeRequest) Reset() {
 	*x = ProposeRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4118,7 +4204,7 @@ func (x *ProposeRequest) String() string {
 func (*ProposeRequest) ProtoMessage() {}
 
 func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4131,7 +4217,7 @@ func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeRequest.ProtoReflect.Descriptor instead.
 func (*ProposeRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{47}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ProposeRequest) GetCommand() *Command {
@@ -4155,7 +4241,7 @@ type ProposeAnswer struct {
 
 func (x *ProposeAnswer) Reset() {
 	*x = ProposeAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4167,7 +4253,7 @@ func (x *ProposeAnswer) String() string {
 func (*ProposeAnswer) ProtoMessage() {}
 
 func (x *ProposeAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4180,7 +4266,7 @@ func (x *ProposeAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeAnswer.ProtoReflect.Descriptor instead.
 func (*ProposeAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{48}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ProposeAnswer) GetIndex() uint64 {
@@ -4236,7 +4322,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4248,7 +4334,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4261,7 +4347,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{49}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Refusal) GetCode() string {
@@ -4286,7 +4372,7 @@ type ReadIndexRequest struct {
 
 func (x *ReadIndexRequest) Reset() {
 	*x = ReadIndexRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4298,7 +4384,7 @@ func (x *ReadIndexRequest) String() string {
 func (*ReadIndexRequest) ProtoMessage() {}
 
 func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4311,7 +4397,7 @@ func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
 func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{50}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{51}
 }
 
 type ReadIndexAnswer struct {
@@ -4324,7 +4410,7 @@ type ReadIndexAnswer struct {
 
 func (x *ReadIndexAnswer) Reset() {
 	*x = ReadIndexAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4336,7 +4422,7 @@ func (x *ReadIndexAnswer) String() string {
 func (*ReadIndexAnswer) ProtoMessage() {}
 
 func (x *ReadIndexAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4349,7 +4435,7 @@ func (x *ReadIndexAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexAnswer.ProtoReflect.Descriptor instead.
 func (*ReadIndexAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{51}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ReadIndexAnswer) GetIndex() uint64 {
@@ -4376,7 +4462,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4388,7 +4474,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4401,7 +4487,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{52}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ExplainRequest) GetTask() string {
@@ -4422,7 +4508,7 @@ type ExplainAnswer struct {
 
 func (x *ExplainAnswer) Reset() {
 	*x = ExplainAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4434,7 +4520,7 @@ func (x *ExplainAnswer) String() string {
 func (*ExplainAnswer) ProtoMessage() {}
 
 func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4447,7 +4533,7 @@ func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainAnswer.ProtoReflect.Descriptor instead.
 func (*ExplainAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{53}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ExplainAnswer) GetBecause() string {
@@ -4589,7 +4675,7 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x12\x12\n" +
 	"\x04kept\x18\x03 \x01(\x03R\x04kept\x12\x16\n" +
 	"\x06sha256\x18\x04 \x01(\fR\x06sha256\x12\x1c\n" +
-	"\ttruncated\x18\x05 \x01(\bR\ttruncated\"\xb9\x02\n" +
+	"\ttruncated\x18\x05 \x01(\bR\ttruncated\"\xcd\x02\n" +
 	"\x04Bill\x12\x1a\n" +
 	"\baccepted\x18\x01 \x01(\x03R\baccepted\x12\x1c\n" +
 	"\tcommitted\x18\x02 \x01(\x03R\tcommitted\x12\x16\n" +
@@ -4603,7 +4689,8 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x06output\x18\n" +
 	" \x01(\x03R\x06output\x12\x1a\n" +
 	"\breported\x18\v \x01(\x03R\breported\x12!\n" +
-	"\fleader_total\x18\f \x01(\x03R\vleaderTotal\"\xd6\x03\n" +
+	"\fleader_total\x18\f \x01(\x03R\vleaderTotal\x12\x12\n" +
+	"\x04warm\x18\r \x01(\tR\x04warm\"\xd6\x03\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -4732,13 +4819,19 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x05Hello\x12 \n" +
 	"\x04node\x18\x01 \x01(\v2\f.ecs.v1.NodeR\x04node\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12'\n" +
-	"\arunning\x18\x03 \x03(\v2\r.ecs.v1.TokenR\arunning\"p\n" +
+	"\arunning\x18\x03 \x03(\v2\r.ecs.v1.TokenR\arunning\"\xb7\x01\n" +
 	"\tHeartbeat\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x14\n" +
 	"\x05unfit\x18\x02 \x01(\tR\x05unfit\x12\x1d\n" +
 	"\n" +
 	"has_images\x18\x03 \x01(\bR\thasImages\x12\x16\n" +
-	"\x06images\x18\x04 \x03(\tR\x06images\"\x9d\x01\n" +
+	"\x06images\x18\x04 \x03(\tR\x06images\x12\x1d\n" +
+	"\n" +
+	"has_parked\x18\x05 \x01(\bR\thasParked\x12&\n" +
+	"\x06parked\x18\x06 \x03(\v2\x0e.ecs.v1.ParkedR\x06parked\"4\n" +
+	"\x06Parked\x12\x14\n" +
+	"\x05shape\x18\x01 \x01(\x04R\x05shape\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\rR\x05count\"\x9d\x01\n" +
 	"\rAttemptStatus\x12#\n" +
 	"\x05token\x18\x01 \x01(\v2\r.ecs.v1.TokenR\x05token\x12\x1d\n" +
 	"\n" +
@@ -4761,9 +4854,10 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x04kind\"F\n" +
 	"\aWelcome\x12%\n" +
 	"\x06forget\x18\x01 \x03(\v2\r.ecs.v1.TokenR\x06forget\x12\x14\n" +
-	"\x05lease\x18\x02 \x01(\x03R\x05lease\")\n" +
+	"\x05lease\x18\x02 \x01(\x03R\x05lease\"?\n" +
 	"\x0fHeartbeatAnswer\x12\x16\n" +
-	"\x06number\x18\x01 \x01(\x04R\x06number\"\xa6\x01\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x14\n" +
+	"\x05drain\x18\x02 \x01(\bR\x05drain\"\xa6\x01\n" +
 	"\n" +
 	"Assignment\x12#\n" +
 	"\x05token\x18\x01 \x01(\v2\r.ecs.v1.TokenR\x05token\x12 \n" +
@@ -4850,7 +4944,7 @@ func file_ecs_v1_ecs_proto_rawDescGZIP() []byte {
 	return file_ecs_v1_ecs_proto_rawDescData
 }
 
-var file_ecs_v1_ecs_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
+var file_ecs_v1_ecs_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
 var file_ecs_v1_ecs_proto_goTypes = []any{
 	(*Task)(nil),             // 0: ecs.v1.Task
 	(*Spec)(nil),             // 1: ecs.v1.Spec
@@ -4883,43 +4977,44 @@ var file_ecs_v1_ecs_proto_goTypes = []any{
 	(*AgentMessage)(nil),     // 28: ecs.v1.AgentMessage
 	(*Hello)(nil),            // 29: ecs.v1.Hello
 	(*Heartbeat)(nil),        // 30: ecs.v1.Heartbeat
-	(*AttemptStatus)(nil),    // 31: ecs.v1.AttemptStatus
-	(*Goodbye)(nil),          // 32: ecs.v1.Goodbye
-	(*ControlMessage)(nil),   // 33: ecs.v1.ControlMessage
-	(*Welcome)(nil),          // 34: ecs.v1.Welcome
-	(*HeartbeatAnswer)(nil),  // 35: ecs.v1.HeartbeatAnswer
-	(*Assignment)(nil),       // 36: ecs.v1.Assignment
-	(*StopAttempt)(nil),      // 37: ecs.v1.StopAttempt
-	(*StatusAnswer)(nil),     // 38: ecs.v1.StatusAnswer
-	(*Redirect)(nil),         // 39: ecs.v1.Redirect
-	(*Refused)(nil),          // 40: ecs.v1.Refused
-	(*OutputRequest)(nil),    // 41: ecs.v1.OutputRequest
-	(*OutputChunk)(nil),      // 42: ecs.v1.OutputChunk
-	(*AttachInput)(nil),      // 43: ecs.v1.AttachInput
-	(*InputData)(nil),        // 44: ecs.v1.InputData
-	(*WindowSize)(nil),       // 45: ecs.v1.WindowSize
-	(*AttachAck)(nil),        // 46: ecs.v1.AttachAck
-	(*ProposeRequest)(nil),   // 47: ecs.v1.ProposeRequest
-	(*ProposeAnswer)(nil),    // 48: ecs.v1.ProposeAnswer
-	(*Refusal)(nil),          // 49: ecs.v1.Refusal
-	(*ReadIndexRequest)(nil), // 50: ecs.v1.ReadIndexRequest
-	(*ReadIndexAnswer)(nil),  // 51: ecs.v1.ReadIndexAnswer
-	(*ExplainRequest)(nil),   // 52: ecs.v1.ExplainRequest
-	(*ExplainAnswer)(nil),    // 53: ecs.v1.ExplainAnswer
-	nil,                      // 54: ecs.v1.Spec.LabelsEntry
-	nil,                      // 55: ecs.v1.Node.AttributesEntry
+	(*Parked)(nil),           // 31: ecs.v1.Parked
+	(*AttemptStatus)(nil),    // 32: ecs.v1.AttemptStatus
+	(*Goodbye)(nil),          // 33: ecs.v1.Goodbye
+	(*ControlMessage)(nil),   // 34: ecs.v1.ControlMessage
+	(*Welcome)(nil),          // 35: ecs.v1.Welcome
+	(*HeartbeatAnswer)(nil),  // 36: ecs.v1.HeartbeatAnswer
+	(*Assignment)(nil),       // 37: ecs.v1.Assignment
+	(*StopAttempt)(nil),      // 38: ecs.v1.StopAttempt
+	(*StatusAnswer)(nil),     // 39: ecs.v1.StatusAnswer
+	(*Redirect)(nil),         // 40: ecs.v1.Redirect
+	(*Refused)(nil),          // 41: ecs.v1.Refused
+	(*OutputRequest)(nil),    // 42: ecs.v1.OutputRequest
+	(*OutputChunk)(nil),      // 43: ecs.v1.OutputChunk
+	(*AttachInput)(nil),      // 44: ecs.v1.AttachInput
+	(*InputData)(nil),        // 45: ecs.v1.InputData
+	(*WindowSize)(nil),       // 46: ecs.v1.WindowSize
+	(*AttachAck)(nil),        // 47: ecs.v1.AttachAck
+	(*ProposeRequest)(nil),   // 48: ecs.v1.ProposeRequest
+	(*ProposeAnswer)(nil),    // 49: ecs.v1.ProposeAnswer
+	(*Refusal)(nil),          // 50: ecs.v1.Refusal
+	(*ReadIndexRequest)(nil), // 51: ecs.v1.ReadIndexRequest
+	(*ReadIndexAnswer)(nil),  // 52: ecs.v1.ReadIndexAnswer
+	(*ExplainRequest)(nil),   // 53: ecs.v1.ExplainRequest
+	(*ExplainAnswer)(nil),    // 54: ecs.v1.ExplainAnswer
+	nil,                      // 55: ecs.v1.Spec.LabelsEntry
+	nil,                      // 56: ecs.v1.Node.AttributesEntry
 }
 var file_ecs_v1_ecs_proto_depIdxs = []int32{
 	1,  // 0: ecs.v1.Task.spec:type_name -> ecs.v1.Spec
 	4,  // 1: ecs.v1.Task.attempts:type_name -> ecs.v1.Attempt
 	5,  // 2: ecs.v1.Task.result:type_name -> ecs.v1.Result
 	8,  // 3: ecs.v1.Task.bill:type_name -> ecs.v1.Bill
-	54, // 4: ecs.v1.Spec.labels:type_name -> ecs.v1.Spec.LabelsEntry
+	55, // 4: ecs.v1.Spec.labels:type_name -> ecs.v1.Spec.LabelsEntry
 	2,  // 5: ecs.v1.Spec.files:type_name -> ecs.v1.File
 	7,  // 6: ecs.v1.Result.stdout:type_name -> ecs.v1.Stream
 	7,  // 7: ecs.v1.Result.stderr:type_name -> ecs.v1.Stream
 	6,  // 8: ecs.v1.Result.outputs:type_name -> ecs.v1.Outputs
-	55, // 9: ecs.v1.Node.attributes:type_name -> ecs.v1.Node.AttributesEntry
+	56, // 9: ecs.v1.Node.attributes:type_name -> ecs.v1.Node.AttributesEntry
 	11, // 10: ecs.v1.Entry.commands:type_name -> ecs.v1.Command
 	12, // 11: ecs.v1.Command.submit:type_name -> ecs.v1.Submit
 	13, // 12: ecs.v1.Command.register:type_name -> ecs.v1.Register
@@ -4946,41 +5041,42 @@ var file_ecs_v1_ecs_proto_depIdxs = []int32{
 	0,  // 33: ecs.v1.SnapshotRecord.task:type_name -> ecs.v1.Task
 	29, // 34: ecs.v1.AgentMessage.hello:type_name -> ecs.v1.Hello
 	30, // 35: ecs.v1.AgentMessage.heartbeat:type_name -> ecs.v1.Heartbeat
-	31, // 36: ecs.v1.AgentMessage.status:type_name -> ecs.v1.AttemptStatus
-	32, // 37: ecs.v1.AgentMessage.goodbye:type_name -> ecs.v1.Goodbye
+	32, // 36: ecs.v1.AgentMessage.status:type_name -> ecs.v1.AttemptStatus
+	33, // 37: ecs.v1.AgentMessage.goodbye:type_name -> ecs.v1.Goodbye
 	9,  // 38: ecs.v1.Hello.node:type_name -> ecs.v1.Node
 	14, // 39: ecs.v1.Hello.running:type_name -> ecs.v1.Token
-	14, // 40: ecs.v1.AttemptStatus.token:type_name -> ecs.v1.Token
-	5,  // 41: ecs.v1.AttemptStatus.result:type_name -> ecs.v1.Result
-	8,  // 42: ecs.v1.AttemptStatus.bill:type_name -> ecs.v1.Bill
-	34, // 43: ecs.v1.ControlMessage.welcome:type_name -> ecs.v1.Welcome
-	35, // 44: ecs.v1.ControlMessage.heartbeat:type_name -> ecs.v1.HeartbeatAnswer
-	36, // 45: ecs.v1.ControlMessage.assignment:type_name -> ecs.v1.Assignment
-	37, // 46: ecs.v1.ControlMessage.stop:type_name -> ecs.v1.StopAttempt
-	38, // 47: ecs.v1.ControlMessage.status:type_name -> ecs.v1.StatusAnswer
-	39, // 48: ecs.v1.ControlMessage.redirect:type_name -> ecs.v1.Redirect
-	40, // 49: ecs.v1.ControlMessage.refused:type_name -> ecs.v1.Refused
-	14, // 50: ecs.v1.Welcome.forget:type_name -> ecs.v1.Token
-	14, // 51: ecs.v1.Assignment.token:type_name -> ecs.v1.Token
-	1,  // 52: ecs.v1.Assignment.spec:type_name -> ecs.v1.Spec
-	3,  // 53: ecs.v1.Assignment.secrets:type_name -> ecs.v1.Secrets
-	14, // 54: ecs.v1.StopAttempt.token:type_name -> ecs.v1.Token
-	14, // 55: ecs.v1.StatusAnswer.token:type_name -> ecs.v1.Token
-	14, // 56: ecs.v1.OutputRequest.token:type_name -> ecs.v1.Token
-	14, // 57: ecs.v1.AttachInput.token:type_name -> ecs.v1.Token
-	44, // 58: ecs.v1.AttachInput.data:type_name -> ecs.v1.InputData
-	45, // 59: ecs.v1.AttachInput.resize:type_name -> ecs.v1.WindowSize
-	11, // 60: ecs.v1.ProposeRequest.command:type_name -> ecs.v1.Command
-	0,  // 61: ecs.v1.ProposeAnswer.task:type_name -> ecs.v1.Task
-	9,  // 62: ecs.v1.ProposeAnswer.node:type_name -> ecs.v1.Node
-	49, // 63: ecs.v1.ProposeAnswer.refusal:type_name -> ecs.v1.Refusal
-	49, // 64: ecs.v1.ReadIndexAnswer.refusal:type_name -> ecs.v1.Refusal
-	49, // 65: ecs.v1.ExplainAnswer.refusal:type_name -> ecs.v1.Refusal
-	66, // [66:66] is the sub-list for method output_type
-	66, // [66:66] is the sub-list for method input_type
-	66, // [66:66] is the sub-list for extension type_name
-	66, // [66:66] is the sub-list for extension extendee
-	0,  // [0:66] is the sub-list for field type_name
+	31, // 40: ecs.v1.Heartbeat.parked:type_name -> ecs.v1.Parked
+	14, // 41: ecs.v1.AttemptStatus.token:type_name -> ecs.v1.Token
+	5,  // 42: ecs.v1.AttemptStatus.result:type_name -> ecs.v1.Result
+	8,  // 43: ecs.v1.AttemptStatus.bill:type_name -> ecs.v1.Bill
+	35, // 44: ecs.v1.ControlMessage.welcome:type_name -> ecs.v1.Welcome
+	36, // 45: ecs.v1.ControlMessage.heartbeat:type_name -> ecs.v1.HeartbeatAnswer
+	37, // 46: ecs.v1.ControlMessage.assignment:type_name -> ecs.v1.Assignment
+	38, // 47: ecs.v1.ControlMessage.stop:type_name -> ecs.v1.StopAttempt
+	39, // 48: ecs.v1.ControlMessage.status:type_name -> ecs.v1.StatusAnswer
+	40, // 49: ecs.v1.ControlMessage.redirect:type_name -> ecs.v1.Redirect
+	41, // 50: ecs.v1.ControlMessage.refused:type_name -> ecs.v1.Refused
+	14, // 51: ecs.v1.Welcome.forget:type_name -> ecs.v1.Token
+	14, // 52: ecs.v1.Assignment.token:type_name -> ecs.v1.Token
+	1,  // 53: ecs.v1.Assignment.spec:type_name -> ecs.v1.Spec
+	3,  // 54: ecs.v1.Assignment.secrets:type_name -> ecs.v1.Secrets
+	14, // 55: ecs.v1.StopAttempt.token:type_name -> ecs.v1.Token
+	14, // 56: ecs.v1.StatusAnswer.token:type_name -> ecs.v1.Token
+	14, // 57: ecs.v1.OutputRequest.token:type_name -> ecs.v1.Token
+	14, // 58: ecs.v1.AttachInput.token:type_name -> ecs.v1.Token
+	45, // 59: ecs.v1.AttachInput.data:type_name -> ecs.v1.InputData
+	46, // 60: ecs.v1.AttachInput.resize:type_name -> ecs.v1.WindowSize
+	11, // 61: ecs.v1.ProposeRequest.command:type_name -> ecs.v1.Command
+	0,  // 62: ecs.v1.ProposeAnswer.task:type_name -> ecs.v1.Task
+	9,  // 63: ecs.v1.ProposeAnswer.node:type_name -> ecs.v1.Node
+	50, // 64: ecs.v1.ProposeAnswer.refusal:type_name -> ecs.v1.Refusal
+	50, // 65: ecs.v1.ReadIndexAnswer.refusal:type_name -> ecs.v1.Refusal
+	50, // 66: ecs.v1.ExplainAnswer.refusal:type_name -> ecs.v1.Refusal
+	67, // [67:67] is the sub-list for method output_type
+	67, // [67:67] is the sub-list for method input_type
+	67, // [67:67] is the sub-list for extension type_name
+	67, // [67:67] is the sub-list for extension extendee
+	0,  // [0:67] is the sub-list for field type_name
 }
 
 func init() { file_ecs_v1_ecs_proto_init() }
@@ -5012,7 +5108,7 @@ func file_ecs_v1_ecs_proto_init() {
 		(*AgentMessage_Status)(nil),
 		(*AgentMessage_Goodbye)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[33].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[34].OneofWrappers = []any{
 		(*ControlMessage_Welcome)(nil),
 		(*ControlMessage_Heartbeat)(nil),
 		(*ControlMessage_Assignment)(nil),
@@ -5021,7 +5117,7 @@ func file_ecs_v1_ecs_proto_init() {
 		(*ControlMessage_Redirect)(nil),
 		(*ControlMessage_Refused)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[43].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[44].OneofWrappers = []any{
 		(*AttachInput_Data)(nil),
 		(*AttachInput_Resize)(nil),
 		(*AttachInput_Signal)(nil),
@@ -5032,7 +5128,7 @@ func file_ecs_v1_ecs_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ecs_v1_ecs_proto_rawDesc), len(file_ecs_v1_ecs_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   56,
+			NumMessages:   57,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,153 @@
+package agent
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"ecs/agent/runtime"
+	"ecs/agent/runtime/fake"
+	"ecs/agent/warm"
+	"ecs/internal/task"
+)
+
+// warmed gives the agent a pool.
+func warmed(cfg *Config) { cfg.WarmCount, cfg.WarmMemory = 4, 1<<30 }
+
+func TestSecondTaskIsWarm(t *testing.T) {
+	inRestarts(t, func(c *cluster, engine *fake.Engine) {
+		engine.Slow(10*time.Millisecond, 150*time.Millisecond)
+		for i, want := range []string{warm.First, warm.Hit, warm.Hit} {
+			tok := c.assign(string(rune('a'+i)), command("print x; exit 3"))
+			r := c.result(tok, 5*time.Second)
+			if r.result.ExitCode != 3 || string(r.result.Stdout.Head) != "x" || r.bill.Warm != want {
+				t.Errorf("got %+v, %s; want code 3, %s", r.result, r.bill.Warm, want)
+			}
+			if took := r.bill.Create + r.bill.Start; (took == 0) != (want == warm.Hit) {
+				t.Errorf("%s: create and start took %s", want, took)
+			}
+			time.Sleep(2 * time.Second)
+		}
+		checkContainers(t, engine.History())
+		if n := engine.Parked("n1"); n < 1 || n > 4 {
+			t.Errorf("got %d parked, want 1 to 4", n)
+		}
+	}, warmed)
+}
+
+// striker ends what is parked right after it was bound.
+type striker struct {
+	runtime.Runtime
+	engine *fake.Engine
+}
+
+type struck struct {
+	runtime.Parked
+	engine *fake.Engine
+}
+
+func (s *striker) Park(ctx context.Context, p runtime.Parking) (runtime.Parked, error) {
+	c, err := s.Runtime.Park(ctx, p)
+	return struck{c, s.engine}, err
+}
+
+func (s struck) Bind(ctx context.Context, o runtime.Order) (runtime.Container, error) {
+	c, err := s.Parked.Bind(ctx, o)
+	s.engine.StrikeParked("n1")
+	return c, err
+}
+
+func TestParkedThatEndsCostsNoAttempt(t *testing.T) {
+	s := &striker{}
+	inRestarts(t, func(c *cluster, engine *fake.Engine) {
+		s.engine = engine
+		c.result(c.assign("t1", command("exit 0")), 5*time.Second)
+		time.Sleep(2 * time.Second)
+		tok := c.assign("t2", command("print x; exit 3"))
+		r := c.result(tok, 5*time.Second)
+		if r.result.ExitCode != 3 || string(r.result.Stdout.Head) != "x" || r.bill.Warm != warm.Ended {
+			t.Errorf("got %+v, %s; want code 3, %s", r.result, r.bill.Warm, warm.Ended)
+		}
+		if runs := engine.History(); len(runs) != 2 {
+			t.Errorf("got %d runs, want 2", len(runs))
+		}
+	}, warmed, func(cfg *Config) { s.Runtime, cfg.Runtime = cfg.Runtime, s })
+}
+
+func TestParkedIsGoneAfterARestart(t *testing.T) {
+	inRestarts(t, func(c *cluster, engine *fake.Engine) {
+		c.result(c.assign("t1", command("exit 0")), 5*time.Second)
+		time.Sleep(2 * time.Second)
+		if n := engine.Parked("n1"); n != 1 {
+			t.Fatalf("got %d parked, want 1", n)
+		}
+		c.killAgent(engine)
+		c.restart(engine)
+		c.connected(10 * time.Second)
+		if left := engine.Containers(""); len(left) != 0 {
+			t.Errorf("got %v left, want none", left)
+		}
+		if r := c.result(c.assign("t2", command("exit 0")), 5*time.Second); r.bill.Warm != warm.First {
+			t.Errorf("got %s, want %s", r.bill.Warm, warm.First)
+		}
+	}, warmed)
+}
+
+func TestParkedEndsWithTheLease(t *testing.T) {
+	inRestarts(t, func(c *cluster, engine *fake.Engine) {
+		c.result(c.assign("t1", command("exit 0")), 5*time.Second)
+		time.Sleep(30 * time.Second)
+		if n := engine.Parked("n1"); n != 1 {
+			t.Fatalf("got %d parked under a lease that is renewed, want 1", n)
+		}
+		c.cutOff()
+		time.Sleep(task.DefaultLease)
+		if n := len(engine.Containers("")); n != 0 {
+			t.Errorf("got %d containers after the lease, want none", n)
+		}
+		c.net.HealAll()
+		c.connected(10 * time.Second)
+	}, warmed)
+}
+
+func TestDrainedNodeParksNothing(t *testing.T) {
+	inRestarts(t, func(c *cluster, engine *fake.Engine) {
+		c.result(c.assign("t1", command("exit 0")), 5*time.Second)
+		time.Sleep(2 * time.Second)
+		c.settings(func() { c.drain = true })
+		time.Sleep(3 * time.Second)
+		if n := len(engine.Containers("")); n != 0 {
+			t.Errorf("got %d containers on a drained node, want none", n)
+		}
+		c.settings(func() { c.drain = false })
+		time.Sleep(3 * time.Second)
+		c.result(c.assign("t2", command("exit 0")), 5*time.Second)
+		time.Sleep(2 * time.Second)
+		if n := engine.Parked("n1"); n != 1 {
+			t.Errorf("got %d parked, want 1", n)
+		}
+	}, warmed)
+}
+
+func TestHeartbeatsTellWhatIsParked(t *testing.T) {
+	inRestarts(t, func(c *cluster, engine *fake.Engine) {
+		spec := command("exit 0").WithDefaults(task.V2, false)
+		c.result(c.assign("t1", spec), 5*time.Second)
+		time.Sleep(3 * time.Second)
+		c.seen(func() {
+			if shape := spec.Shape().Hash(); c.parked[shape] != 1 {
+				t.Errorf("got %v told, want one of %d", c.parked, shape)
+			}
+		})
+		c.cutOff()
+		time.Sleep(task.DefaultLease)
+		c.net.HealAll()
+		c.connected(10 * time.Second)
+		time.Sleep(2 * time.Second)
+		c.seen(func() {
+			if len(c.parked) != 0 {
+				t.Errorf("got %v told after the lease, want none", c.parked)
+			}
+		})
+	}, warmed)
+}

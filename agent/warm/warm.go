@@ -1,0 +1,292 @@
+// Package warm keeps containers that have started ahead of their tasks: parked,
+// never used, for one task each (runtime.Parked).
+//
+// How many of which shape is decided by demand, which fades, within a budget of
+// number and memory. They are made one at a time, in the background, when no
+// attempt is in a hurry. They live under the lease of the node's registration,
+// and end with it by themselves; with the agent they end for the same reason.
+package warm
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/armon/go-metrics"
+
+	"ecs/agent/runtime"
+	"ecs/internal/task"
+)
+
+const (
+	// parkedMemory is what one parked container costs the machine at most, its
+	// init and the engine's shim included. That is what the budget counts, not the
+	// limit of the container, which it can't come near before its task begins;
+	// and the memory of a task is reserved by its placement, whether its container
+	// was there before or not. So nothing is reserved twice; what is parked lives
+	// on what the node keeps from tasks (--reserve).
+	parkedMemory = 12 << 20
+	// renewStep is how much further a lease has to have moved before what is
+	// parked is told: each time wakes a process.
+	renewStep = 3 * time.Second
+	// leastLease is how much of the lease has to be left for parking to be worth
+	// while.
+	leastLease = task.FenceAhead + 2*renewStep/3
+	// calmPatience is how long attempts in a hurry can hold up parking.
+	calmPatience = 2 * time.Second
+	// look is how often fading demand is looked at, while there is any.
+	look = 5 * time.Second
+
+	parkTimeout   = 2 * time.Minute
+	removeTimeout = time.Minute
+	// After a failure a shape waits; the pause doubles.
+	firstPause = time.Second
+	mostPause  = time.Minute
+)
+
+// What becomes of a wish for a parked container; all but Hit are why there was
+// none.
+const (
+	Hit      = "hit"
+	Off      = "off"      // the node parks none
+	First    = "first"    // nobody asked for this shape for some time
+	Empty    = "empty"    // all of them are taken
+	Budget   = "budget"   // there is no room for this shape in the budget
+	Draining = "draining" // the node takes no more tasks
+	Ended    = "ended"    // the one that was taken had ended before its task began
+)
+
+// Config is what a Pool needs.
+type Config struct {
+	Runtime runtime.Runtime
+	// Count and Memory are the budget. With a Count of 0 nothing is parked.
+	Count  int
+	Memory int64
+	// Now is the clock of leases.
+	Now     func() time.Duration
+	Log     *slog.Logger
+	Metrics *metrics.Metrics
+}
+
+var errStopped = errors.New("the pool has stopped before it was empty")
+
+// Slots is how many containers a budget pays for.
+func Slots(count int, memory int64) int { return max(0, min(count, int(memory/parkedMemory))) }
+
+// Pool is the parked containers of one node. It is safe for concurrent use, also
+// before and after Run.
+type Pool struct {
+	cfg   Config
+	slots int
+	wake  chan struct{} // one slot
+
+	mu struct {
+		sync.Mutex
+		shelves  map[task.Shape]*shelf
+		unwanted []runtime.Parked // to be removed
+		lease    time.Duration    // its end; 0: none
+		drained  bool
+		shut     bool
+		hurried  int
+		wanted   time.Time          // since when there is something to park; zero: nothing
+		abort    context.CancelFunc // of the parking under way; or nil
+	}
+	empty    chan struct{} // closed when the pool is shut and nothing is left of it
+	stopped  chan struct{} // closed when Run has returned
+	watchers sync.WaitGroup
+}
+
+// New makes an empty Pool, which Run fills.
+func New(cfg Config) *Pool {
+	p := &Pool{cfg: cfg, slots: Slots(cfg.Count, cfg.Memory), wake: make(chan struct{}, 1),
+		empty: make(chan struct{}), stopped: make(chan struct{})}
+	p.mu.shelves = map[task.Shape]*shelf{}
+	return p
+}
+
+// Take gives a parked container that fits the spec, whose image has that id on
+// the engine, and Hit; or nil and why there is none. It is the caller's alone: to
+// be bound, or dropped. Either counts as demand.
+func (p *Pool) Take(s *task.Spec, image string) (runtime.Parked, string) {
+	c, why := p.take(s, image)
+	p.measureTake(why)
+	return c, why
+}
+
+func (p *Pool) take(spec *task.Spec, image string) (runtime.Parked, string) {
+	if p.slots == 0 {
+		return nil, Off
+	}
+	shape := spec.Shape()
+	ref, hint := shape.Image, shape.Hash()
+	shape.Image = image
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.mu.drained || p.mu.shut {
+		return nil, Draining
+	}
+	defer poke(p.wake)
+	s, why := p.mu.shelves[shape], Empty
+	if s == nil {
+		s, why = &shelf{target: 1}, First
+		p.makeRoomLocked()
+		p.mu.shelves[shape] = s
+	} else if s.target == 0 {
+		why = Budget
+	}
+	s.ask(time.Now())
+	s.ref, s.hint = ref, hint
+	for len(s.parked) > 0 {
+		c := s.pop()
+		if !isGone(c) {
+			return c, Hit
+		}
+		p.mu.unwanted = append(p.mu.unwanted, c)
+	}
+	return nil, why
+}
+
+// Drop takes back a container that was taken and not bound, to be removed.
+func (p *Pool) Drop(c runtime.Parked) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mu.unwanted = append(p.mu.unwanted, c)
+	poke(p.wake)
+}
+
+// Hurry says that an attempt is on its way to its answer: parking another
+// container would take processor time from it. calm ends that, and may be called
+// again.
+func (p *Pool) Hurry() (calm func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mu.hurried++
+	return sync.OnceFunc(func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.mu.hurried--; p.mu.hurried == 0 {
+			poke(p.wake)
+		}
+	})
+}
+
+// Extend moves the end of the lease. It does not block.
+func (p *Pool) Extend(end time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.mu.lease == 0 {
+		poke(p.wake)
+	}
+	p.mu.lease = max(p.mu.lease, end)
+	for _, s := range p.mu.shelves {
+		for _, b := range s.parked {
+			b.renew(end)
+		}
+	}
+}
+
+// Lapse empties the pool: the lease is over. It does not block.
+func (p *Pool) Lapse() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mu.lease = 0
+	p.clearLocked()
+}
+
+// Drain empties the pool and keeps it empty, until it is called with false.
+func (p *Pool) Drain(drain bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.mu.drained == drain {
+		return
+	}
+	if p.mu.drained = drain; drain {
+		p.clearLocked()
+	}
+}
+
+// Removed says that the engine does not hold these references any more.
+func (p *Pool) Removed(refs []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, ref := range refs {
+		for shape, s := range p.mu.shelves {
+			if s.ref == ref {
+				p.emptyLocked(shape, s)
+			}
+		}
+	}
+}
+
+// Shut empties the pool for good. It does not block; Emptied does.
+func (p *Pool) Shut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mu.shut = true
+	p.clearLocked()
+}
+
+// Emptied waits until a pool that was shut is empty.
+func (p *Pool) Emptied(ctx context.Context) error {
+	select {
+	case <-p.stopped:
+	case <-ctx.Done():
+	}
+	if isClosed(p.empty) {
+		return nil
+	}
+	return cmp.Or(ctx.Err(), errStopped)
+}
+
+// Hints counts what is parked by the hash of its shape as callers put it.
+func (p *Pool) Hints() map[uint64]int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	hints := map[uint64]int{}
+	for _, s := range p.mu.shelves {
+		if n := len(s.parked); n > 0 {
+			hints[s.hint] += n
+		}
+	}
+	return hints
+}
+
+// clearLocked wants nothing of what there is.
+func (p *Pool) clearLocked() {
+	for shape, s := range p.mu.shelves {
+		p.emptyLocked(shape, s)
+	}
+	if p.mu.abort != nil {
+		p.mu.abort()
+	}
+	poke(p.wake)
+}
+
+func (p *Pool) emptyLocked(shape task.Shape, s *shelf) {
+	for len(s.parked) > 0 {
+		p.mu.unwanted = append(p.mu.unwanted, s.pop())
+	}
+	delete(p.mu.shelves, shape)
+	poke(p.wake)
+}
+
+func isGone(c runtime.Parked) bool { return isClosed(c.Gone()) }
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+func poke(slot chan<- struct{}) {
+	select {
+	case slot <- struct{}{}:
+	default:
+	}
+}

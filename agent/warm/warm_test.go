@@ -1,0 +1,310 @@
+package warm_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ecs/agent/runtime"
+	"ecs/agent/runtime/fake"
+	"ecs/agent/warm"
+	"ecs/internal/task"
+	"ecs/internal/telemetry"
+)
+
+// bench is a pool on a fake engine, under a lease that somebody renews.
+type bench struct {
+	*testing.T
+	*warm.Pool
+	engine *fake.Engine
+	stop   context.CancelFunc
+}
+
+const node = "n1"
+
+// inBubble runs a test on a pool of so many slots.
+func inBubble(t *testing.T, slots int, test func(b *bench)) {
+	synctest.Test(t, func(t *testing.T) {
+		engine := fake.NewEngine()
+		engine.Slow(10*time.Millisecond, 150*time.Millisecond)
+		b := &bench{T: t, engine: engine, Pool: warm.New(warm.Config{Runtime: engine.For(node), Count: slots, Memory: 1 << 30,
+			Now: engine.Now, Log: slog.New(slog.DiscardHandler), Metrics: telemetry.Discard()})}
+		ctx, cancel := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		all.Go(func() { b.Pool.Run(ctx) })
+		leased, lapse := context.WithCancel(ctx)
+		b.stop = lapse
+		all.Go(func() {
+			for leased.Err() == nil {
+				b.Extend(engine.Now() + task.DefaultLease)
+				select {
+				case <-time.After(task.Heartbeat):
+				case <-leased.Done():
+				}
+			}
+		})
+		test(b)
+		b.Shut()
+		if err := b.Emptied(ctx); err != nil {
+			t.Errorf("emptied: %v", err)
+		}
+		if n := len(engine.Containers(node)); n != 0 {
+			t.Errorf("containers left: %d", n)
+		}
+		cancel()
+		all.Wait()
+	})
+}
+
+func spec(memory int64) *task.Spec {
+	s := task.Spec{Image: "img:1", Command: []string{"exit", "0"}, Resources: task.Resources{Memory: memory}}.WithDefaults(task.V2, true)
+	return &s
+}
+
+var tasks int
+
+// run takes a task through as a runner does, and gives what it was.
+func (b *bench) run(s *task.Spec) string {
+	b.Helper()
+	calm := b.Hurry()
+	defer calm()
+	c, why := b.Take(s, "sha256:00")
+	if c == nil {
+		return why
+	}
+	tasks++
+	bound, err := c.Bind(b.Context(), runtime.Order{Token: task.Token{Task: task.ID(fmt.Sprint("t", tasks)), Attempt: 1, Epoch: 1},
+		Spec: *s, Output: runtime.Sink{Stdout: io.Discard, Stderr: io.Discard}})
+	if err == nil {
+		err = bound.Start(b.Context())
+	}
+	if err == nil {
+		_, err = bound.Wait(b.Context())
+	}
+	if err == nil {
+		err = bound.Remove(b.Context())
+	}
+	if err != nil {
+		b.Errorf("a task on what was parked: %v", err)
+	}
+	return why
+}
+
+func (b *bench) parked(want int) {
+	b.Helper()
+	if got := b.engine.Parked(node); got != want {
+		b.Errorf("parked: got %d, want %d", got, want)
+	}
+}
+
+func (b *bench) expect(s *task.Spec, want string) {
+	b.Helper()
+	if got := b.run(s); got != want {
+		b.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestDemandDecides(t *testing.T) {
+	inBubble(t, 8, func(b *bench) {
+		b.parked(0)
+		b.expect(spec(64<<20), warm.First)
+		time.Sleep(time.Second)
+		b.parked(1)
+		b.expect(spec(64<<20), warm.Hit)
+		b.expect(spec(64<<20), warm.Empty)
+		time.Sleep(2 * time.Second)
+		b.parked(3)
+		for range 20 {
+			b.run(spec(64 << 20))
+		}
+		time.Sleep(5 * time.Second)
+		b.parked(8) // the budget
+		time.Sleep(2 * time.Minute)
+		b.parked(4)
+		time.Sleep(6 * time.Minute)
+		b.parked(0)
+		b.expect(spec(64<<20), warm.First)
+	})
+}
+
+func TestNobodyIsGivenWhatDoesNotFit(t *testing.T) {
+	inBubble(t, 8, func(b *bench) {
+		b.expect(spec(64<<20), warm.First)
+		time.Sleep(time.Second)
+		b.expect(spec(65<<20), warm.First)
+		c, why := b.Take(spec(64<<20), "sha256:01")
+		if c != nil || why != warm.First {
+			t.Errorf("another image of that name: got %s", why)
+		}
+		b.expect(spec(64<<20), warm.Hit)
+	})
+}
+
+func TestBudgetGoesToWhereDemandIs(t *testing.T) {
+	inBubble(t, 2, func(b *bench) {
+		for range 10 {
+			b.run(spec(64 << 20))
+		}
+		b.expect(spec(65<<20), warm.First)
+		time.Sleep(time.Second)
+		b.parked(2)
+		b.expect(spec(65<<20), warm.Budget)
+		b.expect(spec(64<<20), warm.Hit)
+		for range 30 {
+			b.run(spec(65 << 20))
+		}
+		time.Sleep(5 * time.Second)
+		b.parked(2)
+		b.expect(spec(65<<20), warm.Hit)
+	})
+}
+
+// Those in a hurry are not held up, but they can't starve the pool.
+func TestHurryHoldsTheRefill(t *testing.T) {
+	inBubble(t, 8, func(b *bench) {
+		b.run(spec(64 << 20))
+		calm := b.Hurry()
+		time.Sleep(time.Second)
+		b.parked(0)
+		calm()
+		calm()
+		time.Sleep(time.Second)
+		b.parked(1)
+		calm = b.Hurry()
+		defer calm()
+		b.run(spec(64 << 20))
+		time.Sleep(1900 * time.Millisecond)
+		b.parked(0)
+		time.Sleep(time.Second)
+		b.parked(1)
+	})
+}
+
+func TestNothingOutlivesTheLease(t *testing.T) {
+	inBubble(t, 8, func(b *bench) {
+		b.run(spec(64 << 20))
+		time.Sleep(30 * time.Second) // renewed all the time
+		b.parked(1)
+		b.expect(spec(64<<20), warm.Hit)
+		time.Sleep(time.Second)
+		b.stop()
+		time.Sleep(task.DefaultLease - task.FenceAhead)
+		if c, why := b.Take(spec(64<<20), "sha256:00"); c != nil {
+			t.Errorf("got %s when the lease was over", why)
+		}
+		b.Lapse()
+		time.Sleep(time.Minute)
+		b.parked(0)
+		b.expect(spec(64<<20), warm.First)
+	})
+}
+
+func TestKilledFromOutsideIsReplaced(t *testing.T) {
+	inBubble(t, 8, func(b *bench) {
+		b.run(spec(64 << 20))
+		time.Sleep(time.Second)
+		b.engine.StrikeParked(node)
+		time.Sleep(time.Second)
+		b.parked(1)
+		b.expect(spec(64<<20), warm.Hit)
+	})
+}
+
+func TestWhatEmptiesThePool(t *testing.T) {
+	for name, empty := range map[string]func(b *bench){
+		"drained":       func(b *bench) { b.Drain(true); b.expect(spec(64<<20), warm.Draining); b.Drain(false) },
+		"lapsed":        func(b *bench) { b.Lapse() },
+		"image removed": func(b *bench) { b.Removed([]string{"other", "img:1"}) },
+		"crashed":       func(b *bench) { b.engine.Crash(); b.Lapse() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, 8, func(b *bench) {
+				b.run(spec(64 << 20))
+				b.run(spec(64 << 20))
+				time.Sleep(time.Second)
+				b.parked(2)
+				empty(b)
+				time.Sleep(10 * time.Millisecond)
+				b.parked(0)
+				time.Sleep(2 * time.Second) // the lease is renewed
+				b.expect(spec(64<<20), warm.First)
+				time.Sleep(time.Second)
+				b.expect(spec(64<<20), warm.Hit)
+			})
+		})
+	}
+}
+
+// An engine that fails is asked again after ever longer pauses.
+func TestFailuresPause(t *testing.T) {
+	inBubble(t, 8, func(b *bench) {
+		b.engine.SetDown(errors.New("down"))
+		b.run(spec(64 << 20))
+		time.Sleep(10 * time.Second)
+		b.parked(0)
+		b.engine.SetDown(nil)
+		time.Sleep(20 * time.Second)
+		b.parked(1)
+		b.expect(spec(64<<20), warm.Hit)
+	})
+}
+
+func TestShutWhileParking(t *testing.T) {
+	inBubble(t, 8, func(b *bench) {
+		b.run(spec(64 << 20))
+		time.Sleep(50 * time.Millisecond) // in the middle of it
+	})
+}
+
+func TestOff(t *testing.T) {
+	inBubble(t, 0, func(b *bench) {
+		b.expect(spec(64<<20), warm.Off)
+		time.Sleep(time.Second)
+		b.expect(spec(64<<20), warm.Off)
+		b.parked(0)
+	})
+	if n := warm.Slots(50, 100<<20); n != 8 {
+		t.Errorf("100 MiB pay for %d, want 8", n)
+	}
+}
+
+// TestNoneIsTakenTwice has many take at once what is there.
+func TestNoneIsTakenTwice(t *testing.T) {
+	inBubble(t, 8, func(b *bench) {
+		for range 8 {
+			b.run(spec(64 << 20))
+		}
+		time.Sleep(5 * time.Second)
+		b.parked(8)
+		var mu sync.Mutex
+		seen := map[runtime.Parked]bool{}
+		var all sync.WaitGroup
+		for range 20 {
+			all.Go(func() {
+				c, _ := b.Take(spec(64<<20), "sha256:00")
+				mu.Lock()
+				defer mu.Unlock()
+				if c != nil && seen[c] {
+					t.Error("taken twice")
+				}
+				if c != nil {
+					seen[c] = true
+				}
+			})
+		}
+		all.Wait()
+		if len(seen) != 8 {
+			t.Errorf("took %d, want 8", len(seen))
+		}
+		for c := range seen {
+			b.Drop(c)
+		}
+		time.Sleep(time.Second)
+	})
+}
