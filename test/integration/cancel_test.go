@@ -36,7 +36,7 @@ func TestCancelWhereverTheTaskIs(t *testing.T) {
 		if again := c.cancel(t, 1, id); again.Outcome != got.Outcome || !again.FinishedAt.Equal(got.FinishedAt) {
 			t.Errorf("%s: a second cancel changed the record: %+v", name, again)
 		}
-		within(t, 10*time.Second, name+": no container left", func() bool { return containersOf(t, id) == 0 })
+		within(t, 10*time.Second, name+": no container left", func() bool { return len(c.containersOf(t, id)) == 0 })
 	}
 
 	// Before placement: a zone where no node is ready takes it.

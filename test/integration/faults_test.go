@@ -163,7 +163,7 @@ func (c *cluster) victimOf(t *testing.T, i int, req api.TaskRequest) victim {
 	v.task = task.ID
 	within(t, 30*time.Second, "the program runs on "+v.agent.Name, func() bool { return c.task(0, task.ID).State == api.StateRunning })
 	format := `{{.State.Pid}} {{.Id}} {{.GraphDriver.Data.UpperDir}}`
-	out, err := exec.Command("docker", "inspect", "-f", format, containerID(t, task.ID)).Output()
+	out, err := exec.Command("docker", "inspect", "-f", format, c.containerID(t, task.ID)).Output()
 	if err != nil {
 		t.Fatalf("docker inspect: %v", err)
 	}
@@ -177,13 +177,13 @@ func (c *cluster) victimOf(t *testing.T, i int, req api.TaskRequest) victim {
 	return v
 }
 
-func containerID(t *testing.T, id string) string {
+func (c *cluster) containerID(t *testing.T, id string) string {
 	t.Helper()
-	out, err := exec.Command("docker", "ps", "-aq", "--no-trunc", "--filter", "label=ecs.task="+id).Output()
-	if err != nil || len(strings.Fields(string(out))) != 1 {
-		t.Fatalf("docker ps for task %s: %q, %v, want one container", id, out, err)
+	found := c.containersOf(t, id)
+	if len(found) != 1 {
+		t.Fatalf("containers of task %s: got %q, want one", id, found)
 	}
-	return strings.TrimSpace(string(out))
+	return found[0]
 }
 
 func fresh(file string, age time.Duration) bool {
@@ -222,18 +222,13 @@ func (c *cluster) heal(t *testing.T, victims []victim) {
 // ready waits until every node takes tasks, has none, and nothing of any is left.
 func (c *cluster) ready(t *testing.T) {
 	t.Helper()
-	name, err := c.name()
-	if err != nil {
-		t.Fatal(err)
-	}
 	within(t, time.Minute, "every node is ready and every container gone", func() bool {
 		for _, n := range c.nodes(t) {
 			if n.Status != "ready" || n.Unfit != "" || n.Attempts > 0 {
 				return false
 			}
 		}
-		out, err := exec.Command("docker", "ps", "-aq", "--filter", "label=ecs.cluster="+name).Output()
-		return err == nil && len(out) == 0
+		return c.inUse(t) == 0
 	})
 }
 
@@ -318,7 +313,7 @@ func TestRestartedAgentAdoptsWithoutLosingAByte(t *testing.T) {
 	task := c.start(t, 0, api.TaskRequest{Image: busybox, Command: sh(script)})
 	for range kills {
 		within(t, 30*time.Second, "the program runs", func() bool { return c.task(0, task.ID).State == api.StateRunning })
-		before := containerID(t, task.ID)
+		before := c.containerID(t, task.ID)
 		agent := c.agents()[0]
 		signal(t, agent.PID, syscall.SIGKILL)
 		c.restart(t, agent)
@@ -330,7 +325,7 @@ func TestRestartedAgentAdoptsWithoutLosingAByte(t *testing.T) {
 			answer.Body.Close()
 			return answer.StatusCode == http.StatusOK
 		})
-		if after := containerID(t, task.ID); after != before {
+		if after := c.containerID(t, task.ID); after != before {
 			t.Fatalf("the task runs in container %s, want %s still", after, before)
 		}
 	}

@@ -1,0 +1,101 @@
+package integration
+
+import (
+	"fmt"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"ecs/proto/api"
+)
+
+// marks is a program that finds the marker of an earlier one in its container.
+const marks = "test ! -e /marker || exit 9; echo used > /marker; echo fresh"
+
+// parked are the cluster's containers that wait for a task, or have waited.
+func (c *cluster) parked(t *testing.T) []string {
+	t.Helper()
+	name, err := c.name()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("docker", "ps", "-aq", "--filter", "label=ecs.cluster="+name, "--filter", "label=ecs.parked=true").Output()
+	if err != nil {
+		t.Fatalf("docker ps: %v", err)
+	}
+	return strings.Fields(string(out))
+}
+
+// TestNoContainerIsUsedTwice mixes tasks that find a container parked with tasks
+// that don't, some at once.
+func TestNoContainerIsUsedTwice(t *testing.T) {
+	c := ownCluster(t, "--controls", "1", "--agents", "1", "--zones", "a", "--agent-cpus", "2", "--warm-count", "3")
+	request := func(n int) api.TaskRequest {
+		req := api.TaskRequest{Image: busybox, Command: sh(marks), Env: []string{fmt.Sprint("N=", n)},
+			Resources: api.Resources{CPU: 250, Memory: 32 << 20}}
+		if n%6 == 5 {
+			req.Resources.Memory += api.Size(n) << 20 // nobody else's
+		}
+		return req
+	}
+	var mu sync.Mutex
+	warm := map[string]int{}
+	const rounds, wide = 15, 4
+	for round := range rounds {
+		forEach(wide, wide, func(i int) {
+			got := c.run(t, 0, request(round*wide+i))
+			mu.Lock()
+			defer mu.Unlock()
+			if got.Outcome != api.OutcomeExited || codeOf(got) != "0" || got.Stdout == nil || got.Stdout.Data != "fresh\n" || len(got.Attempts) != 1 {
+				t.Errorf("task %s (%s): got %s %s %s after %d attempts, want fresh", got.ID, got.Warm, got.Outcome, codeOf(got), got.Reason, len(got.Attempts))
+			}
+			warm[got.Warm]++
+		})
+		within(t, 30*time.Second, "something is parked", func() bool { return len(c.parked(t)) > 0 })
+	}
+	t.Logf("warm: %v", warm)
+	if warm["hit"] < rounds/2 || warm["first"] == 0 || warm["empty"] == 0 {
+		t.Errorf("warm: got %v, want many hits and some of the others", warm)
+	}
+}
+
+// TestSecondTaskIsWarm also kills the agent: what it had parked is gone after it
+// comes back.
+func TestSecondTaskIsWarm(t *testing.T) {
+	c := ownCluster(t, "--controls", "1", "--agents", "1", "--zones", "a")
+	req := api.TaskRequest{Image: busybox, Command: sh("echo $0; exit 4")}
+	if got := c.run(t, 0, req); got.Warm != "first" || codeOf(got) != "4" {
+		t.Errorf("first: got %s, code %s", got.Warm, codeOf(got))
+	}
+	within(t, 30*time.Second, "one is parked", func() bool { return len(c.parked(t)) == 1 && c.inUse(t) == 0 })
+	before := c.parked(t)[0]
+	time.Sleep(time.Second) // it may have been seen a moment before it was ready
+	if got := c.run(t, 0, req); got.Warm != "hit" || codeOf(got) != "4" {
+		t.Errorf("second: got %s, code %s", got.Warm, codeOf(got))
+	}
+	within(t, 30*time.Second, "another is parked", func() bool {
+		now := c.parked(t)
+		return len(now) > 0 && !strings.Contains(fmt.Sprint(now), before)
+	})
+	left := fmt.Sprint(c.parked(t))
+	agent := c.agents()[0]
+	if err := syscall.Kill(agent.PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	c.restart(t, agent)
+	within(t, 40*time.Second, "what was parked is gone", func() bool {
+		for _, id := range c.parked(t) {
+			if strings.Contains(left, id) {
+				return false
+			}
+		}
+		return true
+	})
+	within(t, 30*time.Second, "the node takes tasks", func() bool { return c.nodes(t)[0].Status == "ready" })
+	if got := c.run(t, 0, req); codeOf(got) != "4" {
+		t.Errorf("after a restart: got %s, code %s", got.Warm, codeOf(got))
+	}
+}
