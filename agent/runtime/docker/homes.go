@@ -159,8 +159,10 @@ func (h *homes) renamed(from string) (found []home) {
 	return found
 }
 
-// owners tells by their records which containers are which attempt's.
-func (h *homes) owners() (map[string]task.Token, error) {
+// owners tells by their records which containers are which attempt's. A record
+// that can't be read, as a power cut leaves it, is an error only where keep claims
+// its attempt: nobody asks for the others.
+func (h *homes) owners(keep func(task.Token) bool) (map[string]task.Token, error) {
 	entries, err := os.ReadDir(h.root)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -168,14 +170,14 @@ func (h *homes) owners() (map[string]task.Token, error) {
 	found := map[string]task.Token{}
 	for _, e := range entries {
 		t, ok := tokenOfHome(e.Name())
-		if !ok || !strings.HasSuffix(e.Name(), recordEnd) {
+		if !ok || !strings.HasSuffix(e.Name(), recordEnd) || !keep(t) {
 			continue
 		}
 		r, gone := readRecord(filepath.Join(h.root, e.Name()))
 		if gone == nil {
 			found[r.Container] = t
 		} else if !errors.Is(gone, fs.ErrNotExist) {
-			err = errors.Join(err, gone)
+			err = errors.Join(err, fmt.Errorf("record %s: %w", e.Name(), gone))
 		}
 	}
 	return found, err

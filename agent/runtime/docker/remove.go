@@ -54,11 +54,12 @@ func (r *Runtime) Reap(ctx context.Context, keep func(task.Token) bool) (int, er
 	if err != nil {
 		return 0, fmt.Errorf("list containers: %w", err)
 	}
-	unclaimed, err := r.unclaimed(found, keep)
-	if err != nil {
-		return 0, fmt.Errorf("read whose containers are: %w", err)
+	unclaimed, unread := r.unclaimed(found, keep)
+	if unread != nil {
+		unread = fmt.Errorf("read whose containers are: %w", unread)
 	}
 	gone, err := r.removeAll(ctx, unclaimed)
+	err = errors.Join(unread, err)
 	if left := r.homes.sweep(func(t task.Token) bool {
 		if isParking(t) {
 			_, parked := r.parking.owner(t)
@@ -72,7 +73,8 @@ func (r *Runtime) Reap(ctx context.Context, keep func(task.Token) bool) (int, er
 }
 
 // unclaimed are the containers that are nobody's. What was parked is its
-// attempt's, by this process's word or by the record.
+// attempt's, by this process's word or by the record. With an error it does not
+// name what was parked by an earlier process: that may be an attempt's.
 func (r *Runtime) unclaimed(found []container.Summary, keep func(task.Token) bool) (ids []string, err error) {
 	var recorded map[string]task.Token // read once, if need be
 	for _, c := range found {
@@ -82,10 +84,11 @@ func (r *Runtime) unclaimed(found []container.Summary, keep func(task.Token) boo
 			if known && owner == (task.Token{}) {
 				continue
 			}
-			if !known && recorded == nil {
-				if recorded, err = r.homes.owners(); err != nil {
-					return nil, err
-				}
+			if !known && recorded == nil && err == nil {
+				recorded, err = r.homes.owners(keep)
+			}
+			if !known && err != nil {
+				continue
 			}
 			if t = owner; !known {
 				t, ok = recorded[c.ID]
@@ -96,7 +99,7 @@ func (r *Runtime) unclaimed(found []container.Summary, keep func(task.Token) boo
 			ids = append(ids, c.ID)
 		}
 	}
-	return ids, nil
+	return ids, err
 }
 
 // removeAll removes containers, a few at once, and says how many are gone.
