@@ -48,9 +48,8 @@ const (
 	DefaultGrace = 10 * time.Second
 	// DefaultRemovals is how many containers are being removed at once.
 	DefaultRemovals = 4
-	// DefaultWarmCount and DefaultWarmMemory are the usual budget for containers
-	// that are started ahead, and MaxWarmCount the most.
-	DefaultWarmCount  = 8
+	// DefaultWarmMemory is the usual budget for containers that are started ahead,
+	// where any are, and MaxWarmCount the most of them.
 	DefaultWarmMemory = 128 << 20
 	MaxWarmCount      = 256
 

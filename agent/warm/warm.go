@@ -51,7 +51,7 @@ const (
 // none.
 const (
 	Hit      = "hit"
-	Off      = "off"      // the node parks none
+	Off      = ""         // the node parks none
 	First    = "first"    // nobody asked for this shape for some time
 	Empty    = "empty"    // all of them are taken
 	Budget   = "budget"   // there is no room for this shape in the budget
@@ -111,15 +111,15 @@ func New(cfg Config) *Pool {
 // the engine, and Hit; or nil and why there is none. It is the caller's alone: to
 // be bound, or dropped. Either counts as demand.
 func (p *Pool) Take(s *task.Spec, image string) (runtime.Parked, string) {
+	if p.slots == 0 {
+		return nil, Off
+	}
 	c, why := p.take(s, image)
 	p.measureTake(why)
 	return c, why
 }
 
 func (p *Pool) take(spec *task.Spec, image string) (runtime.Parked, string) {
-	if p.slots == 0 {
-		return nil, Off
-	}
 	shape := spec.Shape()
 	ref, hint := shape.Image, shape.Hash()
 	shape.Image = image

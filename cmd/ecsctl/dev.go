@@ -31,7 +31,7 @@ func (a *app) devUp() *cobra.Command {
 	flags.IntVar(&o.HTTPPort, "http-port", 8448, "first of the control nodes' HTTP `ports`")
 	flags.StringVar(&cpus, "agent-cpus", "", "`CPUs` each agent offers (default: the machine's, shared out, at least 1)")
 	flags.StringVar(&memory, "agent-memory", "", "`size` of memory each agent offers (default: three quarters of the machine's, shared out)")
-	flags.IntVar(&o.WarmCount, "warm-count", devcluster.DefaultWarm, "`number` of containers that each agent may start ahead of tasks; 0: none")
+	flags.IntVar(&o.WarmCount, "warm-count", 0, "`number` of containers that each agent may start ahead of tasks; 0: none, the pool is off")
 	flags.StringVar(&o.DefaultRegistry, "default-registry", "", "`registry` of images that name none (default docker.io)")
 	flags.StringArrayVar(&o.InsecureRegistries, "insecure-registry", nil, "`registry` to speak to without TLS")
 	flags.StringVar(&o.DockerHost, "docker-host", "", "`address` of the engine (DOCKER_HOST; default the local one)")
@@ -58,9 +58,6 @@ func devOptions(o *devcluster.Options, zones, cpus, memory string, agentsGiven b
 	}
 	if agentsGiven && o.Agents == 0 {
 		o.Agents = devcluster.NoAgents
-	}
-	if o.WarmCount == 0 {
-		o.WarmCount = devcluster.NoWarm
 	}
 	if cpus != "" {
 		n, err := api.ParseCPU(cpus)

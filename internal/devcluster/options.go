@@ -35,7 +35,7 @@ type Options struct {
 	AgentCPUs   api.CPU
 	AgentMemory api.Size
 	// WarmCount is how many containers each agent may start ahead of tasks.
-	// Default DefaultWarm; NoWarm for none.
+	// Default none.
 	WarmCount int
 	// DefaultRegistry and InsecureRegistries go to the agents as they are.
 	DefaultRegistry    string
@@ -57,13 +57,6 @@ type Options struct {
 // NoAgents, as a number of agents, asks for control nodes alone.
 const NoAgents = -1
 
-// NoWarm, as a number of containers started ahead, asks for none. DefaultWarm is
-// fewer than an agent has by itself: here all share one machine.
-const (
-	NoWarm      = -1
-	DefaultWarm = 4
-)
-
 // DefaultDir is the directory of a cluster when none is named.
 const DefaultDir = ".ecs-dev"
 
@@ -82,10 +75,6 @@ func (o Options) withDefaults() (Options, error) {
 	setDefault(&o.Agents, 3)
 	if o.Agents == NoAgents {
 		o.Agents = 0
-	}
-	setDefault(&o.WarmCount, DefaultWarm)
-	if o.WarmCount == NoWarm {
-		o.WarmCount = 0
 	}
 	setDefault(&o.HTTPPort, 8448)
 	setDefault(&o.Within, 60*time.Second)

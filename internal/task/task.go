@@ -232,6 +232,6 @@ type Bill struct {
 	// result; what the parts between do not explain is transfer.
 	LeaderTotal time.Duration
 	// Warm is "hit" where the container had been started ahead, or why it was
-	// not; empty where it is not known.
+	// not; empty where the node starts none.
 	Warm string
 }

@@ -164,7 +164,8 @@ type Task struct {
 	Times       *Times    `json:"times,omitempty"`
 	OverheadMS  *float64  `json:"overhead_ms,omitempty"` // total less the program's own run
 	// Warm is "hit" where the container had been started ahead of the task, or
-	// else why it had not: off, first, empty, budget, draining, ended.
+	// else why it had not: first, empty, budget, draining, ended. It is empty where
+	// the node starts none.
 	Warm string `json:"warm,omitempty"`
 
 	WaitingBecause string `json:"waiting_because,omitempty"`

@@ -32,7 +32,7 @@ func (c *cluster) parked(t *testing.T) []string {
 // TestNoContainerIsUsedTwice mixes tasks that find a container parked with tasks
 // that don't, some at once.
 func TestNoContainerIsUsedTwice(t *testing.T) {
-	c := ownCluster(t, "--controls", "1", "--agents", "1", "--zones", "a", "--agent-cpus", "2", "--warm-count", "3")
+	c := ownCluster(t, "--controls", "1", "--agents", "1", "--zones", "a", "--agent-cpus", "2", "--warm-count", "4")
 	request := func(n int) api.TaskRequest {
 		req := api.TaskRequest{Image: busybox, Command: sh(marks), Env: []string{fmt.Sprint("N=", n)},
 			Resources: api.Resources{CPU: 250, Memory: 32 << 20}}
@@ -65,7 +65,7 @@ func TestNoContainerIsUsedTwice(t *testing.T) {
 // TestSecondTaskIsWarm also kills the agent: what it had parked is gone after it
 // comes back.
 func TestSecondTaskIsWarm(t *testing.T) {
-	c := ownCluster(t, "--controls", "1", "--agents", "1", "--zones", "a")
+	c := ownCluster(t, "--controls", "1", "--agents", "1", "--zones", "a", "--warm-count", "4")
 	req := api.TaskRequest{Image: busybox, Command: sh("echo $0; exit 4")}
 	if got := c.run(t, 0, req); got.Warm != "first" || codeOf(got) != "4" {
 		t.Errorf("first: got %s, code %s", got.Warm, codeOf(got))
