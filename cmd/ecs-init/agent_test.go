@@ -125,6 +125,15 @@ type session struct {
 // accept takes the next connection, checks its Hello and says from where to go on.
 func (c *container) accept(from initwire.Position) *session {
 	c.t.Helper()
+	s := c.greet()
+	s.have = from
+	s.send(initwire.Resume(from))
+	return s
+}
+
+// greet takes the next connection and checks its Hello, which stays unanswered.
+func (c *container) greet() *session {
+	c.t.Helper()
 	if err := c.l.SetDeadline(time.Now().Add(patience)); err != nil {
 		c.t.Fatal(err)
 	}
@@ -132,13 +141,12 @@ func (c *container) accept(from initwire.Position) *session {
 	if err != nil {
 		c.t.Fatalf("init does not connect: %v; it said %q", err, c.stderr.String())
 	}
-	s := &session{t: c.t, conn: conn, r: initwire.NewReader(conn), w: initwire.NewWriter(conn), ack: true, have: from}
+	s := &session{t: c.t, conn: conn, r: initwire.NewReader(conn), w: initwire.NewWriter(conn), ack: true}
 	c.t.Cleanup(func() { conn.Close() })
 	s.hello = s.message().(initwire.Hello)
 	if s.hello.Nonce != testNonce || s.hello.Version != initwire.Version {
 		c.t.Fatalf("got hello %+v", s.hello)
 	}
-	s.send(initwire.Resume(from))
 	return s
 }
 

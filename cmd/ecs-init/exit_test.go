@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -186,4 +187,57 @@ func TestSignalsFromOutsideDoNotEndInit(t *testing.T) {
 		t.Errorf("got %+v and %q", s.exit, s.stdout.String())
 	}
 	c.done(s)
+}
+
+// TestSecondStageDiesBeforeTheOrder: an agent that is about to give the order is
+// told, and where the container is only parked, which a lease without an answer to
+// the Hello says, the end tells it.
+func TestSecondStageDiesBeforeTheOrder(t *testing.T) {
+	killStage := func(t *testing.T, c *container) {
+		var stage int
+		waitFor(t, "the second stage is there", func() bool {
+			for _, pid := range processes(t, c) {
+				if n, _ := strconv.Atoi(pid); n != c.cmd.Process.Pid {
+					stage = n
+				}
+			}
+			return stage != 0
+		})
+		if err := syscall.Kill(stage, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	alone := func(c *container) func() bool {
+		return func() bool { return len(processes(t, c)) == 1 }
+	}
+	t.Run("cold", func(t *testing.T) {
+		c := start(t)
+		s := c.greet()
+		killStage(t, c)
+		waitFor(t, "it is alone", alone(c))
+		s.send(initwire.Resume(initwire.Position{}))
+		s.send(shell("echo never"))
+		if s.finish(); s.failed == nil || s.failed.Reason != initwire.BadOther {
+			t.Errorf("got %+v, %+v; want that it could not be prepared", s.failed, s.exit)
+		}
+		c.done(s)
+	})
+	t.Run("parked", func(t *testing.T) {
+		c := start(t)
+		s := c.greet()
+		s.send(initwire.Lease{Deadline: boottime() + time.Minute})
+		killStage(t, c)
+		c.ends(exitFault)
+	})
+	t.Run("parked, then given an order", func(t *testing.T) {
+		c := start(t)
+		s := c.greet()
+		s.send(initwire.Lease{Deadline: boottime() + time.Minute})
+		s.send(initwire.Resume(initwire.Position{}))
+		s.send(shell("exit 3"))
+		if s.finish(); s.exit == nil || s.exit.Code != 3 {
+			t.Errorf("got %+v, %+v; want code 3", s.failed, s.exit)
+		}
+		c.done(s)
+	})
 }

@@ -48,7 +48,7 @@ func (p *pid1) position(at initwire.Position, resume bool) {
 		}
 	}
 	if resume {
-		p.link.resumed, p.in.news = true, true
+		p.link.resumed, p.in.news, p.parked = true, true, false
 	}
 }
 
@@ -57,6 +57,8 @@ func (p *pid1) obey(m initwire.Message) error {
 	case initwire.Order:
 		return p.begin(m)
 	case initwire.Lease:
+		// Where the order is to follow, the Hello is answered first.
+		p.parked = p.parked || !p.link.resumed
 		p.lease.move(m.Deadline)
 	case initwire.StdinClose:
 		p.in.eof = true

@@ -40,6 +40,7 @@ type pid1 struct {
 	told     bool           // this connection has had Started
 	cause    initwire.Cause // why everything was killed, or ""
 	ended    bool           // no other process is left
+	parked   bool           // an agent keeps it for an order that may never come
 	result   initwire.Message
 	reported bool // this connection has had the result
 	done     bool // the agent has the result
@@ -92,8 +93,8 @@ func (p *pid1) run() int {
 		case now >= p.lease.end+linger, now >= p.lease.end && p.order == nil:
 			endAll()
 			return exitLapsed
-		case p.ended && p.order == nil && p.cause == "":
-			return exitFault // there is nobody left to give an order to
+		case p.parked && p.ended && p.order == nil && p.cause == "":
+			return exitFault // there is nobody left to give an order to, and nobody waits to be told
 		}
 		if err := p.wait(now); err != nil {
 			return fault("wait", err)
