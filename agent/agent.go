@@ -143,8 +143,8 @@ func New(cfg Config) *Agent {
 	a := &Agent{cfg: cfg, lease: newLease(cfg.Now), reporter: newReporter(), sweepNow: make(chan struct{}, 1),
 		journal: journal.New(cfg.JournalDir, cfg.Log)}
 	a.lease.journal, a.lease.log = a.journal, cfg.Log
-	a.warm = warm.New(warm.Config{Runtime: cfg.Runtime, Count: cfg.WarmCount, Memory: cfg.WarmMemory, Now: cfg.Now,
-		Log: cfg.Log, Metrics: cfg.Metrics})
+	a.warm = warm.New(warm.Config{Runtime: cfg.Runtime, Count: cfg.WarmCount, Memory: cfg.WarmMemory,
+		Removals: cfg.Removals, Now: cfg.Now, Log: cfg.Log, Metrics: cfg.Metrics})
 	a.lease.pool = a.warm
 	a.health = newHealth(&a.cfg, a.journal)
 	a.health.removed = a.warm.Removed
@@ -284,20 +284,22 @@ func (a *Agent) leave(life context.Context, hangUp func(), offline <-chan struct
 	if flushed != nil {
 		a.cfg.Log.Warn("results not acknowledged", "results", a.reporter.unacknowledged())
 	}
-	removed := errors.Join(a.within(life, removePatience, isFinished), a.withoutParked(life))
+	removed := a.emptied(life)
 	if removed != nil {
 		removed = fmt.Errorf("remove every container: %w", removed)
-	} else if removed = a.reap(life); removed != nil {
-		removed = fmt.Errorf("look for containers left: %w", removed)
 	}
-	return errors.Join(ended, removed)
+	left := a.reap(life)
+	if left != nil {
+		left = fmt.Errorf("look for containers left: %w", left)
+	}
+	return errors.Join(ended, removed, left)
 }
 
-// withoutParked waits until nothing is parked.
-func (a *Agent) withoutParked(ctx context.Context) error {
+// emptied waits until the containers of attempts are removed, and what is parked.
+func (a *Agent) emptied(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, removePatience)
 	defer cancel()
-	return a.warm.Emptied(ctx)
+	return errors.Join(a.supervisor.every(ctx, isFinished), a.warm.Emptied(ctx))
 }
 
 // within waits until cond holds for every attempt.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -216,6 +215,7 @@ func (l *line) assign(a *ecsv1.Assignment) error {
 	if secrets := taskwire.ToSecrets(a.GetSecrets()); secrets != nil {
 		o.secrets = *secrets
 	}
+	l.supervisor.warm.Assigned() // after the leader's own counting
 	return l.supervisor.assign(o)
 }
 
@@ -272,8 +272,8 @@ func (l *line) send(ctx context.Context) error {
 
 // said is what the leader has been told with the heartbeats of this session.
 type said struct {
-	images int            // the version
-	parked map[uint64]int // nil at first, when the leader knows of none
+	images int    // the version
+	parked uint64 // the version; 0 at first, when the leader knows of none
 }
 
 // beat sends a heartbeat, with what is not as it was said before.
@@ -283,8 +283,8 @@ func (l *line) beat(said *said) error {
 	if p.version != said.images {
 		h.HasImages, h.Images, said.images = true, p.images, p.version
 	}
-	if parked := l.supervisor.warm.Hints(); !maps.Equal(parked, said.parked) {
-		said.parked, h.HasParked = parked, true
+	if parked, version := l.supervisor.warm.Hints(); version != said.parked {
+		said.parked, h.HasParked = version, true
 		for shape, n := range parked {
 			h.Parked = append(h.Parked, &ecsv1.Parked{Shape: shape, Count: uint32(n)})
 		}

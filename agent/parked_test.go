@@ -2,6 +2,8 @@ package agent
 
 import (
 	"context"
+	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,10 +16,20 @@ import (
 // warmed gives the agent a pool.
 func warmed(cfg *Config) { cfg.WarmCount, cfg.WarmMemory = 4, 1<<30 }
 
+// learn has the pool take the shape of a command for one that is asked for.
+func learn(c *cluster) {
+	for range 2 {
+		learned++
+		c.result(c.assign(fmt.Sprint("learn", learned), command("exit 0")), 5*time.Second)
+	}
+}
+
+var learned int
+
 func TestSecondTaskIsWarm(t *testing.T) {
 	inRestarts(t, func(c *cluster, engine *fake.Engine) {
 		engine.Slow(10*time.Millisecond, 150*time.Millisecond)
-		for i, want := range []string{warm.First, warm.Hit, warm.Hit} {
+		for i, want := range []string{warm.First, warm.First, warm.Hit, warm.Hit} {
 			tok := c.assign(string(rune('a'+i)), command("print x; exit 3"))
 			r := c.result(tok, 5*time.Second)
 			if r.result.ExitCode != 3 || string(r.result.Stdout.Head) != "x" || r.bill.Warm != want {
@@ -61,25 +73,25 @@ func TestParkedThatEndsCostsNoAttempt(t *testing.T) {
 	s := &striker{}
 	inRestarts(t, func(c *cluster, engine *fake.Engine) {
 		s.engine = engine
-		c.result(c.assign("t1", command("exit 0")), 5*time.Second)
+		learn(c)
 		time.Sleep(2 * time.Second)
 		tok := c.assign("t2", command("print x; exit 3"))
 		r := c.result(tok, 5*time.Second)
 		if r.result.ExitCode != 3 || string(r.result.Stdout.Head) != "x" || r.bill.Warm != warm.Ended {
 			t.Errorf("got %+v, %s; want code 3, %s", r.result, r.bill.Warm, warm.Ended)
 		}
-		if runs := engine.History(); len(runs) != 2 {
-			t.Errorf("got %d runs, want 2", len(runs))
+		if runs := engine.History(); len(runs) != 3 {
+			t.Errorf("got %d runs, want 3", len(runs))
 		}
 	}, warmed, func(cfg *Config) { s.Runtime, cfg.Runtime = cfg.Runtime, s })
 }
 
 func TestParkedIsGoneAfterARestart(t *testing.T) {
 	inRestarts(t, func(c *cluster, engine *fake.Engine) {
-		c.result(c.assign("t1", command("exit 0")), 5*time.Second)
+		learn(c)
 		time.Sleep(2 * time.Second)
-		if n := engine.Parked("n1"); n != 1 {
-			t.Fatalf("got %d parked, want 1", n)
+		if n := engine.Parked("n1"); n != 2 {
+			t.Fatalf("got %d parked, want 2", n)
 		}
 		c.killAgent(engine)
 		c.restart(engine)
@@ -95,10 +107,10 @@ func TestParkedIsGoneAfterARestart(t *testing.T) {
 
 func TestParkedEndsWithTheLease(t *testing.T) {
 	inRestarts(t, func(c *cluster, engine *fake.Engine) {
-		c.result(c.assign("t1", command("exit 0")), 5*time.Second)
+		learn(c)
 		time.Sleep(30 * time.Second)
-		if n := engine.Parked("n1"); n != 1 {
-			t.Fatalf("got %d parked under a lease that is renewed, want 1", n)
+		if n := engine.Parked("n1"); n != 2 {
+			t.Fatalf("got %d parked under a lease that is renewed, want 2", n)
 		}
 		c.cutOff()
 		time.Sleep(task.DefaultLease)
@@ -112,7 +124,7 @@ func TestParkedEndsWithTheLease(t *testing.T) {
 
 func TestDrainedNodeParksNothing(t *testing.T) {
 	inRestarts(t, func(c *cluster, engine *fake.Engine) {
-		c.result(c.assign("t1", command("exit 0")), 5*time.Second)
+		learn(c)
 		time.Sleep(2 * time.Second)
 		c.settings(func() { c.drain = true })
 		time.Sleep(3 * time.Second)
@@ -121,10 +133,10 @@ func TestDrainedNodeParksNothing(t *testing.T) {
 		}
 		c.settings(func() { c.drain = false })
 		time.Sleep(3 * time.Second)
-		c.result(c.assign("t2", command("exit 0")), 5*time.Second)
+		learn(c)
 		time.Sleep(2 * time.Second)
-		if n := engine.Parked("n1"); n != 1 {
-			t.Errorf("got %d parked, want 1", n)
+		if n := engine.Parked("n1"); n != 2 {
+			t.Errorf("got %d parked, want 2", n)
 		}
 	}, warmed)
 }
@@ -132,13 +144,30 @@ func TestDrainedNodeParksNothing(t *testing.T) {
 func TestHeartbeatsTellWhatIsParked(t *testing.T) {
 	inRestarts(t, func(c *cluster, engine *fake.Engine) {
 		spec := command("exit 0").WithDefaults(task.V2, false)
-		c.result(c.assign("t1", spec), 5*time.Second)
+		learn(c)
 		time.Sleep(3 * time.Second)
-		c.seen(func() {
-			if shape := spec.Shape().Hash(); c.parked[shape] != 1 {
-				t.Errorf("got %v told, want one of %d", c.parked, shape)
-			}
-		})
+		told := func(want int) {
+			t.Helper()
+			c.seen(func() {
+				if shape := spec.Shape().Hash(); c.parked[shape] != want {
+					t.Errorf("got %v told, want %d of %d", c.parked, want, shape)
+				}
+			})
+		}
+		told(2)
+		// The leader counts one less with each assignment: it is told again, also
+		// where another has been parked meanwhile, or none was taken.
+		c.settings(func() { c.parked = nil })
+		tok := c.assign("t1", spec)
+		c.result(tok, 5*time.Second)
+		time.Sleep(3 * time.Second)
+		told(3)
+		c.settings(func() { c.parked = nil })
+		time.Sleep(3 * time.Second)
+		told(0) // nothing has happened
+		c.assignAs(tok, spec)
+		time.Sleep(2 * time.Second)
+		told(3)
 		c.cutOff()
 		time.Sleep(task.DefaultLease)
 		c.net.HealAll()
@@ -150,4 +179,62 @@ func TestHeartbeatsTellWhatIsParked(t *testing.T) {
 			}
 		})
 	}, warmed)
+}
+
+// slowToGo takes its time to remove what is parked.
+type slowToGo struct {
+	runtime.Runtime
+	takes                 time.Duration
+	removing, most, reaps atomic.Int32
+}
+
+type lingering struct {
+	runtime.Parked
+	s *slowToGo
+}
+
+func (s *slowToGo) Park(ctx context.Context, p runtime.Parking) (runtime.Parked, error) {
+	c, err := s.Runtime.Park(ctx, p)
+	return lingering{c, s}, err
+}
+
+func (s *slowToGo) Reap(ctx context.Context, keep func(task.Token) bool) (int, error) {
+	s.reaps.Add(1)
+	return s.Runtime.Reap(ctx, keep)
+}
+
+func (l lingering) Remove(ctx context.Context) error {
+	l.s.most.Store(max(l.s.most.Load(), l.s.removing.Add(1)))
+	defer l.s.removing.Add(-1)
+	defer sleep(ctx, l.s.takes)
+	return l.Parked.Remove(ctx)
+}
+
+// TestLeavingRemovesWhatIsParked a few at a time, within one patience, and what
+// is left after that is looked for all the same.
+func TestLeavingRemovesWhatIsParked(t *testing.T) {
+	for _, tt := range []struct {
+		removals int
+		takes    time.Duration
+		clean    bool
+	}{{2, 12 * time.Second, true}, {4, 40 * time.Second, false}} {
+		s := &slowToGo{takes: tt.takes}
+		inRestarts(t, func(c *cluster, engine *fake.Engine) {
+			learn(c)
+			learn(c)
+			time.Sleep(3 * time.Second)
+			if n := engine.Parked("n1"); n != 4 {
+				t.Fatalf("got %d parked, want 4", n)
+			}
+			reaps, began := s.reaps.Load(), time.Now()
+			c.cancel()
+			<-c.ended
+			if c.err == nil != tt.clean || s.most.Load() != int32(tt.removals) || s.reaps.Load() == reaps {
+				t.Errorf("%d at once: got %v with %d at once and %d reaps", tt.removals, c.err, s.most.Load(), s.reaps.Load()-reaps)
+			}
+			if took := time.Since(began); took > removePatience+time.Second {
+				t.Errorf("%d at once: took %s", tt.removals, took)
+			}
+		}, warmed, func(cfg *Config) { s.Runtime, cfg.Runtime, cfg.Removals = cfg.Runtime, s, tt.removals })
+	}
 }

@@ -3,6 +3,8 @@ package warm
 import (
 	"context"
 	"errors"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/armon/go-metrics"
@@ -29,8 +31,8 @@ func (p *Pool) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		j := p.next(time.Now())
 		switch {
-		case j.remove != nil:
-			p.remove(ctx, j.remove)
+		case len(j.remove) > 0:
+			p.removeAll(ctx, j.remove)
 			continue
 		case j.park:
 			p.park(ctx, j.shape)
@@ -53,7 +55,7 @@ func (p *Pool) Run(ctx context.Context) {
 
 // job is what the loop is to do next; nothing, if nothing is set.
 type job struct {
-	remove runtime.Parked
+	remove []runtime.Parked
 	park   bool
 	shape  task.Shape
 	empty  bool
@@ -66,9 +68,13 @@ func (p *Pool) next(now time.Time) job {
 	shape, lacking := p.retargetLocked(now)
 	p.measureLocked()
 	if n := len(p.mu.unwanted); n > 0 {
-		c := p.mu.unwanted[n-1]
-		p.mu.unwanted = p.mu.unwanted[:n-1]
-		return job{remove: c}
+		few := 1 // the engine has other things to do
+		if p.mu.shut {
+			few = min(n, p.cfg.Removals)
+		}
+		j := job{remove: slices.Clone(p.mu.unwanted[n-few:])}
+		p.mu.unwanted = slices.Delete(p.mu.unwanted, n-few, n)
+		return j
 	}
 	if p.mu.shut {
 		return job{empty: true}
@@ -114,10 +120,10 @@ func (p *Pool) park(life context.Context, shape task.Shape) {
 		p.mu.unwanted = append(p.mu.unwanted, c) // the wish is gone
 		return
 	}
-	s.pause = 0
-	b := &place{Parked: c}
+	b := &place{Parked: c, since: time.Now()}
 	b.renew(p.mu.lease)
 	s.parked = append(s.parked, b)
+	p.mu.version++
 	p.watchers.Go(func() {
 		select {
 		case <-c.Gone():
@@ -127,19 +133,35 @@ func (p *Pool) park(life context.Context, shape task.Shape) {
 	})
 }
 
-// failedLocked lets the shape wait.
+// failedLocked draws the consequences of a container that could not be parked.
 func (p *Pool) failedLocked(ctx context.Context, shape task.Shape, s *shelf, err error) {
 	if s == nil || errors.Is(ctx.Err(), context.Canceled) {
 		return // it was called off
 	}
-	p.cfg.Metrics.IncrCounter([]string{"warm", metricFailures}, 1)
 	if errors.Is(err, runtime.ErrNoImage) {
+		p.cfg.Metrics.IncrCounter([]string{"warm", metricFailures}, 1)
 		p.emptyLocked(shape, s)
 		return
 	}
+	p.failureLocked(s, time.Now(), err)
+}
+
+// failureLocked lets the shape wait, longer each time until one is used or has
+// survived.
+func (p *Pool) failureLocked(s *shelf, now time.Time, err error) {
+	p.cfg.Metrics.IncrCounter([]string{"warm", metricFailures}, 1)
 	s.pause = min(max(2*s.pause, firstPause), mostPause)
-	s.idle = time.Now().Add(s.pause)
+	s.idle = now.Add(s.pause)
 	p.cfg.Log.Warn("no container parked", "image", s.ref, "err", err, "pause", s.pause)
+}
+
+// removeAll removes them all at once.
+func (p *Pool) removeAll(ctx context.Context, few []runtime.Parked) {
+	var all sync.WaitGroup
+	defer all.Wait()
+	for _, c := range few {
+		all.Go(func() { p.remove(ctx, c) })
+	}
 }
 
 func (p *Pool) remove(ctx context.Context, c runtime.Parked) {

@@ -27,6 +27,8 @@ type shelf struct {
 	asked  time.Time
 	target int
 	parked []*place // the oldest first
+	again  bool     // it was asked for more than once: only then anything is parked
+	key    uint64   // the hash of the shape
 	ref    string   // the image as it was last asked for
 	hint   uint64   // the hash of the shape that was last asked for
 	pause  time.Duration
@@ -36,7 +38,9 @@ type shelf struct {
 // place is one parked container on a shelf.
 type place struct {
 	runtime.Parked
-	told time.Duration // the end of the lease, as far as the container knows
+	told  time.Duration // the end of the lease, as far as the container knows
+	since time.Time
+	old   bool // it has survived its beginning
 }
 
 // renew tells the container of a lease that ends later by more than it is worth
@@ -60,10 +64,19 @@ func (s *shelf) now(at time.Time) float64 {
 // ask counts one wish.
 func (s *shelf) ask(at time.Time) { s.demand, s.asked = s.now(at)+1, at }
 
+// wanted is how much of it is to be parked: a shape may be asked for once in its
+// life.
+func (s *shelf) wanted(at time.Time) float64 {
+	if !s.again {
+		return 0
+	}
+	return s.now(at)
+}
+
 // pop takes the newest.
-func (s *shelf) pop() runtime.Parked {
+func (s *shelf) pop() *place {
 	last := len(s.parked) - 1
-	c := s.parked[last].Parked
+	c := s.parked[last]
 	s.parked[last] = nil
 	s.parked = s.parked[:last]
 	return c
@@ -103,11 +116,11 @@ func (p *Pool) retargetLocked(now time.Time) (task.Shape, *shelf) {
 	// The longest known first, whatever the map's order.
 	slices.SortFunc(shapes, func(a, b task.Shape) int {
 		x, y := p.mu.shelves[a], p.mu.shelves[b]
-		return cmp.Or(y.asked.Compare(x.asked), cmp.Compare(a.Hash(), b.Hash()))
+		return cmp.Or(y.asked.Compare(x.asked), cmp.Compare(x.key, y.key))
 	})
 	demands := make([]float64, len(shapes))
 	for i, shape := range shapes {
-		demands[i] = p.mu.shelves[shape].now(now)
+		demands[i] = p.mu.shelves[shape].wanted(now)
 	}
 	targets := plan(demands, p.slots)
 	var lacks task.Shape
@@ -115,20 +128,15 @@ func (p *Pool) retargetLocked(now time.Time) (task.Shape, *shelf) {
 	for i, shape := range shapes {
 		s := p.mu.shelves[shape]
 		s.target = targets[i]
-		s.parked = slices.DeleteFunc(s.parked, func(b *place) bool {
-			gone := isGone(b)
-			if gone {
-				p.mu.unwanted = append(p.mu.unwanted, b.Parked)
-			}
-			return gone
-		})
+		p.inspectLocked(s, now)
 		if over := len(s.parked) - s.target; over > 0 {
 			for _, b := range s.parked[:over] {
 				p.mu.unwanted = append(p.mu.unwanted, b.Parked)
 			}
 			s.parked = slices.Delete(s.parked, 0, over)
+			p.mu.version++
 		}
-		if demands[i] == 0 {
+		if s.now(now) == 0 {
 			delete(p.mu.shelves, shape)
 			continue
 		}
@@ -138,6 +146,27 @@ func (p *Pool) retargetLocked(now time.Time) (task.Shape, *shelf) {
 		}
 	}
 	return lacks, least
+}
+
+// inspectLocked puts what has ended by itself among the unwanted. Where it had
+// only just begun the next would hardly do better: the shape waits.
+func (p *Pool) inspectLocked(s *shelf, now time.Time) {
+	early := false
+	s.parked = slices.DeleteFunc(s.parked, func(b *place) bool {
+		gone := isGone(b)
+		switch young := now.Sub(b.since) < proven; {
+		case gone:
+			early = early || young
+			p.mu.unwanted = append(p.mu.unwanted, b.Parked)
+			p.mu.version++
+		case !young && !b.old:
+			b.old, s.pause = true, 0
+		}
+		return gone
+	})
+	if early {
+		p.failureLocked(s, now, errEarly)
+	}
 }
 
 // makeRoomLocked forgets the shape that is asked for least where there are too
@@ -150,7 +179,7 @@ func (p *Pool) makeRoomLocked() {
 	var least task.Shape
 	var s *shelf
 	for shape, other := range p.mu.shelves {
-		if s == nil || other.now(now) < s.now(now) {
+		if s == nil || cmp.Or(cmp.Compare(other.wanted(now), s.wanted(now)), cmp.Compare(other.now(now), s.now(now))) < 0 {
 			least, s = shape, other
 		}
 	}

@@ -42,6 +42,9 @@ const (
 
 	parkTimeout   = 2 * time.Minute
 	removeTimeout = time.Minute
+	// proven is how long a container has to be parked to be no failure when it
+	// ends by itself.
+	proven = 10 * time.Second
 	// After a failure a shape waits; the pause doubles.
 	firstPause = time.Second
 	mostPause  = time.Minute
@@ -52,7 +55,7 @@ const (
 const (
 	Hit      = "hit"
 	Off      = ""         // the node parks none
-	First    = "first"    // nobody asked for this shape for some time
+	First    = "first"    // nobody, or one task alone, asked for this shape for some time
 	Empty    = "empty"    // all of them are taken
 	Budget   = "budget"   // there is no room for this shape in the budget
 	Draining = "draining" // the node takes no more tasks
@@ -65,13 +68,18 @@ type Config struct {
 	// Count and Memory are the budget. With a Count of 0 nothing is parked.
 	Count  int
 	Memory int64
+	// Removals is how many are removed at once when the pool is shut. Default 1.
+	Removals int
 	// Now is the clock of leases.
 	Now     func() time.Duration
 	Log     *slog.Logger
 	Metrics *metrics.Metrics
 }
 
-var errStopped = errors.New("the pool has stopped before it was empty")
+var (
+	errStopped = errors.New("the pool has stopped before it was empty")
+	errEarly   = errors.New("it ended as soon as it was parked")
+)
 
 // Slots is how many containers a budget pays for.
 func Slots(count int, memory int64) int { return max(0, min(count, int(memory/parkedMemory))) }
@@ -90,6 +98,7 @@ type Pool struct {
 		lease    time.Duration    // its end; 0: none
 		drained  bool
 		shut     bool
+		version  uint64 // of what Hints gives, and of who may have to hear it again
 		hurried  int
 		wanted   time.Time          // since when there is something to park; zero: nothing
 		abort    context.CancelFunc // of the parking under way; or nil
@@ -103,6 +112,7 @@ type Pool struct {
 func New(cfg Config) *Pool {
 	p := &Pool{cfg: cfg, slots: Slots(cfg.Count, cfg.Memory), wake: make(chan struct{}, 1),
 		empty: make(chan struct{}), stopped: make(chan struct{})}
+	p.cfg.Removals = max(p.cfg.Removals, 1)
 	p.mu.shelves = map[task.Shape]*shelf{}
 	return p
 }
@@ -120,8 +130,8 @@ func (p *Pool) Take(s *task.Spec, image string) (runtime.Parked, string) {
 }
 
 func (p *Pool) take(spec *task.Spec, image string) (runtime.Parked, string) {
-	shape := spec.Shape()
-	ref, hint := shape.Image, shape.Hash()
+	asked := spec.Shape()
+	shape := asked
 	shape.Image = image
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -129,22 +139,30 @@ func (p *Pool) take(spec *task.Spec, image string) (runtime.Parked, string) {
 		return nil, Draining
 	}
 	defer poke(p.wake)
+	p.mu.version++
 	s, why := p.mu.shelves[shape], Empty
 	if s == nil {
-		s, why = &shelf{target: 1}, First
+		s, why = &shelf{key: shape.Hash()}, First
 		p.makeRoomLocked()
 		p.mu.shelves[shape] = s
+	} else if !s.again {
+		s.again, s.target, why = true, 1, First
 	} else if s.target == 0 {
 		why = Budget
 	}
-	s.ask(time.Now())
-	s.ref, s.hint = ref, hint
+	now := time.Now()
+	s.ask(now)
+	if s.ref != asked.Image {
+		s.ref, s.hint = asked.Image, asked.Hash()
+	}
+	p.inspectLocked(s, now)
 	for len(s.parked) > 0 {
 		c := s.pop()
 		if !isGone(c) {
-			return c, Hit
+			s.pause = 0
+			return c.Parked, Hit
 		}
-		p.mu.unwanted = append(p.mu.unwanted, c)
+		p.mu.unwanted = append(p.mu.unwanted, c.Parked) // just now
 	}
 	return nil, why
 }
@@ -241,17 +259,30 @@ func (p *Pool) Emptied(ctx context.Context) error {
 	return cmp.Or(ctx.Err(), errStopped)
 }
 
-// Hints counts what is parked by the hash of its shape as callers put it.
-func (p *Pool) Hints() map[uint64]int {
+// Assigned says that the leader has assigned an attempt to this node, and may
+// count one container less since.
+func (p *Pool) Assigned() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	hints := map[uint64]int{}
+	p.mu.version++
+}
+
+// Hints counts what is parked by the hash of its shape as callers put it. The
+// version tells whether it must be told again: also what is as it was must, where
+// the leader has counted on its own meanwhile. A pool that is off has version 0.
+func (p *Pool) Hints() (hints map[uint64]int, version uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.slots == 0 {
+		return nil, 0
+	}
+	hints = map[uint64]int{}
 	for _, s := range p.mu.shelves {
 		if n := len(s.parked); n > 0 {
 			hints[s.hint] += n
 		}
 	}
-	return hints
+	return hints, p.mu.version
 }
 
 // clearLocked wants nothing of what there is.
@@ -267,9 +298,10 @@ func (p *Pool) clearLocked() {
 
 func (p *Pool) emptyLocked(shape task.Shape, s *shelf) {
 	for len(s.parked) > 0 {
-		p.mu.unwanted = append(p.mu.unwanted, s.pop())
+		p.mu.unwanted = append(p.mu.unwanted, s.pop().Parked)
 	}
 	delete(p.mu.shelves, shape)
+	p.mu.version++
 	poke(p.wake)
 }
 

@@ -28,6 +28,9 @@ type bench struct {
 
 const node = "n1"
 
+// proven is how long one has to be parked to be no failure.
+const proven = 10 * time.Second
+
 // inBubble runs a test on a pool of so many slots.
 func inBubble(t *testing.T, slots int, test func(b *bench)) {
 	synctest.Test(t, func(t *testing.T) {
@@ -110,16 +113,24 @@ func (b *bench) expect(s *task.Spec, want string) {
 	}
 }
 
+// learn has the pool take a shape for one that is asked for.
+func (b *bench) learn(s *task.Spec) {
+	b.Helper()
+	b.expect(s, warm.First)
+	b.expect(s, warm.First)
+}
+
 func TestDemandDecides(t *testing.T) {
 	inBubble(t, 8, func(b *bench) {
 		b.parked(0)
-		b.expect(spec(64<<20), warm.First)
+		b.learn(spec(64 << 20))
 		time.Sleep(time.Second)
-		b.parked(1)
+		b.parked(2)
+		b.expect(spec(64<<20), warm.Hit)
 		b.expect(spec(64<<20), warm.Hit)
 		b.expect(spec(64<<20), warm.Empty)
 		time.Sleep(2 * time.Second)
-		b.parked(3)
+		b.parked(5)
 		for range 20 {
 			b.run(spec(64 << 20))
 		}
@@ -133,9 +144,27 @@ func TestDemandDecides(t *testing.T) {
 	})
 }
 
+// Shapes that are asked for once cost nothing, however many there are.
+func TestNothingIsParkedForOne(t *testing.T) {
+	inBubble(t, 8, func(b *bench) {
+		b.learn(spec(64 << 20))
+		time.Sleep(time.Second)
+		for i := range int64(300) {
+			b.expect(spec(65<<20+i), warm.First)
+			time.Sleep(10 * time.Millisecond)
+			b.parked(2)
+		}
+		b.expect(spec(64<<20), warm.Hit)
+		time.Sleep(5 * time.Minute)
+		b.expect(spec(65<<20), warm.First) // long after the first
+		time.Sleep(time.Second)
+		b.parked(0)
+	})
+}
+
 func TestNobodyIsGivenWhatDoesNotFit(t *testing.T) {
 	inBubble(t, 8, func(b *bench) {
-		b.expect(spec(64<<20), warm.First)
+		b.learn(spec(64 << 20))
 		time.Sleep(time.Second)
 		b.expect(spec(65<<20), warm.First)
 		c, why := b.Take(spec(64<<20), "sha256:01")
@@ -151,7 +180,7 @@ func TestBudgetGoesToWhereDemandIs(t *testing.T) {
 		for range 10 {
 			b.run(spec(64 << 20))
 		}
-		b.expect(spec(65<<20), warm.First)
+		b.learn(spec(65 << 20))
 		time.Sleep(time.Second)
 		b.parked(2)
 		b.expect(spec(65<<20), warm.Budget)
@@ -168,29 +197,29 @@ func TestBudgetGoesToWhereDemandIs(t *testing.T) {
 // Those in a hurry are not held up, but they can't starve the pool.
 func TestHurryHoldsTheRefill(t *testing.T) {
 	inBubble(t, 8, func(b *bench) {
-		b.run(spec(64 << 20))
+		b.learn(spec(64 << 20))
 		calm := b.Hurry()
 		time.Sleep(time.Second)
 		b.parked(0)
 		calm()
 		calm()
 		time.Sleep(time.Second)
-		b.parked(1)
+		b.parked(2)
 		calm = b.Hurry()
 		defer calm()
 		b.run(spec(64 << 20))
 		time.Sleep(1900 * time.Millisecond)
-		b.parked(0)
-		time.Sleep(time.Second)
 		b.parked(1)
+		time.Sleep(time.Second)
+		b.parked(2)
 	})
 }
 
 func TestNothingOutlivesTheLease(t *testing.T) {
 	inBubble(t, 8, func(b *bench) {
-		b.run(spec(64 << 20))
+		b.learn(spec(64 << 20))
 		time.Sleep(30 * time.Second) // renewed all the time
-		b.parked(1)
+		b.parked(2)
 		b.expect(spec(64<<20), warm.Hit)
 		time.Sleep(time.Second)
 		b.stop()
@@ -207,12 +236,42 @@ func TestNothingOutlivesTheLease(t *testing.T) {
 
 func TestKilledFromOutsideIsReplaced(t *testing.T) {
 	inBubble(t, 8, func(b *bench) {
-		b.run(spec(64 << 20))
-		time.Sleep(time.Second)
+		b.learn(spec(64 << 20))
+		time.Sleep(proven + time.Second)
 		b.engine.StrikeParked(node)
 		time.Sleep(time.Second)
-		b.parked(1)
+		b.parked(2)
 		b.expect(spec(64<<20), warm.Hit)
+	})
+}
+
+// What ends as soon as it is parked is a failure like any other: the pauses grow,
+// and are forgotten when one survives.
+func TestWhatDiesAtOncePauses(t *testing.T) {
+	inBubble(t, 1, func(b *bench) {
+		strike := func(d time.Duration) (n int) {
+			for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+				if b.engine.Parked(node) > 0 {
+					n++
+					b.engine.StrikeParked(node)
+				}
+			}
+			return n
+		}
+		for range 40 { // demand for minutes
+			b.run(spec(64 << 20))
+		}
+		if n := strike(3 * time.Minute); n < 4 || n > 10 {
+			t.Errorf("parked %d that died at once in 3 minutes, want a few", n)
+		}
+		time.Sleep(80 * time.Second)
+		b.parked(1)
+		b.engine.StrikeParked(node) // it is no failure
+		time.Sleep(time.Second)
+		b.parked(1)
+		if n := strike(10 * time.Second); n < 2 {
+			t.Errorf("parked %d that died at once in 10 seconds, want the pauses to begin anew", n)
+		}
 	})
 }
 
@@ -233,7 +292,7 @@ func TestWhatEmptiesThePool(t *testing.T) {
 				time.Sleep(10 * time.Millisecond)
 				b.parked(0)
 				time.Sleep(2 * time.Second) // the lease is renewed
-				b.expect(spec(64<<20), warm.First)
+				b.learn(spec(64 << 20))
 				time.Sleep(time.Second)
 				b.expect(spec(64<<20), warm.Hit)
 			})
@@ -245,19 +304,19 @@ func TestWhatEmptiesThePool(t *testing.T) {
 func TestFailuresPause(t *testing.T) {
 	inBubble(t, 8, func(b *bench) {
 		b.engine.SetDown(errors.New("down"))
-		b.run(spec(64 << 20))
+		b.learn(spec(64 << 20))
 		time.Sleep(10 * time.Second)
 		b.parked(0)
 		b.engine.SetDown(nil)
 		time.Sleep(20 * time.Second)
-		b.parked(1)
+		b.parked(2)
 		b.expect(spec(64<<20), warm.Hit)
 	})
 }
 
 func TestShutWhileParking(t *testing.T) {
 	inBubble(t, 8, func(b *bench) {
-		b.run(spec(64 << 20))
+		b.learn(spec(64 << 20))
 		time.Sleep(50 * time.Millisecond) // in the middle of it
 	})
 }
