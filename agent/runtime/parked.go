@@ -26,8 +26,9 @@ type Parked interface {
 	// ended before it could be told to begin. The order's spec must have the
 	// Shape.
 	//
-	// After an error it is to be removed. The error is ErrSpent where it has ended
-	// or was bound before, and else as Create's.
+	// A *Failure, as Create's, is about the order: the container is as it was. After
+	// any other error it is to be removed; that is ErrSpent where it has ended or
+	// was bound before.
 	Bind(ctx context.Context, o Order) (Container, error)
 	// Gone is closed when it can't be bound any more: it has ended, was bound or
 	// was removed.

@@ -28,6 +28,9 @@ func (r *Runtime) Adopt(ctx context.Context, a runtime.Adoption) (runtime.Contai
 		if err != nil {
 			c.finish(err)
 			c.tasks.Wait()
+			if c.berth != nil {
+				r.parking.drop(c.berth.token) // the record tells whose it is
+			}
 		}
 	}
 	if err != nil {

@@ -56,8 +56,9 @@ type attempt struct {
 	stopped chan struct{} // closed by the first Kill or Remove
 	begun   chan struct{} // closed when Start has returned; what follows is set before
 
-	cgroup   string // where its processes are, or empty when that is not known
-	oomKills int64  // the cgroup's count before the program began
+	fenced   time.Duration // the deadline that the fence has confirmed last; Start's, once it is an attempt's
+	cgroup   string        // where its processes are, or empty when that is not known
+	oomKills int64         // the cgroup's count before the program began
 	input    *input
 	exits    chan exitNote // what the engine said of its end; one slot
 	heard    heard

@@ -84,6 +84,7 @@ type Fence interface {
 	Renew(id string, deadline time.Duration)
 	Remove(ctx context.Context, id string) error
 	Kill(ctx context.Context, id string) error
+	Healthy() error
 }
 
 var _ Fence = (*fence.Client)(nil)

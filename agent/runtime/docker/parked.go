@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ecs/agent/runtime"
+	"ecs/internal/fence"
 	"ecs/internal/initwire"
 	"ecs/internal/task"
 )
@@ -202,18 +203,26 @@ func (p parked) Remove(ctx context.Context) error {
 // Bind implements runtime.Parked.
 func (p parked) Bind(ctx context.Context, o runtime.Order) (runtime.Container, error) {
 	c, b := p.c, p.c.berth
-	if !b.use() {
-		return nil, fmt.Errorf("bind container %s: %w", short(c.id), runtime.ErrSpent)
-	}
+	// What is wrong with the order is no matter of the container's.
 	if f := refuse(o); f != nil {
 		return nil, f
 	}
 	order, err := c.r.initOrder(ctx, o)
-	if err != nil {
-		return nil, fmt.Errorf("bind container %s: %w", short(c.id), err)
+	if f := new(runtime.Failure); errors.As(err, &f) {
+		return nil, f
 	}
-	h, err := c.r.homes.rename(c.home, o.Token)
+	usable, first := b.use()
+	if err == nil && !usable {
+		err = runtime.ErrSpent
+	}
+	h := c.home
+	if err == nil {
+		h, err = c.r.homes.rename(c.home, o.Token)
+	}
 	if err != nil {
+		if first {
+			c.r.parking.drop(b.token) // from here on it is Reap's too
+		}
 		return nil, fmt.Errorf("bind container %s: %w", short(c.id), err)
 	}
 	c.home = h
@@ -226,13 +235,28 @@ func (p parked) Bind(ctx context.Context, o runtime.Order) (runtime.Container, e
 }
 
 // use reports whether the container may be bound now, and to nobody after this.
-func (b *berth) use() bool {
+// first: no Bind and no Remove came before.
+func (b *berth) use() (usable, first bool) {
 	b.mu.Lock()
-	usable := !b.used && !b.isGone
+	first = !b.used
+	usable = first && !b.isGone
 	b.used = true
 	b.mu.Unlock()
 	b.leave()
-	return usable
+	return usable, first
+}
+
+// refence has the fence confirm the end of the attempt's lease, where it has not:
+// it knows that of the node's, of some time ago.
+func (c *attempt) refence(ctx context.Context) error {
+	if c.r.cfg.Fence == nil || c.lease()-task.OuterFenceAhead <= c.fenced && c.r.cfg.Fence.Healthy() == nil {
+		return nil
+	}
+	err := c.fence(ctx)
+	if errors.Is(err, fence.ErrEnded) {
+		return errors.Join(runtime.ErrSpent, err)
+	}
+	return err
 }
 
 // startParked goes on where park stopped. Until init has the order, every way
@@ -243,10 +267,10 @@ func (c *attempt) startParked(ctx context.Context) (phase, error) {
 		return unsure, runtime.ErrSpent
 	}
 	c.firstLease()
-	if c.r.cfg.Fence != nil { // which has confirmed that it will end this
-		c.r.cfg.Fence.Renew(c.id, c.lease()-task.OuterFenceAhead)
+	err := c.refence(ctx)
+	if err == nil {
+		err = c.writeDown()
 	}
-	err := c.writeDown()
 	if err == nil {
 		err = c.allowed(ctx)
 	}

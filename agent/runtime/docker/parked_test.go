@@ -1,12 +1,17 @@
 package docker
 
 import (
+	"context"
+	"errors"
 	"os"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/docker/docker/api/types/container"
 
+	"ecs/agent/runtime"
+	"ecs/internal/fence"
 	"ecs/internal/task"
 )
 
@@ -44,5 +49,77 @@ func TestUnreadableRecords(t *testing.T) {
 	}
 	if _, err := os.Stat(homeOf(other).path + recordEnd); err == nil {
 		t.Error("another's record is left")
+	}
+}
+
+// TestClaimsEnd: Reap forgets whose a container was when nobody claims it.
+func TestClaimsEnd(t *testing.T) {
+	r := &Runtime{cfg: Config{Cluster: "c", Node: "n"}, homes: homes{root: t.TempDir()}}
+	place, owner := task.Token{Task: parkedPrefix + "p"}, task.Token{Task: "t", Attempt: 1, Epoch: 1}
+	found := []container.Summary{{ID: "p", Labels: r.labels(place)}}
+	r.parking.bind(place, owner)
+	for _, claimed := range []bool{true, false} {
+		ids, err := r.unclaimed(found, func(tok task.Token) bool { return claimed && tok == owner })
+		if _, known := r.parking.owner(place); err != nil || known != claimed || (len(ids) == 0) != claimed {
+			t.Errorf("claimed %v: got %v, %v, known %v", claimed, ids, err, known)
+		}
+	}
+}
+
+// TestFailedBindLeavesNoClaim holds whose it is to drop the claim.
+func TestFailedBindLeavesNoClaim(t *testing.T) {
+	b := &berth{gone: make(chan struct{})}
+	if usable, first := b.use(); !usable || !first {
+		t.Errorf("first: got %v, %v", usable, first)
+	}
+	if usable, first := b.use(); usable || first {
+		t.Errorf("second: got %v, %v; the claim may be the first's", usable, first)
+	}
+	b = &berth{gone: make(chan struct{})}
+	b.leave()
+	if usable, first := b.use(); usable || !first {
+		t.Errorf("ended: got %v, %v; want the claim dropped", usable, first)
+	}
+}
+
+// outerFence counts what it is to confirm.
+type outerFence struct {
+	Fence
+	adds   []time.Duration
+	answer error
+	health error
+}
+
+func (f *outerFence) Add(_ context.Context, e fence.Entry) error {
+	f.adds = append(f.adds, e.Deadline)
+	return f.answer
+}
+
+func (f *outerFence) Healthy() error { return f.health }
+
+func TestFenceConfirmsWhatItDoesNotKnow(t *testing.T) {
+	bad := errors.New("bad")
+	for name, tt := range map[string]struct {
+		later  time.Duration
+		health error
+		answer error
+		adds   int
+		want   error
+	}{
+		"as confirmed": {},
+		"later":        {later: time.Second, adds: 1},
+		"unhealthy":    {health: bad, adds: 1},
+		"refused":      {later: time.Second, answer: bad, adds: 1, want: bad},
+		"ended":        {later: time.Second, answer: fence.ErrEnded, adds: 1, want: runtime.ErrSpent},
+	} {
+		f := &outerFence{health: tt.health, answer: tt.answer}
+		c := &attempt{r: &Runtime{cfg: Config{Fence: f}}, fenced: time.Hour}
+		c.mu.lease = c.fenced + task.OuterFenceAhead + tt.later
+		if err := c.refence(t.Context()); !errors.Is(err, tt.want) || len(f.adds) != tt.adds {
+			t.Errorf("%s: got %v after %d questions, want %v after %d", name, err, len(f.adds), tt.want, tt.adds)
+		}
+		if tt.adds > 0 && tt.want == nil && c.fenced != time.Hour+tt.later {
+			t.Errorf("%s: got %s confirmed", name, c.fenced)
+		}
 	}
 }

@@ -90,8 +90,14 @@ func (r *Runtime) unclaimed(found []container.Summary, keep func(task.Token) boo
 			if !known && err != nil {
 				continue
 			}
-			if t = owner; !known {
+			switch {
+			case !known:
 				t, ok = recorded[c.ID]
+			case !keep(owner):
+				r.parking.drop(t) // what can't be removed now is nobody's the next time
+				ok = false
+			default:
+				t = owner
 			}
 		}
 		// Labels that make no token can be no attempt's.

@@ -222,7 +222,12 @@ func (c *attempt) fence(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, fenceCall, errors.New("no answer in time"))
 	defer cancel()
-	return c.r.cfg.Fence.Add(ctx, fence.Entry{ID: c.id, Cgroup: c.cgroup, Deadline: c.lease() - task.OuterFenceAhead})
+	deadline := c.lease() - task.OuterFenceAhead
+	if err := c.r.cfg.Fence.Add(ctx, fence.Entry{ID: c.id, Cgroup: c.cgroup, Deadline: deadline}); err != nil {
+		return err
+	}
+	c.fenced = deadline
+	return nil
 }
 
 // begin gives init the order and waits until the program runs or can't.

@@ -115,6 +115,9 @@ func (p parked) Renew(end time.Duration) {
 // Bind implements runtime.Parked.
 func (p parked) Bind(ctx context.Context, o runtime.Order) (runtime.Container, error) {
 	c, b := p.c, p.c.berth
+	if len(o.Spec.Entrypoint)+len(o.Spec.Command) == 0 {
+		return nil, startFailed("no command specified")
+	}
 	b.mu.Lock()
 	usable := !b.used && !b.left
 	b.used = true
@@ -126,9 +129,6 @@ func (p parked) Bind(ctx context.Context, o runtime.Order) (runtime.Container, e
 	if p.dead() {
 		<-ctx.Done()
 		return nil, ctx.Err()
-	}
-	if len(o.Spec.Entrypoint)+len(o.Spec.Command) == 0 {
-		return nil, startFailed("no command specified")
 	}
 	p.e.mu.Lock()
 	defer p.e.mu.Unlock()

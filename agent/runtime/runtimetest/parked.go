@@ -97,6 +97,28 @@ func parkedRunsOne(t *testing.T, h Harness) {
 	a.remove()
 }
 
+// parkedOutlivesABadOrder: what is wrong with an order uses up no container.
+func parkedOutlivesABadOrder(t *testing.T, h Harness) {
+	s := spec(h, "print", "x")
+	p := park(t, h, s, time.Hour)
+	bad := s
+	bad.Command, bad.Entrypoint = nil, nil
+	err := prepare(t, h).bind(p, bad)
+	if f, ok := err.(*runtime.Failure); !ok || f.Outcome != task.StartFailed {
+		t.Errorf("no command: got %v, want start_failed as it is", err)
+	}
+	select {
+	case <-p.Gone():
+		t.Error("it is gone")
+	default:
+	}
+	a := bind(t, h, p, s).start()
+	if exit := a.exit(); exit.Code != 0 || a.stdout.kept.String() != "x" {
+		t.Errorf("got %+v and %q, want what was asked for", exit, a.stdout.kept.String())
+	}
+	a.remove()
+}
+
 func parkedIsBoundOnce(t *testing.T, h Harness) {
 	s := spec(h, "exit", "0")
 	p := park(t, h, s, time.Hour)

@@ -110,6 +110,7 @@ func Run(t *testing.T, fresh func(*testing.T) Harness) {
 		{"CopyEndsWithItsContext", copyEndsWithItsContext},
 		{"ParkedRunsOneAttempt", parkedRunsOne},
 		{"ParkedIsBoundOnce", parkedIsBoundOnce},
+		{"ParkedOutlivesABadOrder", parkedOutlivesABadOrder},
 		{"ParkedThatEnded", parkedThatEnded},
 		{"ParkedEndsWithItsLease", parkedEndsWithItsLease},
 		{"ParkedIsNobodysAfterARestart", parkedAfterRestart},
