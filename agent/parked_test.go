@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -84,6 +85,53 @@ func TestParkedThatEndsCostsNoAttempt(t *testing.T) {
 			t.Errorf("got %d runs, want 3", len(runs))
 		}
 	}, warmed, func(cfg *Config) { s.Runtime, cfg.Runtime = cfg.Runtime, s })
+}
+
+// TestBadOrdersCostNoContainer: what can't run leaves what is parked to others.
+func TestBadOrdersCostNoContainer(t *testing.T) {
+	inRestarts(t, func(c *cluster, engine *fake.Engine) {
+		learn(c)
+		time.Sleep(2 * time.Second)
+		before := engine.Containers("")
+		r := c.result(c.assign("t1", command("")), 5*time.Second)
+		if r.result.Outcome != task.StartFailed || r.bill.Warm != "" {
+			t.Errorf("got %+v, %q; want start_failed", r.result, r.bill.Warm)
+		}
+		left := engine.Containers("")
+		if len(before) != 2 || !slices.Equal(before, left[:min(2, len(left))]) {
+			t.Errorf("got %v, want %v still", left, before)
+		}
+		if r := c.result(c.assign("t2", command("exit 3")), 5*time.Second); r.bill.Warm != warm.Hit || r.result.ExitCode != 3 {
+			t.Errorf("got %+v, %s; want a hit", r.result, r.bill.Warm)
+		}
+	}, warmed)
+}
+
+// forgetful is an engine that has lost an image, once, when a parked container
+// has ended.
+type forgetful struct {
+	striker
+	creates int
+}
+
+func (f *forgetful) Create(ctx context.Context, o runtime.Order) (runtime.Container, error) {
+	if f.creates++; f.creates == 3 { // after two tasks that had the pool take up the shape
+		return nil, &runtime.Failure{Outcome: task.ImageNotFound, Reason: "gone", Err: runtime.ErrNoImage}
+	}
+	return f.striker.Create(ctx, o)
+}
+
+func TestColdStartAfterAParkedOneGetsTheImageAgain(t *testing.T) {
+	f := &forgetful{}
+	inRestarts(t, func(c *cluster, engine *fake.Engine) {
+		f.engine = engine
+		learn(c)
+		time.Sleep(2 * time.Second)
+		r := c.result(c.assign("t1", command("exit 3")), 5*time.Second)
+		if r.result.Outcome != task.Exited || r.result.ExitCode != 3 || r.bill.Warm != warm.Ended || f.creates != 4 {
+			t.Errorf("got %+v, %s after %d creates; want code 3, %s after 4", r.result, r.bill.Warm, f.creates, warm.Ended)
+		}
+	}, warmed, func(cfg *Config) { f.Runtime, cfg.Runtime = cfg.Runtime, f })
 }
 
 func TestParkedIsGoneAfterARestart(t *testing.T) {

@@ -205,22 +205,29 @@ func (r *runner) mayStart() error {
 }
 
 // make gets the image and a container: a parked one, or else a new one.
-func (r *runner) make() (err error) {
+func (r *runner) make() error {
+	if err := r.fetch(); err != nil {
+		return err
+	}
+	taken, err := r.takeParked()
+	if err != nil {
+		return fmt.Errorf("create the container: %w", err)
+	}
+	if taken {
+		return nil
+	}
+	return r.create()
+}
+
+// fetch gets the image.
+func (r *runner) fetch() (err error) {
 	if err := r.may(); err != nil {
 		return err
 	}
 	if r.image, err = r.pull(); err != nil {
 		return err
 	}
-	if err := r.may(); err != nil {
-		return err
-	}
-	began := time.Now()
-	defer func() { r.bill.Create += time.Since(began) }()
-	if r.takeParked() {
-		return nil
-	}
-	return r.create()
+	return r.may()
 }
 
 // what is the attempt as its container is to have it.
@@ -231,6 +238,8 @@ func (r *runner) what() runtime.Order {
 
 // create makes a container for the attempt alone.
 func (r *runner) create() (err error) {
+	began := time.Now()
+	defer func() { r.bill.Create += time.Since(began) }()
 	ctx, cancel := context.WithTimeout(r.life, createTimeout)
 	defer cancel()
 	r.container, err = r.engine.Create(ctx, r.what())

@@ -175,6 +175,26 @@ func (p *Pool) Drop(c runtime.Parked) {
 	poke(p.wake)
 }
 
+// Return takes back a container that was taken for the spec and is as it was, for
+// another. It reports false where it has no more use for it: then it is the
+// caller's to remove.
+func (p *Pool) Return(c runtime.Parked, spec *task.Spec, image string) bool {
+	shape := spec.Shape()
+	shape.Image = image
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.mu.shelves[shape]
+	if s == nil || p.mu.lease == 0 || p.mu.drained || p.mu.shut {
+		return false
+	}
+	b := &place{Parked: c, since: time.Now()}
+	b.renew(p.mu.lease)
+	s.parked = append(s.parked, b)
+	p.mu.version++
+	poke(p.wake)
+	return true
+}
+
 // Hurry says that an attempt is on its way to its answer: parking another
 // container would take processor time from it. calm ends that, and may be called
 // again.

@@ -367,3 +367,34 @@ func TestNoneIsTakenTwice(t *testing.T) {
 		time.Sleep(time.Second)
 	})
 }
+
+// TestReturned: what was taken and not used is there for the next, but not after
+// the pool has lost its use for it.
+func TestReturned(t *testing.T) {
+	inBubble(t, 8, func(b *bench) {
+		b.learn(spec(64 << 20))
+		time.Sleep(time.Second)
+		b.parked(2)
+		take := func() runtime.Parked {
+			c, why := b.Take(spec(64<<20), "sha256:00")
+			if c == nil {
+				t.Fatalf("got %s, want a hit", why)
+			}
+			return c
+		}
+		first := take()
+		if !b.Return(first, spec(64<<20), "sha256:00") {
+			t.Error("not taken back")
+		}
+		if next := take(); next != first {
+			t.Errorf("got %v, want the one that came back last", next)
+		}
+		b.Lapse()
+		if b.Return(first, spec(64<<20), "sha256:00") {
+			t.Error("taken back when the lease was over")
+		}
+		if err := first.Remove(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
