@@ -27,7 +27,7 @@ func learn(c *cluster) {
 
 var learned int
 
-func TestSecondTaskIsWarm(t *testing.T) {
+func TestThirdTaskIsWarm(t *testing.T) {
 	inRestarts(t, func(c *cluster, engine *fake.Engine) {
 		engine.Slow(10*time.Millisecond, 150*time.Millisecond)
 		for i, want := range []string{warm.First, warm.First, warm.Hit, warm.Hit} {
