@@ -103,6 +103,7 @@ func (p *placer) submissions(batch []state.Command) (placed []state.Decision, wa
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var sn *state.Snapshot
+	fresh := false // the hints
 	for i, cmd := range batch {
 		c, ok := cmd.(state.Submit)
 		if !ok {
@@ -115,7 +116,13 @@ func (p *placer) submissions(batch []state.Command) (placed []state.Decision, wa
 			continue // it is a repeat
 		}
 		if sn.Counts().Pending == 0 && p.mu.waiting+waiting == 0 {
-			if d, ok := p.mu.planner.Submit(c.Task); ok {
+			d, ok := p.mu.planner.Submit(c.Task)
+			if !ok && !fresh {
+				// None has to wait because of agents that connected just now.
+				sn, fresh = p.lookLocked(0), true
+				d, ok = p.mu.planner.Submit(c.Task)
+			}
+			if ok {
 				batch[i] = state.Submit{Task: c.Task, Node: d.Node, Epoch: d.Epoch}
 				placed = append(placed, d)
 				continue
