@@ -148,7 +148,7 @@ func (o Options) say(format string, args ...any) { fmt.Fprintf(o.Progress, forma
 // Status is a cluster as dev up and dev status print it.
 type Status struct {
 	Dir       string   `json:"dir"`
-	Cluster   string   `json:"cluster"` // the name in certificates and in labels of containers
+	Cluster   string   `json:"cluster,omitempty"` // the name in certificates and in labels of containers
 	Key       string   `json:"key"`
 	Secret    string   `json:"secret"`
 	Endpoints []string `json:"endpoints"`
