@@ -94,7 +94,10 @@ func agentMemory(t *testing.T, c *cluster) int64 {
 	return most
 }
 
-func resident(t *testing.T, pid int) int64 {
+func resident(t *testing.T, pid int) int64 { return memory(t, pid, "VmRSS") }
+
+// memory is what the kernel counts of a process's, in bytes.
+func memory(t *testing.T, pid int, field string) int64 {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
@@ -102,11 +105,11 @@ func resident(t *testing.T, pid int) int64 {
 	}
 	for line := range strings.Lines(string(text)) {
 		var kib int64
-		if _, err := fmt.Sscanf(line, "VmRSS: %d kB", &kib); err == nil {
+		if _, err := fmt.Sscanf(line, field+": %d kB", &kib); err == nil {
 			return kib << 10
 		}
 	}
-	t.Fatalf("no VmRSS of %d", pid)
+	t.Fatalf("no %s of %d", field, pid)
 	return 0
 }
 
