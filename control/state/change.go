@@ -101,7 +101,9 @@ func (c *change) liveOn(node task.NodeID) []*task.Task {
 	it := c.on.Root().Iterator()
 	it.SeekPrefix(nodePrefix(node))
 	for _, t, ok := it.Next(); ok; _, t, ok = it.Next() {
-		live = append(live, t)
+		if t != nil { // the node's own place
+			live = append(live, t)
+		}
 	}
 	return live
 }
@@ -223,7 +225,14 @@ func (c *change) reserve(id task.NodeID, r task.Resources, sign int64) {
 
 func (c *change) putNode(n *task.Node) {
 	c.nodes.Insert([]byte(n.ID), n)
-	if last, known := c.touches[n.ID]; !known || last != c.index {
+	last, known := c.touches[n.ID]
+	if !known {
+		// A place of its own in the tree, for as long as the record knows the
+		// node: without one, who watches a node that runs nothing is woken by
+		// its neighbours' tasks.
+		c.on.Insert(nodePrefix(n.ID), nil)
+	}
+	if !known || last != c.index {
 		c.touched.remove(touch{index: last, node: n.ID})
 		c.touched.insert(touch{index: c.index, node: n.ID})
 		c.touches[n.ID] = c.index

@@ -18,7 +18,7 @@ type Snapshot struct {
 
 	tasks   *iradix.Tree[*task.Task] // by ID
 	pending *iradix.Tree[*task.Task] // by Seq, big endian
-	on      *iradix.Tree[*task.Task] // live ones by node, zero byte, ID
+	on      *iradix.Tree[*task.Task] // live ones by node, zero byte, ID; nil at every node's prefix
 	nodes   *iradix.Tree[*task.Node] // by ID
 
 	accepted *btree.BTreeG[position]
@@ -57,6 +57,9 @@ func (sn *Snapshot) publish(x *indexes) {
 
 // Index is that of the last entry applied, 0 before the first.
 func (sn *Snapshot) Index() uint64 { return sn.index }
+
+// AcceptedAt is the index of the entry that brought a task into the record.
+func AcceptedAt(t *task.Task) uint64 { return t.Seq >> ordinalBits }
 
 // Counts gives the sizes of the record.
 func (sn *Snapshot) Counts() Counts { return sn.counts }
@@ -156,11 +159,17 @@ func (sn *Snapshot) WatchNodes() <-chan struct{} { return watchPrefix(sn.nodes, 
 
 // On gives the tasks whose live attempt is on the node, by ID.
 func (sn *Snapshot) On(node task.NodeID) iter.Seq[*task.Task] {
-	return values(sn.on, nodePrefix(node))
+	return func(yield func(*task.Task) bool) {
+		for t := range values(sn.on, nodePrefix(node)) {
+			if t != nil && !yield(t) { // nil is the node's own place
+				return
+			}
+		}
+	}
 }
 
 // WatchOn gives a channel that closes when one of the tasks On a node changes,
-// comes or goes.
+// comes or goes. While the node is unknown it may also close for others.
 func (sn *Snapshot) WatchOn(node task.NodeID) <-chan struct{} {
 	return watchPrefix(sn.on, nodePrefix(node))
 }
