@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
+	"sync/atomic"
 
 	"ecs/internal/task"
 )
@@ -58,6 +60,7 @@ type record struct {
 	streams [2]*stream
 	tar     *stream // see Tar; its writer does not use the stream's Write
 	counts  counts
+	made    atomic.Uint32 // a bit for each of suffixes that a file may be there under
 
 	// Under spool.mu.
 	list         *list.List // where it is while finished
@@ -86,6 +89,15 @@ func (r *record) readable(name string) *stream {
 	}
 	return nil
 }
+
+// file is path for a file that is about to be made.
+func (r *record) file(suffix string) string {
+	r.made.Or(1 << slices.Index(suffixes(), suffix))
+	return r.path(suffix)
+}
+
+// foundOnDisk says that an earlier process may have made any of the files.
+func (r *record) foundOnDisk() { r.made.Store(1<<len(suffixes()) - 1) }
 
 func (r *record) path(suffix string) string { return filepath.Join(r.spool.dir, r.name+suffix) }
 
@@ -120,13 +132,17 @@ func (r *record) persist() error {
 		into.Bytes, into.Kept = s.sizes()
 	}
 	m.Outputs.Bytes, m.Outputs.Kept = r.tar.sizes()
-	if err := m.write(r.path(suffixMeta)); err != nil {
+	if err := m.write(r.file(suffixMeta)); err != nil {
 		return err
 	}
 	return r.remove(suffixCounts)
 }
 
+// remove removes a file if one was made.
 func (r *record) remove(suffix string) error {
+	if r.made.Load()&(1<<slices.Index(suffixes(), suffix)) == 0 {
+		return nil
+	}
 	if err := os.Remove(r.path(suffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

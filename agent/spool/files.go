@@ -181,6 +181,7 @@ func (s *Spool) loadOne(name string) (loaded, error) {
 	}
 	tok := task.Token{Task: task.ID(m.Task), Attempt: m.Attempt, Epoch: m.Epoch}
 	r := newRecord(s, tok, name, 0)
+	r.foundOnDisk()
 	for _, part := range []struct {
 		stream *stream
 		metaStream

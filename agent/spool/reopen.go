@@ -32,7 +32,7 @@ func (c *counts) set(r *record, suffix string, bytes int64) {
 	}
 	var err error
 	if c.file == nil {
-		if c.file, err = os.OpenFile(r.path(suffixCounts), os.O_WRONLY|os.O_CREATE, 0o600); err != nil {
+		if c.file, err = os.OpenFile(r.file(suffixCounts), os.O_WRONLY|os.O_CREATE, 0o600); err != nil {
 			c.file = nil
 		}
 	}
@@ -102,6 +102,7 @@ func (s *Spool) Reopen(tok task.Token, name string, maxOutput int64) (e *Entry, 
 	s.mu.Unlock()
 	s.Release(tok)
 	r := newRecord(s, tok, name, maxOutput)
+	r.foundOnDisk()
 	if finished != nil {
 		if err := finished.revert(r); err != nil {
 			return nil, 0, 0, fmt.Errorf("reopen output: %w", err)

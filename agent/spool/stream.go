@@ -171,7 +171,7 @@ func (s *stream) begin() error {
 	if s.writing.file != nil {
 		return nil
 	}
-	f, err := os.OpenFile(s.record.path(s.suffix), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := os.OpenFile(s.record.file(s.suffix), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,7 @@ func (e *Entry) Tar() (*Tar, error) {
 	if s.writing.full || s.writing.ended || s.record.spool.left.Load() {
 		return nil, ErrLost
 	}
-	f, err := os.OpenFile(s.record.path(s.suffix), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := os.OpenFile(s.record.file(s.suffix), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return nil, err
 	}
