@@ -24,9 +24,6 @@ const (
 	// settleWithin bounds how long a write looks for a leader that takes it.
 	// It covers an election, so that callers see no failure for one.
 	settleWithin = 10 * time.Second
-	// forwardWithin bounds one forwarded call; a leader that hangs is left
-	// for the next one.
-	forwardWithin = 5 * time.Second
 	// lookForLeader is how often a write that waits for a leader looks for one
 	// when nothing says that there is a new one.
 	lookForLeader = 250 * time.Millisecond
@@ -43,6 +40,8 @@ var (
 type decision struct {
 	state.Outcome
 	local bool // this node proposed it
+	// elsewhere is a task that the leader named and did not send.
+	elsewhere task.ID
 }
 
 // tooLarge refuses a command that fits no entry of the log.
@@ -96,38 +95,11 @@ func (s *Server) try(ctx context.Context, c state.Command) (decision, error) {
 		}
 		return decision{Outcome: out, local: true}, err
 	}
-	client, err := s.leaderClient()
+	d, err := s.forwards.forward(ctx, c)
 	if err != nil {
 		return decision{}, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, forwardWithin)
-	defer cancel()
-	answer, err := client.Propose(ctx, &ecsv1.ProposeRequest{Command: state.ToWire(c, time.Time{})})
-	if err != nil {
-		return decision{}, fmt.Errorf("forward to the leader: %w", err)
-	}
-	refusal := taskwire.ToError(answer.GetRefusal())
-	if refusal != nil {
-		switch refusal.Code {
-		case task.CodeNoLeader:
-			return decision{}, errNoLeader
-		case task.CodeUnknown:
-			return decision{}, errUnknown
-		case task.CodeTooLarge:
-			return decision{}, refusal
-		}
-	}
-	d := decision{Outcome: state.Outcome{Index: answer.GetIndex(), Existed: answer.GetExisted(), Committed: time.Duration(answer.GetCommitted())}}
-	if answer.GetTask() != nil {
-		d.Task = taskwire.ToTask(answer.GetTask())
-	}
-	if answer.GetNode() != nil {
-		d.Node = taskwire.ToNode(answer.GetNode())
-	}
-	if refusal != nil {
-		d.Err = refusal
-	}
-	return d, nil
+	return s.recorded(ctx, d)
 }
 
 // leaderClient is the leader's Peers service, or errNoLeader.
@@ -220,40 +192,6 @@ func (p *peerServer) authorize(ctx context.Context) error {
 		return fmt.Errorf("%s %s may not speak for control nodes", peer.Role, peer.ID)
 	}
 	return nil
-}
-
-// Propose commits a command that another node forwards.
-func (p *peerServer) Propose(ctx context.Context, req *ecsv1.ProposeRequest) (*ecsv1.ProposeAnswer, error) {
-	if err := p.authorize(ctx); err != nil {
-		return nil, err
-	}
-	c, _, err := state.FromWire(req.GetCommand())
-	if err != nil {
-		return nil, fmt.Errorf("forwarded command: %w", err)
-	}
-	out, err := p.s.replica.Propose(ctx, c)
-	switch {
-	case errors.Is(err, replica.ErrNotLeader):
-		return &ecsv1.ProposeAnswer{Refusal: taskwire.FromError(errNoLeader)}, nil
-	case errors.Is(err, replica.ErrUnknown):
-		return &ecsv1.ProposeAnswer{Refusal: taskwire.FromError(errUnknown)}, nil
-	case errors.Is(err, replica.ErrTooBig):
-		return &ecsv1.ProposeAnswer{Refusal: taskwire.FromError(tooLarge(err))}, nil
-	case err != nil:
-		return nil, err
-	}
-	answer := &ecsv1.ProposeAnswer{Index: out.Index, Existed: out.Existed, Committed: int64(out.Committed)}
-	if out.Task != nil {
-		answer.Task = taskwire.FromTask(out.Task)
-	}
-	if out.Node != nil {
-		answer.Node = taskwire.FromNode(out.Node)
-	}
-	var refusal *task.Error
-	if errors.As(out.Err, &refusal) {
-		answer.Refusal = taskwire.FromError(refusal)
-	}
-	return answer, nil
 }
 
 // ReadIndex answers with an index that covers everything committed before the

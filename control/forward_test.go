@@ -83,11 +83,11 @@ func leaderAlone(t *testing.T, f func(t *testing.T, s *Server)) {
 func TestACommandThatFitsNoEntryIsRefusedAtOnce(t *testing.T) {
 	huge := state.Submit{Task: &task.Task{ID: "t", Spec: task.Spec{Secrets: bytes.Repeat([]byte("x"), 1<<20)}}}
 	leaderAlone(t, func(t *testing.T, s *Server) {
-		answer, err := (&peerServer{s: s}).Propose(t.Context(), &ecsv1.ProposeRequest{Command: state.ToWire(huge, time.Now())})
+		answer, err := (&peerServer{s: s}).Forward(t.Context(), &ecsv1.ForwardRequest{Commands: []*ecsv1.Command{state.ToWire(huge, time.Now())}})
 		if err != nil {
 			t.Fatalf("forwarded: %v", err)
 		}
-		if got := answer.GetRefusal().GetCode(); got != string(task.CodeTooLarge) {
+		if got := answer.GetForwarded()[0].GetRefusal().GetCode(); got != string(task.CodeTooLarge) {
 			t.Errorf("forwarded: got code %q, want %q", got, task.CodeTooLarge)
 		}
 		start := time.Now()

@@ -33,6 +33,7 @@ type Server struct {
 	sessions *dispatch.Server
 	placing  atomic.Pointer[placer] // while this node leads
 	peers    *connections           // to other control nodes
+	forwards *forwarder             // to the leader
 	outputs  *connections           // to agents' output ports
 	known    acquaintances
 	draining atomic.Bool
@@ -46,6 +47,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, store: state.NewStore(state.Limits{}), peers: newConnections(cfg.DialPeer), outputs: newConnections(cfg.DialAgent)}
 	s.replica = replica.New(s.replicaConfig())
+	s.forwards = newForwarder(s.forwardToLeader)
 	g := cfg.Gossip
 	g.Self = gossip.Member{ID: cfg.ID, Role: "control", Zone: cfg.Zone, Version: cfg.Version,
 		RPCAddr: cfg.RPCAdvertise, RaftAddr: cfg.RaftAdvertise, HTTPAddr: cfg.HTTPAdvertise, Expect: cfg.BootstrapExpect}
@@ -79,6 +81,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return s.serveHealth(life) })
 	g.Go(func() error { return s.bootstrap(life) })
 	g.Go(func() error { return s.terms(life) })
+	g.Go(func() error { return s.forwards.run(life) })
 	open, closePublic := context.WithCancel(life)
 	defer closePublic()
 	answered := make(chan struct{})

@@ -90,9 +90,14 @@ func (s *Server) applied(ctx context.Context, d decision) error {
 	if d.local {
 		return nil
 	}
+	return s.CatchUp(ctx, d.Index)
+}
+
+// CatchUp waits until this node's own state includes an index.
+func (s *Server) CatchUp(ctx context.Context, index uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, syncWithin)
 	defer cancel()
-	return s.replica.WaitApplied(ctx, d.Index)
+	return s.replica.WaitApplied(ctx, index)
 }
 
 // Snapshot is the record as this node has it.

@@ -34,6 +34,8 @@ type Reader interface {
 	Snapshot() *state.Snapshot
 	// Sync waits until Snapshot holds everything committed before the call.
 	Sync(ctx context.Context) error
+	// CatchUp waits until Snapshot holds the entry of an index.
+	CatchUp(ctx context.Context, index uint64) error
 }
 
 // Explainer says why a pending task waits and where it is in the queue.

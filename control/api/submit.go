@@ -11,6 +11,7 @@ import (
 	"github.com/julienschmidt/httprouter"
 	"google.golang.org/protobuf/proto"
 
+	"ecs/control/state"
 	"ecs/internal/task"
 	"ecs/internal/taskwire"
 	"ecs/internal/telemetry"
@@ -117,14 +118,14 @@ func (h *Handler) await(ctx context.Context, t *task.Task, limit time.Duration) 
 		defer timer.Stop()
 		over = timer.C
 	}
-	synced := false
+	there := false
 	for t.State != task.Finished {
 		now, changed := h.cfg.Reader.Snapshot().WatchTask(t.ID)
-		if now == nil && synced {
+		if now == nil && there {
 			return nil, errNotFound() // finished and forgotten meanwhile
 		}
-		if now == nil && h.cfg.Reader.Sync(ctx) == nil {
-			synced = true // it was committed, this node had only not seen it
+		if now == nil && h.cfg.Reader.CatchUp(ctx, state.AcceptedAt(t)) == nil {
+			there = true // it was committed, this node had only not seen it
 			continue
 		}
 		if now != nil {

@@ -145,6 +145,8 @@ func (w *world) Stop(_ context.Context, id task.ID, owner string, outcome task.O
 
 func (w *world) Snapshot() *state.Snapshot { return w.store.Snapshot() }
 
+func (w *world) CatchUp(ctx context.Context, _ uint64) error { return w.Sync(ctx) }
+
 func (w *world) Sync(context.Context) error {
 	w.mu.Lock()
 	w.syncs++

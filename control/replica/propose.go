@@ -43,6 +43,7 @@ type proposal struct {
 	plain   state.Command
 	command *ecsv1.Command // the same for the log
 	size    int            // bytes it adds to an entry at most
+	start   time.Time
 	done    chan answer
 }
 
@@ -76,26 +77,62 @@ func (q *proposals) init() {
 // ErrNotLeader and ErrTooBig: nothing was written. ErrUnknown: it may have
 // been, or may be yet. Cancelling ctx abandons the wait, not the write.
 func (n *Node) Propose(ctx context.Context, cmd state.Command) (state.Outcome, error) {
-	start := time.Now()
-	if _, leading, _ := n.Leadership(); !leading {
-		return state.Outcome{}, ErrNotLeader
+	p, err := n.enqueue(ctx, cmd)
+	if err != nil {
+		return state.Outcome{}, err
 	}
-	p := &proposal{plain: cmd, command: state.ToWire(cmd, start), done: make(chan answer, 1)}
+	return n.await(ctx, p)
+}
+
+// Proposed is what became of one command of ProposeAll, as Propose gives it.
+type Proposed struct {
+	state.Outcome
+	Err error
+}
+
+// ProposeAll is Propose for commands that do not depend on each other. It
+// returns once the fate of each is known, in their order.
+func (n *Node) ProposeAll(ctx context.Context, commands []state.Command) []Proposed {
+	waiting := make([]*proposal, len(commands))
+	fates := make([]Proposed, len(commands))
+	for i, cmd := range commands {
+		waiting[i], fates[i].Err = n.enqueue(ctx, cmd)
+	}
+	for i, p := range waiting {
+		if p != nil {
+			fates[i].Outcome, fates[i].Err = n.await(ctx, p)
+		}
+	}
+	return fates
+}
+
+// enqueue hands a command to the proposer. On an error nothing was written.
+func (n *Node) enqueue(ctx context.Context, cmd state.Command) (*proposal, error) {
+	if _, leading, _ := n.Leadership(); !leading {
+		return nil, ErrNotLeader
+	}
+	start := time.Now()
+	p := &proposal{plain: cmd, command: state.ToWire(cmd, start), start: start, done: make(chan answer, 1)}
 	size := proto.Size(p.command)
 	p.size = protowire.SizeTag(1) + protowire.SizeBytes(size)
 	if p.size > maxEntry {
-		return state.Outcome{}, fmt.Errorf("%w: it has %d bytes, at most %d are allowed", ErrTooBig, size, maxEntry)
+		return nil, fmt.Errorf("%w: it has %d bytes, at most %d are allowed", ErrTooBig, size, maxEntry)
 	}
 	if _, grows := cmd.(state.Submit); grows {
 		p.size += placementRoom
 	}
 	if err := n.proposals.room.Acquire(ctx, p.cost()); err != nil {
-		return state.Outcome{}, fmt.Errorf("%w: too much is waiting: %w", ErrNotLeader, err)
+		return nil, fmt.Errorf("%w: too much is waiting: %w", ErrNotLeader, err)
 	}
 	n.proposals.queue <- p
+	return p, nil
+}
+
+// await gives what became of a proposal.
+func (n *Node) await(ctx context.Context, p *proposal) (state.Outcome, error) {
 	select {
 	case a := <-p.done:
-		a.outcome.Committed = time.Since(start)
+		a.outcome.Committed = time.Since(p.start)
 		return a.outcome, a.err
 	case <-ctx.Done():
 		return state.Outcome{}, fmt.Errorf("%w: %w", ErrUnknown, ctx.Err())

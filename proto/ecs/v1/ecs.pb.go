@@ -4183,6 +4183,189 @@ func (x *AttachAck) GetEnded() bool {
 	return false
 }
 
+// ForwardRequest carries commands that are independent of each other: each has
+// its own fate, and none waits for the one before it.
+type ForwardRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Commands      []*Command             `protobuf:"bytes,1,rep,name=commands,proto3" json:"commands,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForwardRequest) Reset() {
+	*x = ForwardRequest{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForwardRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForwardRequest) ProtoMessage() {}
+
+func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForwardRequest.ProtoReflect.Descriptor instead.
+func (*ForwardRequest) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *ForwardRequest) GetCommands() []*Command {
+	if x != nil {
+		return x.Commands
+	}
+	return nil
+}
+
+type ForwardAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Forwarded     []*Forwarded           `protobuf:"bytes,1,rep,name=forwarded,proto3" json:"forwarded,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForwardAnswer) Reset() {
+	*x = ForwardAnswer{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForwardAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForwardAnswer) ProtoMessage() {}
+
+func (x *ForwardAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForwardAnswer.ProtoReflect.Descriptor instead.
+func (*ForwardAnswer) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *ForwardAnswer) GetForwarded() []*Forwarded {
+	if x != nil {
+		return x.Forwarded
+	}
+	return nil
+}
+
+type Forwarded struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`     // the command is applied at this index
+	Made          *Task                  `protobuf:"bytes,2,opt,name=made,proto3" json:"made,omitempty"`        // by Submit, without its spec
+	Existed       bool                   `protobuf:"varint,3,opt,name=existed,proto3" json:"existed,omitempty"` // Submit found the task already there
+	Node          *Node                  `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`        // for SetNode
+	Refusal       *Refusal               `protobuf:"bytes,5,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	Committed     int64                  `protobuf:"varint,6,opt,name=committed,proto3" json:"committed,omitempty"` // how long the commit took
+	Task          string                 `protobuf:"bytes,7,opt,name=task,proto3" json:"task,omitempty"`            // the id of one that was there before: Stop's, or one that Submit found
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Forwarded) Reset() {
+	*x = Forwarded{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Forwarded) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Forwarded) ProtoMessage() {}
+
+func (x *Forwarded) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Forwarded.ProtoReflect.Descriptor instead.
+func (*Forwarded) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *Forwarded) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Forwarded) GetMade() *Task {
+	if x != nil {
+		return x.Made
+	}
+	return nil
+}
+
+func (x *Forwarded) GetExisted() bool {
+	if x != nil {
+		return x.Existed
+	}
+	return false
+}
+
+func (x *Forwarded) GetNode() *Node {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *Forwarded) GetRefusal() *Refusal {
+	if x != nil {
+		return x.Refusal
+	}
+	return nil
+}
+
+func (x *Forwarded) GetCommitted() int64 {
+	if x != nil {
+		return x.Committed
+	}
+	return 0
+}
+
+func (x *Forwarded) GetTask() string {
+	if x != nil {
+		return x.Task
+	}
+	return ""
+}
+
+// ProposeRequest was how one command was forwarded. It is not sent any more.
 type ProposeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Command       *Command               `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
@@ -4192,7 +4375,7 @@ type ProposeRequest struct {
 
 func (x *ProposeRequest) Reset() {
 	*x = ProposeRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4204,7 +4387,7 @@ func (x *ProposeRequest) String() string {
 func (*ProposeRequest) ProtoMessage() {}
 
 func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4217,7 +4400,7 @@ func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeRequest.ProtoReflect.Descriptor instead.
 func (*ProposeRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{48}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ProposeRequest) GetCommand() *Command {
@@ -4229,19 +4412,19 @@ func (x *ProposeRequest) GetCommand() *Command {
 
 type ProposeAnswer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`     // the proposal is applied at this index
-	Task          *Task                  `protobuf:"bytes,2,opt,name=task,proto3" json:"task,omitempty"`        // the task after it, for Submit and Stop
-	Existed       bool                   `protobuf:"varint,3,opt,name=existed,proto3" json:"existed,omitempty"` // Submit found the task already there
-	Node          *Node                  `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`        // for SetNode
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Task          *Task                  `protobuf:"bytes,2,opt,name=task,proto3" json:"task,omitempty"`
+	Existed       bool                   `protobuf:"varint,3,opt,name=existed,proto3" json:"existed,omitempty"`
+	Node          *Node                  `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`
 	Refusal       *Refusal               `protobuf:"bytes,5,opt,name=refusal,proto3" json:"refusal,omitempty"`
-	Committed     int64                  `protobuf:"varint,6,opt,name=committed,proto3" json:"committed,omitempty"` // how long the commit took
+	Committed     int64                  `protobuf:"varint,6,opt,name=committed,proto3" json:"committed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ProposeAnswer) Reset() {
 	*x = ProposeAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4253,7 +4436,7 @@ func (x *ProposeAnswer) String() string {
 func (*ProposeAnswer) ProtoMessage() {}
 
 func (x *ProposeAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4266,7 +4449,7 @@ func (x *ProposeAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeAnswer.ProtoReflect.Descriptor instead.
 func (*ProposeAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{49}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ProposeAnswer) GetIndex() uint64 {
@@ -4322,7 +4505,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4334,7 +4517,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4347,7 +4530,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{50}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Refusal) GetCode() string {
@@ -4372,7 +4555,7 @@ type ReadIndexRequest struct {
 
 func (x *ReadIndexRequest) Reset() {
 	*x = ReadIndexRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4384,7 +4567,7 @@ func (x *ReadIndexRequest) String() string {
 func (*ReadIndexRequest) ProtoMessage() {}
 
 func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4397,7 +4580,7 @@ func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
 func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{51}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{54}
 }
 
 type ReadIndexAnswer struct {
@@ -4410,7 +4593,7 @@ type ReadIndexAnswer struct {
 
 func (x *ReadIndexAnswer) Reset() {
 	*x = ReadIndexAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4422,7 +4605,7 @@ func (x *ReadIndexAnswer) String() string {
 func (*ReadIndexAnswer) ProtoMessage() {}
 
 func (x *ReadIndexAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4435,7 +4618,7 @@ func (x *ReadIndexAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexAnswer.ProtoReflect.Descriptor instead.
 func (*ReadIndexAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{52}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ReadIndexAnswer) GetIndex() uint64 {
@@ -4462,7 +4645,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4474,7 +4657,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4487,7 +4670,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{53}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ExplainRequest) GetTask() string {
@@ -4508,7 +4691,7 @@ type ExplainAnswer struct {
 
 func (x *ExplainAnswer) Reset() {
 	*x = ExplainAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4520,7 +4703,7 @@ func (x *ExplainAnswer) String() string {
 func (*ExplainAnswer) ProtoMessage() {}
 
 func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4533,7 +4716,7 @@ func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainAnswer.ProtoReflect.Descriptor instead.
 func (*ExplainAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{54}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ExplainAnswer) GetBecause() string {
@@ -4908,7 +5091,19 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x04cols\x18\x02 \x01(\rR\x04cols\"7\n" +
 	"\tAttachAck\x12\x14\n" +
 	"\x05taken\x18\x01 \x01(\x03R\x05taken\x12\x14\n" +
-	"\x05ended\x18\x02 \x01(\bR\x05ended\";\n" +
+	"\x05ended\x18\x02 \x01(\bR\x05ended\"=\n" +
+	"\x0eForwardRequest\x12+\n" +
+	"\bcommands\x18\x01 \x03(\v2\x0f.ecs.v1.CommandR\bcommands\"@\n" +
+	"\rForwardAnswer\x12/\n" +
+	"\tforwarded\x18\x01 \x03(\v2\x11.ecs.v1.ForwardedR\tforwarded\"\xdc\x01\n" +
+	"\tForwarded\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12 \n" +
+	"\x04made\x18\x02 \x01(\v2\f.ecs.v1.TaskR\x04made\x12\x18\n" +
+	"\aexisted\x18\x03 \x01(\bR\aexisted\x12 \n" +
+	"\x04node\x18\x04 \x01(\v2\f.ecs.v1.NodeR\x04node\x12)\n" +
+	"\arefusal\x18\x05 \x01(\v2\x0f.ecs.v1.RefusalR\arefusal\x12\x1c\n" +
+	"\tcommitted\x18\x06 \x01(\x03R\tcommitted\x12\x12\n" +
+	"\x04task\x18\a \x01(\tR\x04task\";\n" +
 	"\x0eProposeRequest\x12)\n" +
 	"\acommand\x18\x01 \x01(\v2\x0f.ecs.v1.CommandR\acommand\"\xcc\x01\n" +
 	"\rProposeAnswer\x12\x14\n" +
@@ -4944,7 +5139,7 @@ func file_ecs_v1_ecs_proto_rawDescGZIP() []byte {
 	return file_ecs_v1_ecs_proto_rawDescData
 }
 
-var file_ecs_v1_ecs_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
+var file_ecs_v1_ecs_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
 var file_ecs_v1_ecs_proto_goTypes = []any{
 	(*Task)(nil),             // 0: ecs.v1.Task
 	(*Spec)(nil),             // 1: ecs.v1.Spec
@@ -4994,27 +5189,30 @@ var file_ecs_v1_ecs_proto_goTypes = []any{
 	(*InputData)(nil),        // 45: ecs.v1.InputData
 	(*WindowSize)(nil),       // 46: ecs.v1.WindowSize
 	(*AttachAck)(nil),        // 47: ecs.v1.AttachAck
-	(*ProposeRequest)(nil),   // 48: ecs.v1.ProposeRequest
-	(*ProposeAnswer)(nil),    // 49: ecs.v1.ProposeAnswer
-	(*Refusal)(nil),          // 50: ecs.v1.Refusal
-	(*ReadIndexRequest)(nil), // 51: ecs.v1.ReadIndexRequest
-	(*ReadIndexAnswer)(nil),  // 52: ecs.v1.ReadIndexAnswer
-	(*ExplainRequest)(nil),   // 53: ecs.v1.ExplainRequest
-	(*ExplainAnswer)(nil),    // 54: ecs.v1.ExplainAnswer
-	nil,                      // 55: ecs.v1.Spec.LabelsEntry
-	nil,                      // 56: ecs.v1.Node.AttributesEntry
+	(*ForwardRequest)(nil),   // 48: ecs.v1.ForwardRequest
+	(*ForwardAnswer)(nil),    // 49: ecs.v1.ForwardAnswer
+	(*Forwarded)(nil),        // 50: ecs.v1.Forwarded
+	(*ProposeRequest)(nil),   // 51: ecs.v1.ProposeRequest
+	(*ProposeAnswer)(nil),    // 52: ecs.v1.ProposeAnswer
+	(*Refusal)(nil),          // 53: ecs.v1.Refusal
+	(*ReadIndexRequest)(nil), // 54: ecs.v1.ReadIndexRequest
+	(*ReadIndexAnswer)(nil),  // 55: ecs.v1.ReadIndexAnswer
+	(*ExplainRequest)(nil),   // 56: ecs.v1.ExplainRequest
+	(*ExplainAnswer)(nil),    // 57: ecs.v1.ExplainAnswer
+	nil,                      // 58: ecs.v1.Spec.LabelsEntry
+	nil,                      // 59: ecs.v1.Node.AttributesEntry
 }
 var file_ecs_v1_ecs_proto_depIdxs = []int32{
 	1,  // 0: ecs.v1.Task.spec:type_name -> ecs.v1.Spec
 	4,  // 1: ecs.v1.Task.attempts:type_name -> ecs.v1.Attempt
 	5,  // 2: ecs.v1.Task.result:type_name -> ecs.v1.Result
 	8,  // 3: ecs.v1.Task.bill:type_name -> ecs.v1.Bill
-	55, // 4: ecs.v1.Spec.labels:type_name -> ecs.v1.Spec.LabelsEntry
+	58, // 4: ecs.v1.Spec.labels:type_name -> ecs.v1.Spec.LabelsEntry
 	2,  // 5: ecs.v1.Spec.files:type_name -> ecs.v1.File
 	7,  // 6: ecs.v1.Result.stdout:type_name -> ecs.v1.Stream
 	7,  // 7: ecs.v1.Result.stderr:type_name -> ecs.v1.Stream
 	6,  // 8: ecs.v1.Result.outputs:type_name -> ecs.v1.Outputs
-	56, // 9: ecs.v1.Node.attributes:type_name -> ecs.v1.Node.AttributesEntry
+	59, // 9: ecs.v1.Node.attributes:type_name -> ecs.v1.Node.AttributesEntry
 	11, // 10: ecs.v1.Entry.commands:type_name -> ecs.v1.Command
 	12, // 11: ecs.v1.Command.submit:type_name -> ecs.v1.Submit
 	13, // 12: ecs.v1.Command.register:type_name -> ecs.v1.Register
@@ -5066,17 +5264,22 @@ var file_ecs_v1_ecs_proto_depIdxs = []int32{
 	14, // 58: ecs.v1.AttachInput.token:type_name -> ecs.v1.Token
 	45, // 59: ecs.v1.AttachInput.data:type_name -> ecs.v1.InputData
 	46, // 60: ecs.v1.AttachInput.resize:type_name -> ecs.v1.WindowSize
-	11, // 61: ecs.v1.ProposeRequest.command:type_name -> ecs.v1.Command
-	0,  // 62: ecs.v1.ProposeAnswer.task:type_name -> ecs.v1.Task
-	9,  // 63: ecs.v1.ProposeAnswer.node:type_name -> ecs.v1.Node
-	50, // 64: ecs.v1.ProposeAnswer.refusal:type_name -> ecs.v1.Refusal
-	50, // 65: ecs.v1.ReadIndexAnswer.refusal:type_name -> ecs.v1.Refusal
-	50, // 66: ecs.v1.ExplainAnswer.refusal:type_name -> ecs.v1.Refusal
-	67, // [67:67] is the sub-list for method output_type
-	67, // [67:67] is the sub-list for method input_type
-	67, // [67:67] is the sub-list for extension type_name
-	67, // [67:67] is the sub-list for extension extendee
-	0,  // [0:67] is the sub-list for field type_name
+	11, // 61: ecs.v1.ForwardRequest.commands:type_name -> ecs.v1.Command
+	50, // 62: ecs.v1.ForwardAnswer.forwarded:type_name -> ecs.v1.Forwarded
+	0,  // 63: ecs.v1.Forwarded.made:type_name -> ecs.v1.Task
+	9,  // 64: ecs.v1.Forwarded.node:type_name -> ecs.v1.Node
+	53, // 65: ecs.v1.Forwarded.refusal:type_name -> ecs.v1.Refusal
+	11, // 66: ecs.v1.ProposeRequest.command:type_name -> ecs.v1.Command
+	0,  // 67: ecs.v1.ProposeAnswer.task:type_name -> ecs.v1.Task
+	9,  // 68: ecs.v1.ProposeAnswer.node:type_name -> ecs.v1.Node
+	53, // 69: ecs.v1.ProposeAnswer.refusal:type_name -> ecs.v1.Refusal
+	53, // 70: ecs.v1.ReadIndexAnswer.refusal:type_name -> ecs.v1.Refusal
+	53, // 71: ecs.v1.ExplainAnswer.refusal:type_name -> ecs.v1.Refusal
+	72, // [72:72] is the sub-list for method output_type
+	72, // [72:72] is the sub-list for method input_type
+	72, // [72:72] is the sub-list for extension type_name
+	72, // [72:72] is the sub-list for extension extendee
+	0,  // [0:72] is the sub-list for field type_name
 }
 
 func init() { file_ecs_v1_ecs_proto_init() }
@@ -5128,7 +5331,7 @@ func file_ecs_v1_ecs_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ecs_v1_ecs_proto_rawDesc), len(file_ecs_v1_ecs_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   57,
+			NumMessages:   60,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -33,7 +33,7 @@ const file_ecs_v1_rpc_rpc_proto_rawDesc = "" +
 	"\bSessions\x12;\n" +
 	"\aSession\x12\x14.ecs.v1.AgentMessage\x1a\x16.ecs.v1.ControlMessage(\x010\x012\xbb\x01\n" +
 	"\x05Peers\x128\n" +
-	"\aPropose\x12\x16.ecs.v1.ProposeRequest\x1a\x15.ecs.v1.ProposeAnswer\x12>\n" +
+	"\aForward\x12\x16.ecs.v1.ForwardRequest\x1a\x15.ecs.v1.ForwardAnswer\x12>\n" +
 	"\tReadIndex\x12\x18.ecs.v1.ReadIndexRequest\x1a\x17.ecs.v1.ReadIndexAnswer\x128\n" +
 	"\aExplain\x12\x16.ecs.v1.ExplainRequest\x1a\x15.ecs.v1.ExplainAnswer2>\n" +
 	"\x06Output\x124\n" +
@@ -43,13 +43,13 @@ const file_ecs_v1_rpc_rpc_proto_rawDesc = "" +
 
 var file_ecs_v1_rpc_rpc_proto_goTypes = []any{
 	(*v1.AgentMessage)(nil),     // 0: ecs.v1.AgentMessage
-	(*v1.ProposeRequest)(nil),   // 1: ecs.v1.ProposeRequest
+	(*v1.ForwardRequest)(nil),   // 1: ecs.v1.ForwardRequest
 	(*v1.ReadIndexRequest)(nil), // 2: ecs.v1.ReadIndexRequest
 	(*v1.ExplainRequest)(nil),   // 3: ecs.v1.ExplainRequest
 	(*v1.OutputRequest)(nil),    // 4: ecs.v1.OutputRequest
 	(*v1.AttachInput)(nil),      // 5: ecs.v1.AttachInput
 	(*v1.ControlMessage)(nil),   // 6: ecs.v1.ControlMessage
-	(*v1.ProposeAnswer)(nil),    // 7: ecs.v1.ProposeAnswer
+	(*v1.ForwardAnswer)(nil),    // 7: ecs.v1.ForwardAnswer
 	(*v1.ReadIndexAnswer)(nil),  // 8: ecs.v1.ReadIndexAnswer
 	(*v1.ExplainAnswer)(nil),    // 9: ecs.v1.ExplainAnswer
 	(*v1.OutputChunk)(nil),      // 10: ecs.v1.OutputChunk
@@ -57,13 +57,13 @@ var file_ecs_v1_rpc_rpc_proto_goTypes = []any{
 }
 var file_ecs_v1_rpc_rpc_proto_depIdxs = []int32{
 	0,  // 0: ecs.v1.rpc.Sessions.Session:input_type -> ecs.v1.AgentMessage
-	1,  // 1: ecs.v1.rpc.Peers.Propose:input_type -> ecs.v1.ProposeRequest
+	1,  // 1: ecs.v1.rpc.Peers.Forward:input_type -> ecs.v1.ForwardRequest
 	2,  // 2: ecs.v1.rpc.Peers.ReadIndex:input_type -> ecs.v1.ReadIndexRequest
 	3,  // 3: ecs.v1.rpc.Peers.Explain:input_type -> ecs.v1.ExplainRequest
 	4,  // 4: ecs.v1.rpc.Output.Read:input_type -> ecs.v1.OutputRequest
 	5,  // 5: ecs.v1.rpc.Attach.Attach:input_type -> ecs.v1.AttachInput
 	6,  // 6: ecs.v1.rpc.Sessions.Session:output_type -> ecs.v1.ControlMessage
-	7,  // 7: ecs.v1.rpc.Peers.Propose:output_type -> ecs.v1.ProposeAnswer
+	7,  // 7: ecs.v1.rpc.Peers.Forward:output_type -> ecs.v1.ForwardAnswer
 	8,  // 8: ecs.v1.rpc.Peers.ReadIndex:output_type -> ecs.v1.ReadIndexAnswer
 	9,  // 9: ecs.v1.rpc.Peers.Explain:output_type -> ecs.v1.ExplainAnswer
 	10, // 10: ecs.v1.rpc.Output.Read:output_type -> ecs.v1.OutputChunk

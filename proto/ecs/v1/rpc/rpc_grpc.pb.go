@@ -123,7 +123,7 @@ var Sessions_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	Peers_Propose_FullMethodName   = "/ecs.v1.rpc.Peers/Propose"
+	Peers_Forward_FullMethodName   = "/ecs.v1.rpc.Peers/Forward"
 	Peers_ReadIndex_FullMethodName = "/ecs.v1.rpc.Peers/ReadIndex"
 	Peers_Explain_FullMethodName   = "/ecs.v1.rpc.Peers/Explain"
 )
@@ -135,7 +135,7 @@ const (
 // Peers is what control nodes ask of each other. Only the leader answers with
 // more than a refusal.
 type PeersClient interface {
-	Propose(ctx context.Context, in *v1.ProposeRequest, opts ...grpc.CallOption) (*v1.ProposeAnswer, error)
+	Forward(ctx context.Context, in *v1.ForwardRequest, opts ...grpc.CallOption) (*v1.ForwardAnswer, error)
 	ReadIndex(ctx context.Context, in *v1.ReadIndexRequest, opts ...grpc.CallOption) (*v1.ReadIndexAnswer, error)
 	Explain(ctx context.Context, in *v1.ExplainRequest, opts ...grpc.CallOption) (*v1.ExplainAnswer, error)
 }
@@ -148,10 +148,10 @@ func NewPeersClient(cc grpc.ClientConnInterface) PeersClient {
 	return &peersClient{cc}
 }
 
-func (c *peersClient) Propose(ctx context.Context, in *v1.ProposeRequest, opts ...grpc.CallOption) (*v1.ProposeAnswer, error) {
+func (c *peersClient) Forward(ctx context.Context, in *v1.ForwardRequest, opts ...grpc.CallOption) (*v1.ForwardAnswer, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(v1.ProposeAnswer)
-	err := c.cc.Invoke(ctx, Peers_Propose_FullMethodName, in, out, cOpts...)
+	out := new(v1.ForwardAnswer)
+	err := c.cc.Invoke(ctx, Peers_Forward_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +185,7 @@ func (c *peersClient) Explain(ctx context.Context, in *v1.ExplainRequest, opts .
 // Peers is what control nodes ask of each other. Only the leader answers with
 // more than a refusal.
 type PeersServer interface {
-	Propose(context.Context, *v1.ProposeRequest) (*v1.ProposeAnswer, error)
+	Forward(context.Context, *v1.ForwardRequest) (*v1.ForwardAnswer, error)
 	ReadIndex(context.Context, *v1.ReadIndexRequest) (*v1.ReadIndexAnswer, error)
 	Explain(context.Context, *v1.ExplainRequest) (*v1.ExplainAnswer, error)
 	mustEmbedUnimplementedPeersServer()
@@ -198,8 +198,8 @@ type PeersServer interface {
 // pointer dereference when methods are called.
 type UnimplementedPeersServer struct{}
 
-func (UnimplementedPeersServer) Propose(context.Context, *v1.ProposeRequest) (*v1.ProposeAnswer, error) {
-	return nil, status.Error(codes.Unimplemented, "method Propose not implemented")
+func (UnimplementedPeersServer) Forward(context.Context, *v1.ForwardRequest) (*v1.ForwardAnswer, error) {
+	return nil, status.Error(codes.Unimplemented, "method Forward not implemented")
 }
 func (UnimplementedPeersServer) ReadIndex(context.Context, *v1.ReadIndexRequest) (*v1.ReadIndexAnswer, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReadIndex not implemented")
@@ -228,20 +228,20 @@ func RegisterPeersServer(s grpc.ServiceRegistrar, srv PeersServer) {
 	s.RegisterService(&Peers_ServiceDesc, srv)
 }
 
-func _Peers_Propose_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(v1.ProposeRequest)
+func _Peers_Forward_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.ForwardRequest)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
 	if interceptor == nil {
-		return srv.(PeersServer).Propose(ctx, in)
+		return srv.(PeersServer).Forward(ctx, in)
 	}
 	info := &grpc.UnaryServerInfo{
 		Server:     srv,
-		FullMethod: Peers_Propose_FullMethodName,
+		FullMethod: Peers_Forward_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(PeersServer).Propose(ctx, req.(*v1.ProposeRequest))
+		return srv.(PeersServer).Forward(ctx, req.(*v1.ForwardRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -290,8 +290,8 @@ var Peers_ServiceDesc = grpc.ServiceDesc{
 	HandlerType: (*PeersServer)(nil),
 	Methods: []grpc.MethodDesc{
 		{
-			MethodName: "Propose",
-			Handler:    _Peers_Propose_Handler,
+			MethodName: "Forward",
+			Handler:    _Peers_Forward_Handler,
 		},
 		{
 			MethodName: "ReadIndex",
