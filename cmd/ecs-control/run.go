@@ -20,7 +20,7 @@ import (
 )
 
 // heapFloor is how far the heap may grow, in bytes, while the node is busy.
-const heapFloor = 128 << 20
+const heapFloor = 256 << 20
 
 // listeners are a control node's open ports. A control.Server closes those it
 // serves; closing them again does no harm.

@@ -26,6 +26,12 @@ import (
 type caller struct {
 	endpoints []*endpoint
 	next      atomic.Uint64
+
+	mu struct {
+		sync.Mutex
+		tasks int
+		parts map[string]float64 // sums of the bills' parts, ms
+	}
 }
 
 // endpoint is one control node and the connections to it that are not in use.
@@ -70,6 +76,31 @@ type answer struct {
 	Stdout  struct {
 		Data string `json:"data"`
 	} `json:"stdout"`
+	Times map[string]float64 `json:"times"`
+}
+
+// bill takes the means of all bills' parts, in milliseconds, since the last call.
+func (c *caller) bill() map[string]float64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	means := make(map[string]float64, len(c.mu.parts))
+	for name, sum := range c.mu.parts {
+		means[strings.TrimSuffix(name, "_ms")] = sum / float64(c.mu.tasks)
+	}
+	c.mu.tasks, c.mu.parts = 0, nil
+	return means
+}
+
+func (c *caller) add(times map[string]float64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.parts == nil {
+		c.mu.parts = make(map[string]float64)
+	}
+	c.mu.tasks++
+	for name, ms := range times {
+		c.mu.parts[name] += ms
+	}
 }
 
 // answerWithin bounds a task; the service itself gives up before.
@@ -99,6 +130,7 @@ func (c *caller) one(ctx context.Context) error {
 	if err := json.Unmarshal(text, &a); err != nil || status != http.StatusOK || a.Outcome != api.OutcomeExited || a.Stdout.Data != "hi\n" {
 		return fmt.Errorf("status %d: %s", status, text)
 	}
+	c.add(a.Times)
 	return ctx.Err()
 }
 

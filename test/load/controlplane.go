@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,6 +32,8 @@ type controlPlane struct {
 	// CPU is what one task took of it in the runs with the most in flight, in
 	// milliseconds: on a machine that others use too it says more than the rate.
 	CPU cpuTimes `json:"cpu_ms_a_task"`
+	// Idle is what the same take without any task, in percent of a core.
+	Idle cpuTimes `json:"idle_cpu_percent"`
 	// Half is at half the highest rate, whatever the answers take.
 	Half openRun `json:"half"`
 }
@@ -43,6 +46,8 @@ type closedRun struct {
 	Highest  float64 `json:"highest"`
 	P50      float64 `json:"p50_ms"` // over all repeats, as P99
 	P99      float64 `json:"p99_ms"`
+	// Parts is where the time of a task went, in milliseconds, in the mean.
+	Parts map[string]float64 `json:"parts_ms"`
 }
 
 type openRun struct {
@@ -84,6 +89,18 @@ func (m cpuMeter) since(before cpuTimes, tasks int) cpuTimes {
 		Agents: (now.Agents - before.Agents) * each, Callers: (now.Callers - before.Callers) * each}
 }
 
+// idle is what is taken of a core, in percent, while nothing is asked.
+func (m cpuMeter) idle(ctx context.Context, span time.Duration) (cpuTimes, error) {
+	before, began := m.read(), time.Now()
+	select {
+	case <-time.After(span):
+	case <-ctx.Done():
+		return cpuTimes{}, ctx.Err()
+	}
+	// A hundredth of a second a second is a percent.
+	return m.since(before, int(10*time.Since(began).Seconds())), nil
+}
+
 func measureControlPlane(ctx context.Context, o options) (*controlPlane, error) {
 	dir, err := os.MkdirTemp("", "ecs-bench-")
 	if err != nil {
@@ -113,6 +130,9 @@ func measureControlPlane(ctx context.Context, o options) (*controlPlane, error) 
 	defer caller.close()
 	profiles := o.profile(status)
 	result := &controlPlane{Agents: o.agents}
+	if result.Idle, err = meter.idle(ctx, o.span); err != nil {
+		return nil, err
+	}
 	if _, _, err := caller.closed(ctx, 64, o.warmup); err != nil {
 		return nil, err
 	}
@@ -141,6 +161,7 @@ func measureControlPlane(ctx context.Context, o options) (*controlPlane, error) 
 func closedRuns(ctx context.Context, c *caller, inFlight int, o options) (closedRun, error) {
 	run := closedRun{InFlight: inFlight}
 	var rates, all []float64
+	c.bill() // forget those before
 	for range o.repeats {
 		times, took, err := c.closed(ctx, inFlight, o.span)
 		if err != nil {
@@ -152,6 +173,7 @@ func closedRuns(ctx context.Context, c *caller, inFlight int, o options) (closed
 	slices.Sort(rates)
 	slices.Sort(all)
 	run.Lowest, run.PerSec, run.Highest = rates[0], rates[len(rates)/2], rates[len(rates)-1]
+	run.Parts = c.bill()
 	run.Tasks, run.P50, run.P99 = len(all), at(all, 0.5), at(all, 0.99)
 	return run, nil
 }
@@ -236,6 +258,14 @@ func (c *controlPlane) print(w *strings.Builder) {
 	}
 	t.row("at half the highest\t%.0f\t\t\t%.2f\t%.2f", c.Half.PerSec, c.Half.P50, c.Half.P99)
 	t.end()
+	fmt.Fprintf(w, "idle, percent of a core: leader %.1f, followers %.1f, agents %.1f\n", c.Idle.Leader, c.Idle.Followers, c.Idle.Agents)
+	for _, r := range c.Closed {
+		fmt.Fprintf(w, "%d in flight, mean ms:", r.InFlight)
+		for _, name := range slices.Sorted(maps.Keys(r.Parts)) {
+			fmt.Fprintf(w, " %s %.1f", name, r.Parts[name])
+		}
+		fmt.Fprintln(w)
+	}
 	fmt.Fprintf(w, "CPU a task, ms: leader %.3f, followers %.3f, agents %.3f, callers %.3f\n\n",
 		c.CPU.Leader, c.CPU.Followers, c.CPU.Agents, c.CPU.Callers)
 }
