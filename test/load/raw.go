@@ -35,13 +35,9 @@ func (r *raw) way() way { return way{name: rawName, do: r.run, wait: r.removing.
 // run does by hand what one task needs, with the limits a task gets: create,
 // attach, start, wait for the end and the last byte.
 func (r *raw) run(ctx context.Context) error {
-	pids := int64(256)
 	made, err := r.engine.ContainerCreate(ctx,
 		&container.Config{Image: images.Busybox, Cmd: []string{"echo", "hi"}, AttachStdout: true, AttachStderr: true},
-		&container.HostConfig{NetworkMode: "none", LogConfig: container.LogConfig{Type: "none"},
-			CapDrop: []string{"ALL"}, SecurityOpt: []string{"no-new-privileges"},
-			Resources: container.Resources{NanoCPUs: 1e9, Memory: 256 << 20, MemorySwap: 256 << 20, PidsLimit: &pids}},
-		nil, nil, "")
+		rawHost(), nil, nil, "")
 	if err != nil {
 		return fmt.Errorf("create: %w", err)
 	}
@@ -68,6 +64,14 @@ func (r *raw) run(ctx context.Context) error {
 	case err := <-failed:
 		return fmt.Errorf("wait: %w", err)
 	}
+}
+
+// rawHost is how a container is kept apart, as ECS does by default.
+func rawHost() *container.HostConfig {
+	pids := int64(256)
+	return &container.HostConfig{NetworkMode: "none", LogConfig: container.LogConfig{Type: "none"},
+		CapDrop: []string{"ALL"}, SecurityOpt: []string{"no-new-privileges"},
+		Resources: container.Resources{NanoCPUs: 1e9, Memory: 256 << 20, MemorySwap: 256 << 20, PidsLimit: &pids}}
 }
 
 func (r *raw) remove(ctx context.Context, id string) {

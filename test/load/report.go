@@ -21,6 +21,9 @@ type report struct {
 	Throughput   []throughput  `json:"throughput,omitempty"`
 	Idle         []idle        `json:"idle,omitempty"`
 	ControlPlane *controlPlane `json:"control_plane,omitempty"`
+	// Prototype is the engine beside the runtime that it calls itself.
+	Prototype           []row        `json:"prototype,omitempty"`
+	PrototypeThroughput []throughput `json:"prototype_throughput,omitempty"`
 	// Notes say why a row is missing.
 	Notes []string `json:"notes,omitempty"`
 }
@@ -61,6 +64,10 @@ func (r *report) text() string {
 	}
 	if len(r.Idle) > 0 {
 		printIdle(w, r.Idle)
+	}
+	if len(r.Prototype) > 0 {
+		printRows(w, r.Prototype)
+		printThroughput(w, r.PrototypeThroughput)
 	}
 	if r.ControlPlane != nil {
 		r.ControlPlane.print(w)

@@ -20,12 +20,13 @@ func run(ctx context.Context, o options) error {
 		}
 		rep.ControlPlane = found
 	}
-	if o.wants("single") || o.wants("throughput") || o.wants("idle") || o.wants("swarm") || o.wants("nomad") {
+	if o.wants("single") || o.wants("throughput") || o.wants("idle") || o.wants("swarm") || o.wants("nomad") || o.wants("prototype") {
 		if err := withEngine(ctx, o, rep); err != nil {
 			return err
 		}
 	}
 	setAgainstRaw(rep.Rows)
+	setAgainstRaw(rep.Prototype)
 	fmt.Print(rep.text())
 	return rep.write(o)
 }
@@ -56,7 +57,12 @@ func withEngine(ctx context.Context, o options, rep *report) error {
 		}
 	}
 	if o.wants("nomad") {
-		return measureNomad(ctx, o, rep)
+		if err := measureNomad(ctx, o, rep); err != nil {
+			return err
+		}
+	}
+	if o.wants("prototype") {
+		return measurePrototype(ctx, o, rep, engine)
 	}
 	return nil
 }
@@ -103,6 +109,26 @@ func measureSwarm(ctx context.Context, o options, rep *report, engine *client.Cl
 	}
 	defer s.leave(ctx)
 	return rep.peer(ctx, s.way(), o)
+}
+
+// measurePrototype sets the engine against what it calls itself.
+func measurePrototype(ctx context.Context, o options, rep *report, engine *client.Client) error {
+	dir, err := os.MkdirTemp("", "ecs-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	p, err := newPrototype(ctx, engine, dir)
+	if err != nil {
+		rep.note("no row of runc: %v", err)
+		return nil
+	}
+	ways := []way{newRaw(engine).way(), p.way()}
+	if rep.Prototype, err = oneAtATime(ctx, ways, o.warmups, o.rounds/2); err != nil {
+		return err
+	}
+	rep.PrototypeThroughput, err = saturate(ctx, ways, o.batch)
+	return err
 }
 
 // measureNomad measures the Nomad binary that was named, if any.
