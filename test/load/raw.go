@@ -19,6 +19,7 @@ import (
 // do, so many at once.
 type raw struct {
 	engine   *client.Client
+	bare     bool // without the engine's network, as ECS starts tasks that ask for none
 	removing sync.WaitGroup
 	slots    chan struct{}
 }
@@ -30,13 +31,26 @@ func newRaw(engine *client.Client) *raw {
 	return &raw{engine: engine, slots: make(chan struct{}, removalsAtOnce)}
 }
 
-func (r *raw) way() way { return way{name: rawName, do: r.run, wait: r.removing.Wait} }
+func newBareRaw(engine *client.Client) *raw {
+	r := newRaw(engine)
+	r.bare = true
+	return r
+}
+
+func (r *raw) way() way {
+	w := way{name: rawName, do: r.run, wait: r.removing.Wait}
+	if r.bare {
+		w.name += ", NetworkDisabled"
+	}
+	return w
+}
 
 // run does by hand what one task needs, with the limits a task gets: create,
 // attach, start, wait for the end and the last byte.
 func (r *raw) run(ctx context.Context) error {
 	made, err := r.engine.ContainerCreate(ctx,
-		&container.Config{Image: images.Busybox, Cmd: []string{"echo", "hi"}, AttachStdout: true, AttachStderr: true},
+		&container.Config{Image: images.Busybox, Cmd: []string{"echo", "hi"}, AttachStdout: true, AttachStderr: true,
+			NetworkDisabled: r.bare},
 		rawHost(), nil, nil, "")
 	if err != nil {
 		return fmt.Errorf("create: %w", err)

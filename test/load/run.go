@@ -81,7 +81,7 @@ func measureECS(ctx context.Context, o options, rep *report, engine *client.Clie
 	defer c.down(ctx)
 	byHand := newRaw(engine).way()
 	if o.wants("single") {
-		ways := append([]way{{name: "docker run --rm", do: dockerRun}, byHand}, c.ways(ctx)...)
+		ways := append([]way{{name: "docker run --rm", do: dockerRun}, byHand, newBareRaw(engine).way()}, c.ways(ctx)...)
 		rows, err := oneAtATime(ctx, ways, o.warmups, o.rounds)
 		if err != nil {
 			return err

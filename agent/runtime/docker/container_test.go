@@ -3,12 +3,14 @@ package docker_test
 import (
 	"context"
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/client"
 
 	"ecs/agent/runtime"
@@ -75,13 +77,13 @@ func TestContainersAreClosedAndBounded(t *testing.T) {
 	for name, ok := range map[string]bool{
 		"capabilities dropped": slices.Equal(h.CapDrop, []string{"ALL"}) && slices.Equal(capNames(h.CapAdd), []string{"KILL", "SETGID", "SETPCAP", "SETUID"}),
 		"no new privileges":    slices.Equal(h.SecurityOpt, []string{"no-new-privileges"}),
-		"no network":           h.NetworkMode == "none",
+		"no network":           h.NetworkMode == "none" && found.Config.NetworkDisabled,
 		"no log":               h.LogConfig.Type == "none",
 		"memory and no swap":   h.Memory == task.DefaultMemory && h.MemorySwap == h.Memory,
 		"cpu ceiling":          h.NanoCPUs == task.DefaultMilliCPULimit*1_000_000,
 		"cpu weight":           h.CPUShares == task.DefaultMilliCPU*1024/1000,
 		"pids":                 h.PidsLimit != nil && *h.PidsLimit == task.DefaultPids+16,
-		"not privileged":       !h.Privileged && len(h.Binds) == 0 && len(h.Mounts) == 1 && h.Mounts[0].ReadOnly && h.Mounts[0].Target == "/.ecs" && len(h.Devices) == 0,
+		"not privileged":       !h.Privileged && len(h.Binds) == 0 && mountedReadOnly(h.Mounts, "/.ecs", "/etc/hosts") && len(h.Devices) == 0,
 		"own namespaces":       !h.PidMode.IsHost() && !h.IpcMode.IsHost() && !h.UTSMode.IsHost() && !h.UsernsMode.IsHost(),
 		"never auto-removed":   !h.AutoRemove,
 		"no health check":      found.Config.Healthcheck != nil && slices.Equal(found.Config.Healthcheck.Test, []string{"NONE"}),
@@ -99,6 +101,11 @@ func TestContainersAreClosedAndBounded(t *testing.T) {
 	if err := made.Remove(t.Context()); err != nil {
 		t.Error(err)
 	}
+}
+
+// mountedReadOnly says that these are all the mounts, and none can be written to.
+func mountedReadOnly(mounts []mount.Mount, targets ...string) bool {
+	return slices.EqualFunc(mounts, targets, func(m mount.Mount, target string) bool { return m.ReadOnly && m.Target == target })
 }
 
 // capNames are capabilities without the prefix that engines put before them.
@@ -289,5 +296,30 @@ func TestPausedFromOutside(t *testing.T) {
 	}
 	if err := made.Remove(t.Context()); err != nil {
 		t.Error(err)
+	}
+}
+
+// The engine is told that its network is disabled; what matters is what the
+// program finds.
+func TestProgramWithoutNetworkHasALoopbackOfItsOwn(t *testing.T) {
+	c := engine(t)
+	r := newRuntime(t, c, newCluster(t, c), "n1", false)
+	own, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	res := runOrder(t, r, orderOf(imageOf(t, c, images.Busybox), task.Spec{User: "0:0", Command: []string{"sh", "-c",
+		"readlink /proc/self/ns/net; ip -o link; ip -o addr; cat /etc/hosts; echo x >>/etc/hosts || echo closed"}}))
+	ns, rest, _ := strings.Cut(res.stdout, "\n")
+	if ns == own || ns == "" {
+		t.Errorf("namespace %q is not its own: %v", ns, res.err)
+	}
+	for _, want := range []string{"1: lo: <LOOPBACK,UP,LOWER_UP>", "inet 127.0.0.1/8", "127.0.0.1\tlocalhost", "closed"} {
+		if !strings.Contains(rest, want) {
+			t.Errorf("got %q, want %q in it", rest, want)
+		}
+	}
+	if strings.Contains(rest, "2: ") {
+		t.Errorf("got more than a loopback: %q", rest)
 	}
 }

@@ -47,6 +47,10 @@ func (r *Runtime) build(ctx context.Context, t task.Token, s task.Shape) (*attem
 	if err != nil {
 		return nil, fmt.Errorf("create container: %w", err)
 	}
+	hosts, err := r.homes.hosts()
+	if err != nil {
+		return nil, fmt.Errorf("create container: %w", err)
+	}
 	h, err := r.move(t)
 	if err != nil {
 		return nil, fmt.Errorf("create container: %w", err)
@@ -58,7 +62,7 @@ func (r *Runtime) build(ctx context.Context, t task.Token, s task.Shape) (*attem
 		if err != nil {
 			return "", err
 		}
-		return r.create(ctx, name, r.containerConfig(t, s, nonce), hostConfig(s, network, h.path, engine))
+		return r.create(ctx, name, r.containerConfig(t, s, nonce), hostConfig(s, network, mounted{home: h.path, hosts: hosts}, engine))
 	}
 	id, err := make(ctx)
 	if r.egress != nil && networkGone(err) {

@@ -24,7 +24,16 @@ const (
 	// binaryMode lets anybody execute it and nobody read or change it.
 	binaryMode = 0o711
 	recordEnd  = ".json"
+	hostsName  = "hosts"
 )
+
+const loopbackNames = `127.0.0.1	localhost
+::1	localhost ip6-localhost ip6-loopback
+fe00::0	ip6-localnet
+ff00::0	ip6-mcastprefix
+ff02::1	ip6-allnodes
+ff02::2	ip6-allrouters
+`
 
 var errNoHomes = errors.New("no directory is set for what containers need of the host")
 
@@ -81,6 +90,28 @@ func (h *homes) copy() (string, error) {
 		return "", err
 	}
 	return path, h.removeOthers(name)
+}
+
+// hosts gives the file that containers without network have as /etc/hosts: what
+// the engine itself gives those of its network "none".
+func (h *homes) hosts() (string, error) {
+	if h.root == "" {
+		return "", errNoHomes
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	path := filepath.Join(h.root, hostsName)
+	if info, err := os.Stat(path); err == nil && info.Size() == int64(len(loopbackNames)) {
+		return path, nil
+	}
+	err := os.MkdirAll(h.root, 0o700)
+	if err == nil {
+		err = writeWhole(path, []byte(loopbackNames), 0o644)
+	}
+	if err != nil {
+		return "", fmt.Errorf("write the hosts file of containers: %w", err)
+	}
+	return path, nil
 }
 
 // removeOthers removes copies of earlier versions. What runs keeps its link.

@@ -109,6 +109,11 @@ func (r *Runtime) initOrder(ctx context.Context, o runtime.Order) (*initwire.Ord
 var initEnv = []string{"GODEBUG", "GOGC", "GOMAXPROCS", "GOMEMLIMIT", "GORACE", "GOTRACEBACK"}
 
 // containerConfig is PID 1. All that is the program's goes by its order.
+//
+// Without network the engine is told that its own is disabled: the runtime makes
+// an empty namespace with a loopback then, just as it does for the network
+// "none", and Engine 20.10 to 27 save a copy of dockerd that they else start to
+// take note of the namespace. That was 38 % of the CPU time of a short task.
 func (r *Runtime) containerConfig(t task.Token, s task.Shape, nonce string) *container.Config {
 	return &container.Config{
 		Image:       s.Image,
@@ -119,14 +124,20 @@ func (r *Runtime) containerConfig(t task.Token, s task.Shape, nonce string) *con
 		Hostname:    hostname,
 		Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},
 		Labels:      r.labels(t),
+
+		NetworkDisabled: s.Network != task.NetworkEgress,
 	}
 }
 
 // hostConfig is what it may do and use. Everything is closed and bounded that
 // the shape does not open. It sees nothing else of a task, so that containers of
 // one shape are alike: see Park.
-func hostConfig(s task.Shape, network, home string, engine facts) *container.HostConfig {
+func hostConfig(s task.Shape, network string, h mounted, engine facts) *container.HostConfig {
 	noInit := false
+	mounts := []mount.Mount{readOnly(h.home, initwire.Dir)}
+	if s.Network != task.NetworkEgress {
+		mounts = append(mounts, readOnly(h.hosts, "/etc/hosts")) // the engine gives none
+	}
 	caps := slices.Concat(initwire.OwnCaps, programCaps(s))
 	slices.Sort(caps)
 	return &container.HostConfig{
@@ -139,10 +150,20 @@ func hostConfig(s task.Shape, network, home string, engine facts) *container.Hos
 		OomScoreAdj:   engine.score,
 		IpcMode:       container.IPCModePrivate,
 		Init:          &noInit,
-		Mounts: []mount.Mount{{Type: mount.TypeBind, Source: home, Target: initwire.Dir, ReadOnly: true,
-			BindOptions: &mount.BindOptions{Propagation: mount.PropagationRPrivate}}},
-		Resources: limits(s.Resources, engine.Info),
+		Mounts:        mounts,
+		Resources:     limits(s.Resources, engine.Info),
 	}
+}
+
+// mounted is what a container sees of the host.
+type mounted struct {
+	home  string // the attempt's directory
+	hosts string // the names of the loopback
+}
+
+func readOnly(source, target string) mount.Mount {
+	return mount.Mount{Type: mount.TypeBind, Source: source, Target: target, ReadOnly: true,
+		BindOptions: &mount.BindOptions{Propagation: mount.PropagationRPrivate}}
 }
 
 // limits turns a task's resources into the engine's words. None is left out: a
