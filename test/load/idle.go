@@ -62,7 +62,9 @@ func cpuSeconds(pid int) float64 {
 	return (user + system) / 100
 }
 
-func residentMiB(pid int) float64 { return field(fmt.Sprintf("/proc/%d/status", pid), "VmRSS: %f kB") / 1024 }
+func residentMiB(pid int) float64 {
+	return field(fmt.Sprintf("/proc/%d/status", pid), "VmRSS: %f kB") / 1024
+}
 
 func printIdle(w *strings.Builder, all []idle) {
 	t := newTable(w, "idle", "resident MiB", "CPU % of a core")

@@ -153,7 +153,9 @@ func (p *parked) print(w *strings.Builder) {
 
 // proportionalMiB shares out among processes what they share; 0 where it can't
 // be read.
-func proportionalMiB(pid int) float64 { return field(fmt.Sprintf("/proc/%d/smaps_rollup", pid), "Pss: %f kB") / 1024 }
+func proportionalMiB(pid int) float64 {
+	return field(fmt.Sprintf("/proc/%d/smaps_rollup", pid), "Pss: %f kB") / 1024
+}
 
 func parentOf(pid int) int { return int(field(fmt.Sprintf("/proc/%d/status", pid), "PPid: %f")) }
 
