@@ -147,8 +147,11 @@ func (p *Pool) take(spec *task.Spec, image string) (runtime.Parked, string) {
 		p.mu.shelves[shape] = s
 	} else if !s.again && s.wish == 0 {
 		s.again, s.target, why = true, 1, First
-	} else if s.target == 0 {
-		why = Budget
+	} else {
+		s.again = s.again || s.demand > 0 // of what is wished for, the second time
+		if s.target == 0 {
+			why = Budget
+		}
 	}
 	now := time.Now()
 	s.ask(now)

@@ -76,7 +76,7 @@ func runSoak(ctx context.Context, args []string) error {
 	}
 	err = s.run(ctx)
 	s.cluster.down(ctx)
-	parked, others, lookErr := s.cluster.look(ctx)
+	parked, others, lookErr := s.cluster.look(context.WithoutCancel(ctx))
 	if left := len(parked) + others; left > 0 {
 		err = errors.Join(err, fmt.Errorf("%d containers are left of the cluster", left))
 	}
