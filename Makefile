@@ -43,6 +43,16 @@ bench: build ## measure ECS beside the raw engine and its peers (BENCH='-quick -
 	$(GO) build -o bin/tools/ ./test/load
 	bin/tools/load $(BENCH) $(if $(PEER_NOMAD),-nomad $(PEER_NOMAD))
 
+# How long `make soak` takes; see `bin/tools/load soak -h`.
+SOAK ?= -tasks 20000 -span 1h
+
+.PHONY: soak
+soak: build ## run warm and cold tasks mixed for an hour and look for leaks (SOAK='-tasks 300 -span 1m')
+	@ops/setup/engine.sh up
+	@ops/setup/busybox.sh
+	$(GO) build -o bin/tools/ ./test/load
+	bin/tools/load soak $(SOAK)
+
 .PHONY: sim
 sim: ## place 100,000 tasks on 100, 1,000 and 10,000 simulated nodes
 	$(GO) run ./test/sim/table

@@ -14,6 +14,7 @@
 //	lease       watches deadlines, also those that pass while nobody asks
 //	health      probes the engine and lists its images
 //	warm        starts containers ahead of their attempts (package warm)
+//	wishes      has it start those that are wished for, and gets their images
 //	sweep       removes containers that no attempt claims
 //
 // An agent that was killed left its programs running, and in its journal what
@@ -121,6 +122,7 @@ type Agent struct {
 	reporter   *reporter
 	health     *health
 	warm       *warm.Pool
+	wishes     *wishes
 	supervisor *supervisor
 	session    *session
 	journal    *journal.Journal
@@ -146,12 +148,14 @@ func New(cfg Config) *Agent {
 	a.warm = warm.New(warm.Config{Runtime: cfg.Runtime, Count: cfg.WarmCount, Memory: cfg.WarmMemory,
 		Removals: cfg.Removals, Now: cfg.Now, Log: cfg.Log, Metrics: cfg.Metrics})
 	a.lease.pool = a.warm
+	a.wishes = newWishes(cfg.Images, a.warm, cfg.Log)
 	a.health = newHealth(&a.cfg, a.journal)
 	a.health.removed = a.warm.Removed
 	a.supervisor = newSupervisor(&kit{node: cfg.ID, outputAddr: cfg.OutputAddr, engine: cfg.Runtime,
 		images: cfg.Images, warm: a.warm, spool: cfg.Spool, journal: a.journal, lease: a.lease, reporter: a.reporter, health: a.health,
 		removing: make(chan struct{}, cfg.Removals), collecting: make(chan struct{}, collectSlots), log: cfg.Log, metrics: cfg.Metrics}, a.sweepNow)
 	a.session = newSession(&a.cfg, a.lease, a.supervisor, a.reporter, a.health)
+	a.session.wishes = a.wishes
 	return a
 }
 
@@ -181,6 +185,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	}
 	loops.Go(func() { a.health.run(life) })
 	loops.Go(func() { a.warm.Run(life) })
+	loops.Go(func() { a.wishes.run(life) })
 	loops.Go(func() { a.sweep(life) })
 	loops.Go(func() { a.measure(life) })
 

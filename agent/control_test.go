@@ -108,7 +108,7 @@ func (c *cluster) hear(stream rpc.Sessions_SessionServer, m *ecsv1.AgentMessage)
 			answer.Kind = &ecsv1.ControlMessage_Refused{Refused: &ecsv1.Refused{Expired: true}}
 		} else if !c.mute {
 			c.answered[c.epoch] = time.Now()
-			answer.Kind = &ecsv1.ControlMessage_Heartbeat{Heartbeat: &ecsv1.HeartbeatAnswer{Number: m.GetHeartbeat().GetNumber(), Drain: c.drain}}
+			answer.Kind = &ecsv1.ControlMessage_Heartbeat{Heartbeat: &ecsv1.HeartbeatAnswer{Number: m.GetHeartbeat().GetNumber(), Drain: c.drain, Wishes: c.wishes}}
 		}
 	case m.GetStatus() != nil:
 		st := m.GetStatus()

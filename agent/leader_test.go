@@ -60,6 +60,7 @@ type cluster struct {
 	beats     []*ecsv1.Heartbeat
 	parked    map[uint64]int // what they told
 	drain     bool
+	wishes    []*ecsv1.Wish
 	statuses  []status
 	goodbye   time.Time
 	broken    int // streams that ended with an error

@@ -198,6 +198,7 @@ func (l *line) handle(m *ecsv1.ControlMessage) (answered bool, err error) {
 			return false, errVoid
 		}
 		l.supervisor.warm.Drain(kind.Heartbeat.GetDrain())
+		l.wishes.hear(kind.Heartbeat.GetWishes())
 		return true, nil
 	case *ecsv1.ControlMessage_Assignment:
 		return false, l.assign(kind.Assignment)

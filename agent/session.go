@@ -47,6 +47,7 @@ type session struct {
 	supervisor *supervisor
 	reporter   *reporter
 	health     *health
+	wishes     *wishes
 	farewell   chan struct{} // closed when the node leaves
 
 	conns   map[string]*connection

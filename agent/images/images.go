@@ -144,9 +144,8 @@ func newLRU[K comparable, V any](size int) *lru.Cache[K, V] {
 }
 
 // Ensure gives an image that is present on the engine and that the caller may
-// run, pulling it if need be. What the engine holds is asked of it every time (a
-// third of a millisecond), so an image that vanished before it could be run is
-// pulled again by asking again.
+// run, pulling it if need be. What the store holds is asked of it every time, so an
+// image that vanished before it could be run is pulled again by asking again.
 //
 // An error is a *runtime.Failure (image_not_found, image_denied,
 // image_unavailable, image_invalid, or pull_timed_out at ctx's deadline) whose

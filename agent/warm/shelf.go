@@ -28,6 +28,7 @@ type shelf struct {
 	target int
 	parked []*place // the oldest first
 	again  bool     // it was asked for more than once: only then anything is parked
+	wish   int      // how many are to be parked whatever the demand is
 	key    uint64   // the hash of the shape
 	ref    string   // the image as it was last asked for
 	hint   uint64   // the hash of the shape that was last asked for
@@ -68,9 +69,9 @@ func (s *shelf) ask(at time.Time) { s.demand, s.asked = s.now(at)+1, at }
 // life.
 func (s *shelf) wanted(at time.Time) float64 {
 	if !s.again {
-		return 0
+		return float64(s.wish)
 	}
-	return s.now(at)
+	return max(s.now(at), float64(s.wish))
 }
 
 // pop takes the newest.
@@ -136,7 +137,7 @@ func (p *Pool) retargetLocked(now time.Time) (task.Shape, *shelf) {
 			s.parked = slices.Delete(s.parked, 0, over)
 			p.mu.version++
 		}
-		if s.now(now) == 0 {
+		if s.now(now) == 0 && s.wish == 0 {
 			delete(p.mu.shelves, shape)
 			continue
 		}

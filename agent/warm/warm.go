@@ -145,10 +145,13 @@ func (p *Pool) take(spec *task.Spec, image string) (runtime.Parked, string) {
 		s, why = &shelf{key: shape.Hash()}, First
 		p.makeRoomLocked()
 		p.mu.shelves[shape] = s
-	} else if !s.again {
+	} else if !s.again && s.wish == 0 {
 		s.again, s.target, why = true, 1, First
-	} else if s.target == 0 {
-		why = Budget
+	} else {
+		s.again = s.again || s.demand > 0 // of what is wished for, the second time
+		if s.target == 0 {
+			why = Budget
+		}
 	}
 	now := time.Now()
 	s.ask(now)
@@ -193,6 +196,47 @@ func (p *Pool) Return(c runtime.Parked, spec *task.Spec, image string) bool {
 	p.mu.version++
 	poke(p.wake)
 	return true
+}
+
+// Wish is how many containers of a spec's shape are to be parked, whatever the
+// demand is, where there is room for them.
+type Wish struct {
+	Spec  task.Spec
+	Image string // its id on the engine
+	Count int
+}
+
+// Wish takes the place of all that was wished for before. What the pool forgets,
+// when the lease is over say, has to be wished for again.
+func (p *Pool) Wish(wishes []Wish) {
+	if p.slots == 0 {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.mu.drained || p.mu.shut || p.mu.lease == 0 {
+		wishes = nil
+	}
+	for _, s := range p.mu.shelves {
+		s.wish = 0
+	}
+	for _, w := range wishes {
+		asked := w.Spec.Shape()
+		shape := asked
+		shape.Image = w.Image
+		s := p.mu.shelves[shape]
+		if s == nil {
+			s = &shelf{key: shape.Hash(), asked: time.Now()}
+			p.makeRoomLocked()
+			p.mu.shelves[shape] = s
+		}
+		s.wish, s.ref = w.Count, asked.Image
+		if hint := asked.Hash(); s.hint != hint {
+			s.hint = hint
+			p.mu.version++
+		}
+	}
+	poke(p.wake)
 }
 
 // Hurry says that an attempt is on its way to its answer: parking another

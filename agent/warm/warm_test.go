@@ -120,6 +120,46 @@ func (b *bench) learn(s *task.Spec) {
 	b.expect(s, warm.First)
 }
 
+// TestWishesAreKept: what is wished for is parked without demand, within the budget,
+// and not once it is taken back.
+func TestWishesAreKept(t *testing.T) {
+	inBubble(t, 8, func(b *bench) {
+		wish := func(counts ...int) {
+			var all []warm.Wish
+			for i, n := range counts {
+				all = append(all, warm.Wish{Spec: *spec(int64(64+i) << 20), Image: "sha256:00", Count: n})
+			}
+			b.Wish(all)
+			time.Sleep(10 * time.Second)
+		}
+		time.Sleep(time.Second) // there is a lease
+		wish(3)
+		b.parked(3)
+		b.expect(spec(64<<20), warm.Hit)
+		time.Sleep(time.Hour)
+		b.parked(3)
+		wish(2, 1)
+		b.parked(3)
+		b.expect(spec(65<<20), warm.Hit)
+		wish(100, 1)
+		b.parked(8)
+		b.Lapse()
+		time.Sleep(5 * time.Second)
+		b.parked(0)
+		wish(1)
+		b.parked(1)
+		b.Drain(true)
+		wish(1)
+		b.parked(0)
+		b.Drain(false)
+		wish(4)
+		b.parked(4)
+		wish()
+		time.Sleep(time.Second)
+		b.parked(0)
+	})
+}
+
 func TestDemandDecides(t *testing.T) {
 	inBubble(t, 8, func(b *bench) {
 		b.parked(0)

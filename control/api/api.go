@@ -125,6 +125,7 @@ type Config struct {
 	Outputs   Outputs
 	Inputs    Inputs
 	Cluster   Cluster
+	Images    ImageStore
 	Sealer    Sealer
 	Auth      Authenticator
 	Metrics   http.Handler // serves /metrics

@@ -85,7 +85,7 @@ func newWorldOn(t *testing.T, server func(*http.Server), changes ...func(*Config
 		info: ClusterInfo{Name: "test", Node: "c1", Version: "1.2.3", Leader: "c1", Term: 3,
 			Voters: []Voter{{ID: "c1", Addr: "c1:7449", Voter: true}}, Members: []Member{{ID: "c1", Role: "control", Zone: "a", Version: "1.2.3", HTTPAddr: "c1:8448"}}}}
 	w.explain = func(context.Context) (string, int, error) { return "0 of 1 nodes can take it", 2, nil }
-	cfg := Config{Tasks: w, Reader: w, Explainer: w, Outputs: w, Inputs: &w.keys, Cluster: w, Sealer: seals{}, Auth: pairs{alice: "a-secret", bob: "b-secret"},
+	cfg := Config{Tasks: w, Reader: w, Explainer: w, Outputs: w, Inputs: &w.keys, Cluster: w, Images: w, Sealer: seals{}, Auth: pairs{alice: "a-secret", bob: "b-secret"},
 		Metrics: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { io.WriteString(rw, "ecs_up 1\n") }),
 		Log:     slog.New(slog.NewTextHandler(t.Output(), nil)), NewID: w.newID, Version: "1.2.3", Stats: telemetry.Discard()}
 	for _, change := range changes {
@@ -102,6 +102,16 @@ func newWorldOn(t *testing.T, server func(*http.Server), changes ...func(*Config
 		Capacity: task.Capacity{MilliCPU: 64000, Memory: 64 << 30}}})
 	return w
 }
+
+// Images gives one image that agent a1 has.
+func (w *world) Images(_ context.Context, node task.NodeID) (Images, error) {
+	if node != "" && node != "a1" {
+		return Images{}, nil
+	}
+	return Images{Counts: []ImageCount{{Image: "busybox:1", Nodes: 1, Parked: 2}}}, nil
+}
+
+func (w *world) Wish(_ context.Context, wish state.Wish) error { return w.apply(wish).Err }
 
 func (w *world) newID() task.ID {
 	w.mu.Lock()

@@ -84,6 +84,7 @@ type tenure struct {
 		sessions map[task.NodeID]*session
 		marks    map[task.Token]*mark
 		parkings uint64 // see Hints
+		shares   shares
 		// changed is closed when what Hints says may have changed.
 		changed chan struct{}
 		// rearm is closed when an expiry may have moved closer.

@@ -74,7 +74,7 @@ func (s *session) beat(ctx context.Context) error {
 			return s.say(ctx, refused(true, "the lease is over"))
 		}
 		if err := s.say(ctx, &ecsv1.ControlMessage{Kind: &ecsv1.ControlMessage_Heartbeat{
-			Heartbeat: &ecsv1.HeartbeatAnswer{Number: h.GetNumber(), Drain: s.draining()}}}); err != nil {
+			Heartbeat: &ecsv1.HeartbeatAnswer{Number: h.GetNumber(), Drain: s.draining(), Wishes: s.wishes()}}}); err != nil {
 			return err
 		}
 		s.beaten()

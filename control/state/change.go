@@ -30,6 +30,7 @@ type change struct {
 	pending *iradix.Txn[*task.Task]
 	on      *iradix.Txn[*task.Task]
 	nodes   *iradix.Txn[*task.Node]
+	wishes  []Wish
 	*indexes
 }
 
@@ -43,6 +44,7 @@ func newChange(before *Snapshot, x *indexes, lim Limits, index uint64) *change {
 		pending: tracked(before.pending),
 		on:      tracked(before.on),
 		nodes:   tracked(before.nodes),
+		wishes:  before.wishes,
 		indexes: x,
 	}
 }
@@ -63,6 +65,7 @@ func (c *change) commit() (*Snapshot, func()) {
 		pending: c.pending.CommitOnly(),
 		on:      c.on.CommitOnly(),
 		nodes:   c.nodes.CommitOnly(),
+		wishes:  c.wishes,
 	}
 	sn.publish(c.indexes)
 	return sn, func() {

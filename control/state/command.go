@@ -110,6 +110,15 @@ type Forget struct {
 	Tasks []task.ID
 }
 
+// Wish asks for Count containers over the whole cluster that are started ahead of
+// tasks of Spec's shape, in the place of what was wished for its image before. Spec
+// is what a task has that asks for the image alone.
+type Wish struct {
+	Spec  task.Spec
+	Count int
+	Owner string // whose permission to use the image counts
+}
+
 // Outcome is what applying one command decided, the same on every replica.
 type Outcome struct {
 	Index uint64 // of the entry that carried the command

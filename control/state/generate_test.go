@@ -32,6 +32,8 @@ func (m *model) command() state.Command {
 		return m.setNode()
 	case n < 95:
 		return state.Expire{Tasks: m.some(2)}
+	case n < 96:
+		return state.Wish{Spec: task.Spec{Image: fmt.Sprint("i", m.rng.IntN(6))}, Count: m.rng.IntN(4), Owner: "ann"}
 	default:
 		return state.Forget{Tasks: m.some(8)}
 	}

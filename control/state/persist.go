@@ -19,7 +19,8 @@ import (
 // format is that of the snapshot's stream. A reader refuses any other.
 const format = 1
 
-// Write writes the whole record: a header, the nodes by ID, the tasks by Seq.
+// Write writes the whole record: a header, the nodes by ID, the tasks by Seq, the
+// wishes by image.
 // Equal records give equal bytes. It may run beside Apply for as long as it
 // likes.
 func (sn *Snapshot) Write(w io.Writer) error {
@@ -29,6 +30,7 @@ func (sn *Snapshot) Write(w io.Writer) error {
 		Index:  sn.index,
 		Nodes:  uint64(sn.nodes.Len()),
 		Tasks:  uint64(sn.tasks.Len()),
+		Wishes: uint64(len(sn.wishes)),
 	}
 	err := writeRecord(out, &ecsv1.SnapshotRecord{Kind: &ecsv1.SnapshotRecord_Header{Header: header}})
 	for n := range sn.Nodes() {
@@ -44,6 +46,11 @@ func (sn *Snapshot) Write(w io.Writer) error {
 		}
 		return err == nil
 	})
+	for _, w := range sn.wishes {
+		if err == nil {
+			err = writeRecord(out, &ecsv1.SnapshotRecord{Kind: &ecsv1.SnapshotRecord_Wish{Wish: FromWish(w)}})
+		}
+	}
 	if err == nil {
 		err = out.Flush()
 	}
@@ -73,7 +80,7 @@ func (sn *Snapshot) Hash() [32]byte {
 // has changed. Everybody who watches the old record is woken.
 func (s *Store) Restore(r io.Reader) error {
 	c := newChange(s.latest.Load(), newIndexes(), s.limits, 0)
-	c.counts = Counts{}
+	c.counts, c.wishes = Counts{}, nil
 	// Deleting within the old trees, rather than starting new ones, is what
 	// wakes their watchers.
 	c.tasks.DeletePrefix(nil)
@@ -113,8 +120,34 @@ func (c *change) read(r *bufio.Reader) error {
 		}
 		seq = t.Seq
 	}
+	if err := c.readWishes(r, header.GetWishes()); err != nil {
+		return err
+	}
 	if _, err := r.ReadByte(); !errors.Is(err, io.EOF) {
-		return errors.New("more follows after the last task")
+		return errors.New("more follows after the last record")
+	}
+	return nil
+}
+
+func (c *change) readWishes(r *bufio.Reader, n uint64) error {
+	if n > MaxWishes {
+		return fmt.Errorf("%d wishes, the most is %d", n, MaxWishes)
+	}
+	for i := range n {
+		var m ecsv1.SnapshotRecord
+		if err := protodelim.UnmarshalFrom(r, &m); err != nil {
+			return fmt.Errorf("wish %d of %d: %w", i+1, n, err)
+		}
+		w := toWish(m.GetWish())
+		switch {
+		case m.GetWish() == nil:
+			return fmt.Errorf("wish %d of %d: another record in its place: %T", i+1, n, m.GetKind())
+		case w.Spec.Image == "" || w.Count == 0 || w.Count > MaxWishCount:
+			return fmt.Errorf("wish %d of %d: %d containers of image %q", i+1, n, w.Count, w.Spec.Image)
+		case i > 0 && w.Spec.Image <= c.wishes[i-1].Spec.Image:
+			return fmt.Errorf("wish %d of %d: image %q follows %q", i+1, n, w.Spec.Image, c.wishes[i-1].Spec.Image)
+		}
+		c.wishes = append(c.wishes, w)
 	}
 	return nil
 }

@@ -20,6 +20,7 @@ type Snapshot struct {
 	pending *iradix.Tree[*task.Task] // by Seq, big endian
 	on      *iradix.Tree[*task.Task] // live ones by node, zero byte, ID; nil at every node's prefix
 	nodes   *iradix.Tree[*task.Node] // by ID
+	wishes  []Wish                   // by image; not changed but replaced
 
 	accepted *btree.BTreeG[position]
 	owners   *btree.BTreeG[owned]

@@ -66,8 +66,19 @@ func ToWire(c Command, now time.Time) *ecsv1.Command {
 		m.Kind = &ecsv1.Command_Expire{Expire: &ecsv1.Expire{Tasks: toStrings(c.Tasks)}}
 	case Forget:
 		m.Kind = &ecsv1.Command_Forget{Forget: &ecsv1.Forget{Tasks: toStrings(c.Tasks)}}
+	case Wish:
+		m.Kind = &ecsv1.Command_Wish{Wish: FromWish(c)}
 	}
 	return m
+}
+
+// FromWish gives the message of a wish.
+func FromWish(w Wish) *ecsv1.Wish {
+	return &ecsv1.Wish{Spec: taskwire.FromSpec(w.Spec), Count: uint32(max(0, w.Count)), Owner: w.Owner}
+}
+
+func toWish(m *ecsv1.Wish) Wish {
+	return Wish{Spec: taskwire.ToSpec(m.GetSpec()), Count: int(m.GetCount()), Owner: m.GetOwner()}
 }
 
 // FromWire is the inverse of ToWire. A command of a kind it does not know is an
@@ -131,6 +142,8 @@ func FromWire(m *ecsv1.Command) (Command, time.Time, error) {
 		return Expire{Tasks: toIDs(k.Expire.GetTasks())}, now, nil
 	case *ecsv1.Command_Forget:
 		return Forget{Tasks: toIDs(k.Forget.GetTasks())}, now, nil
+	case *ecsv1.Command_Wish:
+		return toWish(k.Wish), now, nil
 	}
 	return nil, now, fmt.Errorf("command of a kind this version does not know: %T", m.GetKind())
 }

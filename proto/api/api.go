@@ -74,6 +74,8 @@ const (
 const (
 	MaxBodyV1 = 5 << 10
 	MaxBodyV2 = 256 << 10
+	// MaxBodyWarm bounds a wish for containers that are started ahead.
+	MaxBodyWarm = 8 << 10
 	// MaxWait is the longest a request may ask to wait.
 	MaxWait = time.Hour
 	// DefaultWait is what a bare ?wait asks for.

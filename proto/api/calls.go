@@ -114,6 +114,28 @@ func (c *Client) Drain(ctx context.Context, id string, drain bool) (*Node, error
 	return n, err
 }
 
+// Images lists what nodes hold: all of them, or one, named by id or by name.
+func (c *Client) Images(ctx context.Context, node string) (*ImageList, error) {
+	list := new(ImageList)
+	q := call{method: http.MethodGet, path: "/v2/images", into: list}
+	if node != "" {
+		q.query = url.Values{"node": {node}}
+	}
+	_, err := c.do(ctx, q)
+	return list, err
+}
+
+// Warm asks for containers of an image that are started ahead; see WarmRequest.
+func (c *Client) Warm(ctx context.Context, image string, count int) (*WarmRequest, error) {
+	body, err := json.Marshal(WarmRequest{Image: image, Count: count})
+	if err != nil {
+		return nil, err
+	}
+	answer := new(WarmRequest)
+	_, err = c.do(ctx, call{method: http.MethodPost, path: "/v2/images/warm", body: body, into: answer})
+	return answer, err
+}
+
 // Cluster gives the cluster as one of its control nodes sees it.
 func (c *Client) Cluster(ctx context.Context) (*Cluster, error) {
 	cl := new(Cluster)

@@ -63,6 +63,40 @@ func TestNoContainerIsUsedTwice(t *testing.T) {
 	}
 }
 
+// TestImagesAreWarmedAsWished: containers that are wished for are parked before
+// anybody asks, spread over the nodes, and gone once the wish is taken back.
+func TestImagesAreWarmedAsWished(t *testing.T) {
+	c := ownCluster(t, "--controls", "3", "--agents", "2", "--warm-count", "4")
+	client, err := api.New(c.Endpoints, c.Key, c.Secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if _, err := client.Warm(t.Context(), busybox, 4); err != nil {
+		t.Fatal(err)
+	}
+	within(t, 60*time.Second, "as many as were wished for are parked", func() bool {
+		list, err := client.Images(t.Context(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.Contains(list.Images, api.Image{Image: busybox, Nodes: 2, Warm: 4, Parked: 4})
+	})
+	if n := len(c.parked(t)); n != 4 {
+		t.Errorf("parked: got %d, want 4", n)
+	}
+	for i := range 3 { // through each control node
+		if got := c.run(t, i, api.TaskRequest{Image: busybox, Command: sh("exit 4")}); got.Warm != "hit" || codeOf(got) != "4" {
+			t.Errorf("got %s, code %s; want a hit", got.Warm, codeOf(got))
+		}
+	}
+	if _, err := client.Warm(t.Context(), busybox, 0); err != nil {
+		t.Fatal(err)
+	}
+	// What tasks have asked for meanwhile stays, as without a wish.
+	within(t, 60*time.Second, "fewer are parked", func() bool { return len(c.parked(t)) < 4 })
+}
+
 // TestThirdTaskIsWarm also kills the agent: what it had parked is gone after it
 // comes back.
 func TestThirdTaskIsWarm(t *testing.T) {

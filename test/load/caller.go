@@ -76,7 +76,9 @@ type answer struct {
 	Stdout  struct {
 		Data string `json:"data"`
 	} `json:"stdout"`
-	Times map[string]float64 `json:"times"`
+	Warm       string             `json:"warm"`
+	OverheadMS float64            `json:"overhead_ms"`
+	Times      map[string]float64 `json:"times"`
 }
 
 // bill takes the means of all bills' parts, in milliseconds, since the last call.
@@ -108,18 +110,24 @@ const answerWithin = 70 * time.Second
 
 // one runs a task through the next endpoint.
 func (c *caller) one(ctx context.Context) error {
+	_, err := c.ask(ctx)
+	return err
+}
+
+// ask is one, and gives the answer.
+func (c *caller) ask(ctx context.Context) (answer, error) {
 	e := c.endpoints[c.next.Add(1)%uint64(len(c.endpoints))]
 	conn, err := e.connection(ctx)
 	if err != nil {
-		return err
+		return answer{}, err
 	}
 	if err := conn.SetDeadline(time.Now().Add(answerWithin)); err != nil {
-		return err
+		return answer{}, err
 	}
 	status, text, err := conn.exchange(e.request)
 	if err != nil {
 		conn.Close()
-		return fmt.Errorf("ask %s: %w", e.addr, err)
+		return answer{}, fmt.Errorf("ask %s: %w", e.addr, err)
 	}
 	select {
 	case e.idle <- conn:
@@ -128,10 +136,10 @@ func (c *caller) one(ctx context.Context) error {
 	}
 	var a answer
 	if err := json.Unmarshal(text, &a); err != nil || status != http.StatusOK || a.Outcome != api.OutcomeExited || a.Stdout.Data != "hi\n" {
-		return fmt.Errorf("status %d: %s", status, text)
+		return a, fmt.Errorf("status %d: %s", status, text)
 	}
 	c.add(a.Times)
-	return ctx.Err()
+	return a, ctx.Err()
 }
 
 func (e *endpoint) connection(ctx context.Context) (*connection, error) {

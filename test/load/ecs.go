@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -20,10 +21,15 @@ type cluster struct {
 	engine           *client.Client
 	leader, follower *caller
 	all              *caller
+	pool             pool
 }
 
-func up(ctx context.Context, o options, dir string, engine *client.Client) (*cluster, error) {
-	status, err := devcluster.Up(ctx, devcluster.Options{Dir: filepath.Join(dir, "dev"), HTTPPort: o.port, Binaries: o.bin})
+func up(ctx context.Context, dir string, engine *client.Client, o devcluster.Options) (*cluster, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	o.Dir = filepath.Join(dir, "dev")
+	status, err := devcluster.Up(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -63,9 +69,18 @@ func (c *cluster) down(ctx context.Context) {
 func (c *cluster) ways(ctx context.Context) []way {
 	wait := c.removed(ctx)
 	return []way{
-		{name: "ECS cold, through the leader", do: c.leader.one, wait: wait},
-		{name: "ECS cold, through a follower", do: c.follower.one, wait: wait},
+		c.leader.way("ECS cold, through the leader", wait),
+		c.follower.way("ECS cold, through a follower", wait),
 	}
+}
+
+// way runs a task through the caller.
+func (c *caller) way(name string, wait func()) way {
+	var last answer
+	return way{name: name, wait: wait, told: func() answer { return last }, do: func(ctx context.Context) (err error) {
+		last, err = c.ask(ctx)
+		return err
+	}}
 }
 
 // removed waits until no container of the agents is left.
@@ -83,10 +98,7 @@ func (c *cluster) removed(ctx context.Context) func() {
 	}
 }
 
-// ours selects what ran a task; containers that wait for one are not waste.
+// ours selects the agents' containers.
 func (c *cluster) ours() filters.Args {
-	f := filters.NewArgs()
-	f.Add("label", "ecs.cluster="+c.Cluster)
-	f.Add("label", "ecs.task")
-	return f
+	return filters.NewArgs(filters.Arg("label", "ecs.cluster="+c.Cluster))
 }

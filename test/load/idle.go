@@ -63,17 +63,7 @@ func cpuSeconds(pid int) float64 {
 }
 
 func residentMiB(pid int) float64 {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(text)) {
-		var kib float64
-		if _, err := fmt.Sscanf(line, "VmRSS: %f kB", &kib); err == nil {
-			return kib / 1024
-		}
-	}
-	return 0
+	return field(fmt.Sprintf("/proc/%d/status", pid), "VmRSS: %f kB") / 1024
 }
 
 func printIdle(w *strings.Builder, all []idle) {

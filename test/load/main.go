@@ -50,6 +50,8 @@ func main() {
 	err := error(nil)
 	if len(os.Args) == 3 && os.Args[1] == fleetCommand {
 		err = runFleet(ctx, os.Args[2])
+	} else if len(os.Args) > 1 && os.Args[1] == soakCommand {
+		err = runSoak(ctx, os.Args[2:])
 	} else if o, wrong := parse(os.Args[1:]); wrong != nil {
 		err = wrong
 	} else {

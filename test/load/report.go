@@ -18,6 +18,7 @@ type report struct {
 	Engine       string        `json:"engine,omitempty"`
 	When         time.Time     `json:"when"`
 	Rows         []row         `json:"rows,omitempty"`
+	Parked       *parked       `json:"parked,omitempty"`
 	Throughput   []throughput  `json:"throughput,omitempty"`
 	Idle         []idle        `json:"idle,omitempty"`
 	ControlPlane *controlPlane `json:"control_plane,omitempty"`
@@ -58,6 +59,9 @@ func (r *report) text() string {
 	fmt.Fprintf(w, "%s; %s\n\n", r.Machine, r.Engine)
 	if len(r.Rows) > 0 {
 		printRows(w, r.Rows)
+	}
+	if r.Parked != nil {
+		r.Parked.print(w)
 	}
 	if len(r.Throughput) > 0 {
 		printThroughput(w, r.Throughput)

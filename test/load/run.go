@@ -4,9 +4,12 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 
 	"github.com/docker/docker/client"
 
+	"ecs/internal/devcluster"
 	"ecs/test/images"
 )
 
@@ -74,19 +77,16 @@ func measureECS(ctx context.Context, o options, rep *report, engine *client.Clie
 		return err
 	}
 	defer os.RemoveAll(dir)
-	c, err := up(ctx, o, dir, engine)
+	c, err := up(ctx, filepath.Join(dir, "cold"), engine, devcluster.Options{HTTPPort: o.port, Binaries: o.bin})
 	if err != nil {
 		return err
 	}
 	defer c.down(ctx)
 	byHand := newRaw(engine).way()
 	if o.wants("single") {
-		ways := append([]way{{name: "docker run --rm", do: dockerRun}, byHand, newBareRaw(engine).way()}, c.ways(ctx)...)
-		rows, err := oneAtATime(ctx, ways, o.warmups, o.rounds)
-		if err != nil {
+		if err := measureSingle(ctx, o, rep, c, filepath.Join(dir, "warm")); err != nil {
 			return err
 		}
-		rep.Rows = append(rep.Rows, rows...)
 	}
 	if o.wants("throughput") {
 		ways := []way{byHand, {name: "ECS cold", do: c.all.one, wait: c.removed(ctx)}}
@@ -97,6 +97,28 @@ func measureECS(ctx context.Context, o options, rep *report, engine *client.Clie
 	if o.wants("idle") {
 		rep.Idle, err = c.watchIdle(ctx, o.idleFor)
 	}
+	return err
+}
+
+// measureSingle measures one at a time, with a cluster beside the cold one that
+// starts containers ahead; it is ended before anything else is measured.
+func measureSingle(ctx context.Context, o options, rep *report, cold *cluster, dir string) error {
+	warm, err := up(ctx, dir, cold.engine, devcluster.Options{HTTPPort: o.port + len(cold.Endpoints), Binaries: o.bin, WarmCount: warmEach})
+	if err != nil {
+		return err
+	}
+	defer warm.down(ctx)
+	if err := warm.prime(ctx); err != nil {
+		return err
+	}
+	byHand := newRaw(cold.engine).way()
+	ways := slices.Concat([]way{{name: "docker run --rm", do: dockerRun}, byHand, newBareRaw(cold.engine).way()}, cold.ways(ctx), warm.warmWays())
+	rows, err := oneAtATime(ctx, ways, o.warmups, o.rounds)
+	if err != nil {
+		return err
+	}
+	rep.Rows = append(rep.Rows, rows...)
+	rep.Parked, err = warm.measureParked(ctx)
 	return err
 }
 

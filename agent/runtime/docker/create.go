@@ -123,7 +123,11 @@ func (r *Runtime) create(ctx context.Context, name string, c *container.Config, 
 			r.log.Warn("container may be left behind", "container", name, "err", left)
 		}
 	}
-	return "", createError(err)
+	err = createError(err)
+	if errors.Is(err, runtime.ErrNoImage) {
+		r.lookups.forget() // before the engine says so
+	}
+	return "", err
 }
 
 func (r *Runtime) createOnce(ctx context.Context, name string, c *container.Config, h *container.HostConfig) (string, error) {

@@ -97,6 +97,7 @@ type Runtime struct {
 	log     *slog.Logger
 	homes   homes
 	images  imageConfigs
+	lookups lookups
 	starts  *turns
 	parking parking
 	egress  *egress

@@ -61,6 +61,7 @@ func (r *Runtime) imageConfig(ctx context.Context, id string) (imageConfig, erro
 		return err
 	})
 	if errdefs.IsNotFound(err) {
+		r.lookups.forget()
 		return imageConfig{}, imageVanished()
 	}
 	if err != nil {

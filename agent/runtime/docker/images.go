@@ -17,15 +17,29 @@ import (
 	"ecs/internal/task"
 )
 
-// Inspect implements runtime.ImageStore.
+// Inspect implements runtime.ImageStore. The engine, which takes milliseconds when
+// it is busy, is asked when something may have happened to an image since.
 func (r *Runtime) Inspect(ctx context.Context, ref string) (runtime.StoredImage, error) {
 	name, err := canonical(ref)
 	if err != nil {
 		return runtime.StoredImage{}, fmt.Errorf("inspect image: %w", err)
 	}
+	r.watchImages()
+	found, known, version := r.lookups.get(name.String())
+	if known {
+		return found, nil
+	}
+	if found, err = r.lookUp(ctx, name.String()); err == nil {
+		r.lookups.put(name.String(), found, version)
+	}
+	return found, err
+}
+
+// lookUp asks the engine for an image by its canonical name.
+func (r *Runtime) lookUp(ctx context.Context, name string) (runtime.StoredImage, error) {
 	var found image.InspectResponse
-	err = r.call(ctx, "image_inspect", shortCall, func(ctx context.Context) (err error) {
-		found, err = r.client.ImageInspect(ctx, name.String())
+	err := r.call(ctx, "image_inspect", shortCall, func(ctx context.Context) (err error) {
+		found, err = r.client.ImageInspect(ctx, name)
 		return err
 	})
 	if errdefs.IsNotFound(err) {

@@ -1406,6 +1406,7 @@ type Command struct {
 	//	*Command_SetNode
 	//	*Command_Expire
 	//	*Command_Forget
+	//	*Command_Wish
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1554,6 +1555,15 @@ func (x *Command) GetForget() *Forget {
 	return nil
 }
 
+func (x *Command) GetWish() *Wish {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_Wish); ok {
+			return x.Wish
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -1602,6 +1612,10 @@ type Command_Forget struct {
 	Forget *Forget `protobuf:"bytes,12,opt,name=forget,proto3,oneof"`
 }
 
+type Command_Wish struct {
+	Wish *Wish `protobuf:"bytes,13,opt,name=wish,proto3,oneof"`
+}
+
 func (*Command_Submit) isCommand_Kind() {}
 
 func (*Command_Register) isCommand_Kind() {}
@@ -1623,6 +1637,8 @@ func (*Command_SetNode) isCommand_Kind() {}
 func (*Command_Expire) isCommand_Kind() {}
 
 func (*Command_Forget) isCommand_Kind() {}
+
+func (*Command_Wish) isCommand_Kind() {}
 
 // Submit accepts a task. The same id again is the same task; the same owner
 // and key with another body is refused. A node and its epoch are where the
@@ -2427,8 +2443,72 @@ func (x *Forget) GetTasks() []string {
 	return nil
 }
 
+// Wish asks for containers that are started ahead of tasks like `spec`, of which
+// only what their shape needs counts: so many over the whole cluster, in the place
+// of what was wished for the image before; 0: none any more. On an agent's session
+// it is that agent's share.
+type Wish struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Spec          *Spec                  `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
+	Count         uint32                 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	Owner         string                 `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"` // whose permission to use the image counts
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Wish) Reset() {
+	*x = Wish{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Wish) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Wish) ProtoMessage() {}
+
+func (x *Wish) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Wish.ProtoReflect.Descriptor instead.
+func (*Wish) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Wish) GetSpec() *Spec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *Wish) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Wish) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
 // A snapshot is a stream of length-delimited SnapshotRecords: one header, the
-// nodes by id, the tasks by seq.
+// nodes by id, the tasks by seq, the wishes by image.
 type SnapshotRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Kind:
@@ -2436,6 +2516,7 @@ type SnapshotRecord struct {
 	//	*SnapshotRecord_Header
 	//	*SnapshotRecord_Node
 	//	*SnapshotRecord_Task
+	//	*SnapshotRecord_Wish
 	Kind          isSnapshotRecord_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2443,7 +2524,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[25]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2455,7 +2536,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[25]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2468,7 +2549,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{25}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SnapshotRecord) GetKind() isSnapshotRecord_Kind {
@@ -2505,6 +2586,15 @@ func (x *SnapshotRecord) GetTask() *Task {
 	return nil
 }
 
+func (x *SnapshotRecord) GetWish() *Wish {
+	if x != nil {
+		if x, ok := x.Kind.(*SnapshotRecord_Wish); ok {
+			return x.Wish
+		}
+	}
+	return nil
+}
+
 type isSnapshotRecord_Kind interface {
 	isSnapshotRecord_Kind()
 }
@@ -2521,11 +2611,17 @@ type SnapshotRecord_Task struct {
 	Task *Task `protobuf:"bytes,3,opt,name=task,proto3,oneof"`
 }
 
+type SnapshotRecord_Wish struct {
+	Wish *Wish `protobuf:"bytes,4,opt,name=wish,proto3,oneof"`
+}
+
 func (*SnapshotRecord_Header) isSnapshotRecord_Kind() {}
 
 func (*SnapshotRecord_Node) isSnapshotRecord_Kind() {}
 
 func (*SnapshotRecord_Task) isSnapshotRecord_Kind() {}
+
+func (*SnapshotRecord_Wish) isSnapshotRecord_Kind() {}
 
 type SnapshotHeader struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2533,13 +2629,14 @@ type SnapshotHeader struct {
 	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
 	Nodes         uint64                 `protobuf:"varint,3,opt,name=nodes,proto3" json:"nodes,omitempty"`
 	Tasks         uint64                 `protobuf:"varint,4,opt,name=tasks,proto3" json:"tasks,omitempty"`
+	Wishes        uint64                 `protobuf:"varint,5,opt,name=wishes,proto3" json:"wishes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[26]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2551,7 +2648,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[26]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2564,7 +2661,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{26}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -2595,6 +2692,13 @@ func (x *SnapshotHeader) GetTasks() uint64 {
 	return 0
 }
 
+func (x *SnapshotHeader) GetWishes() uint64 {
+	if x != nil {
+		return x.Wishes
+	}
+	return 0
+}
+
 // Member is a node's gossip metadata, at most 512 bytes encoded.
 type Member struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2616,7 +2720,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[27]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2628,7 +2732,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[27]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2641,7 +2745,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{27}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Member) GetId() string {
@@ -2744,7 +2848,7 @@ type AgentMessage struct {
 
 func (x *AgentMessage) Reset() {
 	*x = AgentMessage{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[28]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2756,7 +2860,7 @@ func (x *AgentMessage) String() string {
 func (*AgentMessage) ProtoMessage() {}
 
 func (x *AgentMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[28]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2769,7 +2873,7 @@ func (x *AgentMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentMessage.ProtoReflect.Descriptor instead.
 func (*AgentMessage) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{28}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *AgentMessage) GetKind() isAgentMessage_Kind {
@@ -2857,7 +2961,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[29]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2869,7 +2973,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[29]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2882,7 +2986,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{29}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Hello) GetNode() *Node {
@@ -2922,7 +3026,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[30]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2934,7 +3038,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[30]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2947,7 +3051,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{30}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Heartbeat) GetNumber() uint64 {
@@ -3003,7 +3107,7 @@ type Parked struct {
 
 func (x *Parked) Reset() {
 	*x = Parked{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3015,7 +3119,7 @@ func (x *Parked) String() string {
 func (*Parked) ProtoMessage() {}
 
 func (x *Parked) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3028,7 +3132,7 @@ func (x *Parked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Parked.ProtoReflect.Descriptor instead.
 func (*Parked) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{31}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Parked) GetShape() uint64 {
@@ -3058,7 +3162,7 @@ type AttemptStatus struct {
 
 func (x *AttemptStatus) Reset() {
 	*x = AttemptStatus{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3070,7 +3174,7 @@ func (x *AttemptStatus) String() string {
 func (*AttemptStatus) ProtoMessage() {}
 
 func (x *AttemptStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3083,7 +3187,7 @@ func (x *AttemptStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptStatus.ProtoReflect.Descriptor instead.
 func (*AttemptStatus) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{32}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *AttemptStatus) GetToken() *Token {
@@ -3123,7 +3227,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3135,7 +3239,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3148,7 +3252,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{33}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{34}
 }
 
 // ControlMessage is what the leader says on a session.
@@ -3172,7 +3276,7 @@ type ControlMessage struct {
 
 func (x *ControlMessage) Reset() {
 	*x = ControlMessage{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3184,7 +3288,7 @@ func (x *ControlMessage) String() string {
 func (*ControlMessage) ProtoMessage() {}
 
 func (x *ControlMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3197,7 +3301,7 @@ func (x *ControlMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControlMessage.ProtoReflect.Descriptor instead.
 func (*ControlMessage) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{34}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ControlMessage) GetTerm() uint64 {
@@ -3342,7 +3446,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3354,7 +3458,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3367,7 +3471,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{35}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Welcome) GetForget() []*Token {
@@ -3387,14 +3491,15 @@ func (x *Welcome) GetLease() int64 {
 type HeartbeatAnswer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
-	Drain         bool                   `protobuf:"varint,2,opt,name=drain,proto3" json:"drain,omitempty"` // nothing more will be placed on the node for now
+	Drain         bool                   `protobuf:"varint,2,opt,name=drain,proto3" json:"drain,omitempty"`  // nothing more will be placed on the node for now
+	Wishes        []*Wish                `protobuf:"bytes,3,rep,name=wishes,proto3" json:"wishes,omitempty"` // all that are wished of the node
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HeartbeatAnswer) Reset() {
 	*x = HeartbeatAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3406,7 +3511,7 @@ func (x *HeartbeatAnswer) String() string {
 func (*HeartbeatAnswer) ProtoMessage() {}
 
 func (x *HeartbeatAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3419,7 +3524,7 @@ func (x *HeartbeatAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatAnswer.ProtoReflect.Descriptor instead.
 func (*HeartbeatAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{36}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *HeartbeatAnswer) GetNumber() uint64 {
@@ -3436,6 +3541,13 @@ func (x *HeartbeatAnswer) GetDrain() bool {
 	return false
 }
 
+func (x *HeartbeatAnswer) GetWishes() []*Wish {
+	if x != nil {
+		return x.Wishes
+	}
+	return nil
+}
+
 // Assignment is one attempt to run, with everything that is needed for it.
 type Assignment struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3450,7 +3562,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3462,7 +3574,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3475,7 +3587,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{37}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Assignment) GetToken() *Token {
@@ -3525,7 +3637,7 @@ type StopAttempt struct {
 
 func (x *StopAttempt) Reset() {
 	*x = StopAttempt{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3537,7 +3649,7 @@ func (x *StopAttempt) String() string {
 func (*StopAttempt) ProtoMessage() {}
 
 func (x *StopAttempt) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3550,7 +3662,7 @@ func (x *StopAttempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAttempt.ProtoReflect.Descriptor instead.
 func (*StopAttempt) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{38}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *StopAttempt) GetToken() *Token {
@@ -3587,7 +3699,7 @@ type StatusAnswer struct {
 
 func (x *StatusAnswer) Reset() {
 	*x = StatusAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3599,7 +3711,7 @@ func (x *StatusAnswer) String() string {
 func (*StatusAnswer) ProtoMessage() {}
 
 func (x *StatusAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3612,7 +3724,7 @@ func (x *StatusAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusAnswer.ProtoReflect.Descriptor instead.
 func (*StatusAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{39}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *StatusAnswer) GetToken() *Token {
@@ -3647,7 +3759,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3659,7 +3771,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3672,7 +3784,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{40}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Redirect) GetId() string {
@@ -3701,7 +3813,7 @@ type Refused struct {
 
 func (x *Refused) Reset() {
 	*x = Refused{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3713,7 +3825,7 @@ func (x *Refused) String() string {
 func (*Refused) ProtoMessage() {}
 
 func (x *Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3726,7 +3838,7 @@ func (x *Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refused.ProtoReflect.Descriptor instead.
 func (*Refused) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{41}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Refused) GetExpired() bool {
@@ -3756,7 +3868,7 @@ type OutputRequest struct {
 
 func (x *OutputRequest) Reset() {
 	*x = OutputRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3768,7 +3880,7 @@ func (x *OutputRequest) String() string {
 func (*OutputRequest) ProtoMessage() {}
 
 func (x *OutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3781,7 +3893,7 @@ func (x *OutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputRequest.ProtoReflect.Descriptor instead.
 func (*OutputRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{42}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *OutputRequest) GetToken() *Token {
@@ -3832,7 +3944,7 @@ type OutputChunk struct {
 
 func (x *OutputChunk) Reset() {
 	*x = OutputChunk{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3844,7 +3956,7 @@ func (x *OutputChunk) String() string {
 func (*OutputChunk) ProtoMessage() {}
 
 func (x *OutputChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3857,7 +3969,7 @@ func (x *OutputChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputChunk.ProtoReflect.Descriptor instead.
 func (*OutputChunk) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{43}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *OutputChunk) GetOffset() int64 {
@@ -3917,7 +4029,7 @@ type AttachInput struct {
 
 func (x *AttachInput) Reset() {
 	*x = AttachInput{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3929,7 +4041,7 @@ func (x *AttachInput) String() string {
 func (*AttachInput) ProtoMessage() {}
 
 func (x *AttachInput) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3942,7 +4054,7 @@ func (x *AttachInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachInput.ProtoReflect.Descriptor instead.
 func (*AttachInput) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{44}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *AttachInput) GetToken() *Token {
@@ -4028,7 +4140,7 @@ type InputData struct {
 
 func (x *InputData) Reset() {
 	*x = InputData{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4040,7 +4152,7 @@ func (x *InputData) String() string {
 func (*InputData) ProtoMessage() {}
 
 func (x *InputData) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4053,7 +4165,7 @@ func (x *InputData) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InputData.ProtoReflect.Descriptor instead.
 func (*InputData) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{45}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *InputData) GetOffset() int64 {
@@ -4087,7 +4199,7 @@ type WindowSize struct {
 
 func (x *WindowSize) Reset() {
 	*x = WindowSize{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4099,7 +4211,7 @@ func (x *WindowSize) String() string {
 func (*WindowSize) ProtoMessage() {}
 
 func (x *WindowSize) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4112,7 +4224,7 @@ func (x *WindowSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WindowSize.ProtoReflect.Descriptor instead.
 func (*WindowSize) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{46}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *WindowSize) GetRows() uint32 {
@@ -4141,7 +4253,7 @@ type AttachAck struct {
 
 func (x *AttachAck) Reset() {
 	*x = AttachAck{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4153,7 +4265,7 @@ func (x *AttachAck) String() string {
 func (*AttachAck) ProtoMessage() {}
 
 func (x *AttachAck) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4166,7 +4278,7 @@ func (x *AttachAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachAck.ProtoReflect.Descriptor instead.
 func (*AttachAck) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{47}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *AttachAck) GetTaken() int64 {
@@ -4194,7 +4306,7 @@ type ForwardRequest struct {
 
 func (x *ForwardRequest) Reset() {
 	*x = ForwardRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4206,7 +4318,7 @@ func (x *ForwardRequest) String() string {
 func (*ForwardRequest) ProtoMessage() {}
 
 func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4219,7 +4331,7 @@ func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardRequest.ProtoReflect.Descriptor instead.
 func (*ForwardRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{48}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ForwardRequest) GetCommands() []*Command {
@@ -4238,7 +4350,7 @@ type ForwardAnswer struct {
 
 func (x *ForwardAnswer) Reset() {
 	*x = ForwardAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4250,7 +4362,7 @@ func (x *ForwardAnswer) String() string {
 func (*ForwardAnswer) ProtoMessage() {}
 
 func (x *ForwardAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4263,7 +4375,7 @@ func (x *ForwardAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardAnswer.ProtoReflect.Descriptor instead.
 func (*ForwardAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{49}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ForwardAnswer) GetForwarded() []*Forwarded {
@@ -4288,7 +4400,7 @@ type Forwarded struct {
 
 func (x *Forwarded) Reset() {
 	*x = Forwarded{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4300,7 +4412,7 @@ func (x *Forwarded) String() string {
 func (*Forwarded) ProtoMessage() {}
 
 func (x *Forwarded) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4313,7 +4425,7 @@ func (x *Forwarded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forwarded.ProtoReflect.Descriptor instead.
 func (*Forwarded) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{50}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Forwarded) GetIndex() uint64 {
@@ -4375,7 +4487,7 @@ type ProposeRequest struct {
 
 func (x *ProposeRequest) Reset() {
 	*x = ProposeRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4387,7 +4499,7 @@ func (x *ProposeRequest) String() string {
 func (*ProposeRequest) ProtoMessage() {}
 
 func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4400,7 +4512,7 @@ func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeRequest.ProtoReflect.Descriptor instead.
 func (*ProposeRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{51}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ProposeRequest) GetCommand() *Command {
@@ -4424,7 +4536,7 @@ type ProposeAnswer struct {
 
 func (x *ProposeAnswer) Reset() {
 	*x = ProposeAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4436,7 +4548,7 @@ func (x *ProposeAnswer) String() string {
 func (*ProposeAnswer) ProtoMessage() {}
 
 func (x *ProposeAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4449,7 +4561,7 @@ func (x *ProposeAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeAnswer.ProtoReflect.Descriptor instead.
 func (*ProposeAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{52}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ProposeAnswer) GetIndex() uint64 {
@@ -4505,7 +4617,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4517,7 +4629,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4530,7 +4642,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{53}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Refusal) GetCode() string {
@@ -4555,7 +4667,7 @@ type ReadIndexRequest struct {
 
 func (x *ReadIndexRequest) Reset() {
 	*x = ReadIndexRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4567,7 +4679,7 @@ func (x *ReadIndexRequest) String() string {
 func (*ReadIndexRequest) ProtoMessage() {}
 
 func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4580,7 +4692,7 @@ func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
 func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{54}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{55}
 }
 
 type ReadIndexAnswer struct {
@@ -4593,7 +4705,7 @@ type ReadIndexAnswer struct {
 
 func (x *ReadIndexAnswer) Reset() {
 	*x = ReadIndexAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[55]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4605,7 +4717,7 @@ func (x *ReadIndexAnswer) String() string {
 func (*ReadIndexAnswer) ProtoMessage() {}
 
 func (x *ReadIndexAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[55]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4618,7 +4730,7 @@ func (x *ReadIndexAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexAnswer.ProtoReflect.Descriptor instead.
 func (*ReadIndexAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{55}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ReadIndexAnswer) GetIndex() uint64 {
@@ -4645,7 +4757,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[56]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4657,7 +4769,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[56]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4670,7 +4782,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{56}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ExplainRequest) GetTask() string {
@@ -4691,7 +4803,7 @@ type ExplainAnswer struct {
 
 func (x *ExplainAnswer) Reset() {
 	*x = ExplainAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[57]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4703,7 +4815,7 @@ func (x *ExplainAnswer) String() string {
 func (*ExplainAnswer) ProtoMessage() {}
 
 func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[57]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4716,7 +4828,7 @@ func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainAnswer.ProtoReflect.Descriptor instead.
 func (*ExplainAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{57}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ExplainAnswer) GetBecause() string {
@@ -4738,6 +4850,173 @@ func (x *ExplainAnswer) GetRefusal() *Refusal {
 		return x.Refusal
 	}
 	return nil
+}
+
+// ImagesRequest asks the leader what agents say of their engines' images.
+type ImagesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImagesRequest) Reset() {
+	*x = ImagesRequest{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImagesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImagesRequest) ProtoMessage() {}
+
+func (x *ImagesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImagesRequest.ProtoReflect.Descriptor instead.
+func (*ImagesRequest) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *ImagesRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+type ImagesAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Images        []*ImageCount          `protobuf:"bytes,1,rep,name=images,proto3" json:"images,omitempty"` // by name
+	Refusal       *Refusal               `protobuf:"bytes,2,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	More          bool                   `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"` // there are others
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImagesAnswer) Reset() {
+	*x = ImagesAnswer{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImagesAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImagesAnswer) ProtoMessage() {}
+
+func (x *ImagesAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImagesAnswer.ProtoReflect.Descriptor instead.
+func (*ImagesAnswer) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *ImagesAnswer) GetImages() []*ImageCount {
+	if x != nil {
+		return x.Images
+	}
+	return nil
+}
+
+func (x *ImagesAnswer) GetRefusal() *Refusal {
+	if x != nil {
+		return x.Refusal
+	}
+	return nil
+}
+
+func (x *ImagesAnswer) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+// ImageCount is one image and on how many nodes it is, and how many containers of
+// the shape that is wished for it wait for a task.
+type ImageCount struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Image         string                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
+	Nodes         uint32                 `protobuf:"varint,2,opt,name=nodes,proto3" json:"nodes,omitempty"`
+	Parked        uint32                 `protobuf:"varint,3,opt,name=parked,proto3" json:"parked,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImageCount) Reset() {
+	*x = ImageCount{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImageCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImageCount) ProtoMessage() {}
+
+func (x *ImageCount) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImageCount.ProtoReflect.Descriptor instead.
+func (*ImageCount) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *ImageCount) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *ImageCount) GetNodes() uint32 {
+	if x != nil {
+		return x.Nodes
+	}
+	return 0
+}
+
+func (x *ImageCount) GetParked() uint32 {
+	if x != nil {
+		return x.Parked
+	}
+	return 0
 }
 
 var File_ecs_v1_ecs_proto protoreflect.FileDescriptor
@@ -4898,7 +5177,7 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"4\n" +
 	"\x05Entry\x12+\n" +
-	"\bcommands\x18\x01 \x03(\v2\x0f.ecs.v1.CommandR\bcommands\"\x8f\x04\n" +
+	"\bcommands\x18\x01 \x03(\v2\x0f.ecs.v1.CommandR\bcommands\"\xb3\x04\n" +
 	"\aCommand\x12\x10\n" +
 	"\x03now\x18\x01 \x01(\x03R\x03now\x12(\n" +
 	"\x06submit\x18\x02 \x01(\v2\x0e.ecs.v1.SubmitH\x00R\x06submit\x12.\n" +
@@ -4912,7 +5191,8 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\bset_node\x18\n" +
 	" \x01(\v2\x0f.ecs.v1.SetNodeH\x00R\asetNode\x12(\n" +
 	"\x06expire\x18\v \x01(\v2\x0e.ecs.v1.ExpireH\x00R\x06expire\x12(\n" +
-	"\x06forget\x18\f \x01(\v2\x0e.ecs.v1.ForgetH\x00R\x06forgetB\x06\n" +
+	"\x06forget\x18\f \x01(\v2\x0e.ecs.v1.ForgetH\x00R\x06forget\x12\"\n" +
+	"\x04wish\x18\r \x01(\v2\f.ecs.v1.WishH\x00R\x04wishB\x06\n" +
 	"\x04kind\"T\n" +
 	"\x06Submit\x12 \n" +
 	"\x04task\x18\x01 \x01(\v2\f.ecs.v1.TaskR\x04task\x12\x12\n" +
@@ -4968,17 +5248,23 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x06Expire\x12\x14\n" +
 	"\x05tasks\x18\x01 \x03(\tR\x05tasks\"\x1e\n" +
 	"\x06Forget\x12\x14\n" +
-	"\x05tasks\x18\x01 \x03(\tR\x05tasks\"\x92\x01\n" +
+	"\x05tasks\x18\x01 \x03(\tR\x05tasks\"T\n" +
+	"\x04Wish\x12 \n" +
+	"\x04spec\x18\x01 \x01(\v2\f.ecs.v1.SpecR\x04spec\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\rR\x05count\x12\x14\n" +
+	"\x05owner\x18\x03 \x01(\tR\x05owner\"\xb6\x01\n" +
 	"\x0eSnapshotRecord\x120\n" +
 	"\x06header\x18\x01 \x01(\v2\x16.ecs.v1.SnapshotHeaderH\x00R\x06header\x12\"\n" +
 	"\x04node\x18\x02 \x01(\v2\f.ecs.v1.NodeH\x00R\x04node\x12\"\n" +
-	"\x04task\x18\x03 \x01(\v2\f.ecs.v1.TaskH\x00R\x04taskB\x06\n" +
-	"\x04kind\"j\n" +
+	"\x04task\x18\x03 \x01(\v2\f.ecs.v1.TaskH\x00R\x04task\x12\"\n" +
+	"\x04wish\x18\x04 \x01(\v2\f.ecs.v1.WishH\x00R\x04wishB\x06\n" +
+	"\x04kind\"\x82\x01\n" +
 	"\x0eSnapshotHeader\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x14\n" +
 	"\x05nodes\x18\x03 \x01(\x04R\x05nodes\x12\x14\n" +
-	"\x05tasks\x18\x04 \x01(\x04R\x05tasks\"\xbc\x02\n" +
+	"\x05tasks\x18\x04 \x01(\x04R\x05tasks\x12\x16\n" +
+	"\x06wishes\x18\x05 \x01(\x04R\x06wishes\"\xbc\x02\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x12\n" +
@@ -5037,10 +5323,11 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x04kind\"F\n" +
 	"\aWelcome\x12%\n" +
 	"\x06forget\x18\x01 \x03(\v2\r.ecs.v1.TokenR\x06forget\x12\x14\n" +
-	"\x05lease\x18\x02 \x01(\x03R\x05lease\"?\n" +
+	"\x05lease\x18\x02 \x01(\x03R\x05lease\"e\n" +
 	"\x0fHeartbeatAnswer\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x14\n" +
-	"\x05drain\x18\x02 \x01(\bR\x05drain\"\xa6\x01\n" +
+	"\x05drain\x18\x02 \x01(\bR\x05drain\x12$\n" +
+	"\x06wishes\x18\x03 \x03(\v2\f.ecs.v1.WishR\x06wishes\"\xa6\x01\n" +
 	"\n" +
 	"Assignment\x12#\n" +
 	"\x05token\x18\x01 \x01(\v2\r.ecs.v1.TokenR\x05token\x12 \n" +
@@ -5125,7 +5412,18 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\rExplainAnswer\x12\x18\n" +
 	"\abecause\x18\x01 \x01(\tR\abecause\x12\x1a\n" +
 	"\bposition\x18\x02 \x01(\x05R\bposition\x12)\n" +
-	"\arefusal\x18\x03 \x01(\v2\x0f.ecs.v1.RefusalR\arefusalB\x18Z\x16ecs/proto/ecs/v1;ecsv1b\x06proto3"
+	"\arefusal\x18\x03 \x01(\v2\x0f.ecs.v1.RefusalR\arefusal\"#\n" +
+	"\rImagesRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\"y\n" +
+	"\fImagesAnswer\x12*\n" +
+	"\x06images\x18\x01 \x03(\v2\x12.ecs.v1.ImageCountR\x06images\x12)\n" +
+	"\arefusal\x18\x02 \x01(\v2\x0f.ecs.v1.RefusalR\arefusal\x12\x12\n" +
+	"\x04more\x18\x03 \x01(\bR\x04more\"P\n" +
+	"\n" +
+	"ImageCount\x12\x14\n" +
+	"\x05image\x18\x01 \x01(\tR\x05image\x12\x14\n" +
+	"\x05nodes\x18\x02 \x01(\rR\x05nodes\x12\x16\n" +
+	"\x06parked\x18\x03 \x01(\rR\x06parkedB\x18Z\x16ecs/proto/ecs/v1;ecsv1b\x06proto3"
 
 var (
 	file_ecs_v1_ecs_proto_rawDescOnce sync.Once
@@ -5139,7 +5437,7 @@ func file_ecs_v1_ecs_proto_rawDescGZIP() []byte {
 	return file_ecs_v1_ecs_proto_rawDescData
 }
 
-var file_ecs_v1_ecs_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
+var file_ecs_v1_ecs_proto_msgTypes = make([]protoimpl.MessageInfo, 64)
 var file_ecs_v1_ecs_proto_goTypes = []any{
 	(*Task)(nil),             // 0: ecs.v1.Task
 	(*Spec)(nil),             // 1: ecs.v1.Spec
@@ -5166,53 +5464,57 @@ var file_ecs_v1_ecs_proto_goTypes = []any{
 	(*SetNode)(nil),          // 22: ecs.v1.SetNode
 	(*Expire)(nil),           // 23: ecs.v1.Expire
 	(*Forget)(nil),           // 24: ecs.v1.Forget
-	(*SnapshotRecord)(nil),   // 25: ecs.v1.SnapshotRecord
-	(*SnapshotHeader)(nil),   // 26: ecs.v1.SnapshotHeader
-	(*Member)(nil),           // 27: ecs.v1.Member
-	(*AgentMessage)(nil),     // 28: ecs.v1.AgentMessage
-	(*Hello)(nil),            // 29: ecs.v1.Hello
-	(*Heartbeat)(nil),        // 30: ecs.v1.Heartbeat
-	(*Parked)(nil),           // 31: ecs.v1.Parked
-	(*AttemptStatus)(nil),    // 32: ecs.v1.AttemptStatus
-	(*Goodbye)(nil),          // 33: ecs.v1.Goodbye
-	(*ControlMessage)(nil),   // 34: ecs.v1.ControlMessage
-	(*Welcome)(nil),          // 35: ecs.v1.Welcome
-	(*HeartbeatAnswer)(nil),  // 36: ecs.v1.HeartbeatAnswer
-	(*Assignment)(nil),       // 37: ecs.v1.Assignment
-	(*StopAttempt)(nil),      // 38: ecs.v1.StopAttempt
-	(*StatusAnswer)(nil),     // 39: ecs.v1.StatusAnswer
-	(*Redirect)(nil),         // 40: ecs.v1.Redirect
-	(*Refused)(nil),          // 41: ecs.v1.Refused
-	(*OutputRequest)(nil),    // 42: ecs.v1.OutputRequest
-	(*OutputChunk)(nil),      // 43: ecs.v1.OutputChunk
-	(*AttachInput)(nil),      // 44: ecs.v1.AttachInput
-	(*InputData)(nil),        // 45: ecs.v1.InputData
-	(*WindowSize)(nil),       // 46: ecs.v1.WindowSize
-	(*AttachAck)(nil),        // 47: ecs.v1.AttachAck
-	(*ForwardRequest)(nil),   // 48: ecs.v1.ForwardRequest
-	(*ForwardAnswer)(nil),    // 49: ecs.v1.ForwardAnswer
-	(*Forwarded)(nil),        // 50: ecs.v1.Forwarded
-	(*ProposeRequest)(nil),   // 51: ecs.v1.ProposeRequest
-	(*ProposeAnswer)(nil),    // 52: ecs.v1.ProposeAnswer
-	(*Refusal)(nil),          // 53: ecs.v1.Refusal
-	(*ReadIndexRequest)(nil), // 54: ecs.v1.ReadIndexRequest
-	(*ReadIndexAnswer)(nil),  // 55: ecs.v1.ReadIndexAnswer
-	(*ExplainRequest)(nil),   // 56: ecs.v1.ExplainRequest
-	(*ExplainAnswer)(nil),    // 57: ecs.v1.ExplainAnswer
-	nil,                      // 58: ecs.v1.Spec.LabelsEntry
-	nil,                      // 59: ecs.v1.Node.AttributesEntry
+	(*Wish)(nil),             // 25: ecs.v1.Wish
+	(*SnapshotRecord)(nil),   // 26: ecs.v1.SnapshotRecord
+	(*SnapshotHeader)(nil),   // 27: ecs.v1.SnapshotHeader
+	(*Member)(nil),           // 28: ecs.v1.Member
+	(*AgentMessage)(nil),     // 29: ecs.v1.AgentMessage
+	(*Hello)(nil),            // 30: ecs.v1.Hello
+	(*Heartbeat)(nil),        // 31: ecs.v1.Heartbeat
+	(*Parked)(nil),           // 32: ecs.v1.Parked
+	(*AttemptStatus)(nil),    // 33: ecs.v1.AttemptStatus
+	(*Goodbye)(nil),          // 34: ecs.v1.Goodbye
+	(*ControlMessage)(nil),   // 35: ecs.v1.ControlMessage
+	(*Welcome)(nil),          // 36: ecs.v1.Welcome
+	(*HeartbeatAnswer)(nil),  // 37: ecs.v1.HeartbeatAnswer
+	(*Assignment)(nil),       // 38: ecs.v1.Assignment
+	(*StopAttempt)(nil),      // 39: ecs.v1.StopAttempt
+	(*StatusAnswer)(nil),     // 40: ecs.v1.StatusAnswer
+	(*Redirect)(nil),         // 41: ecs.v1.Redirect
+	(*Refused)(nil),          // 42: ecs.v1.Refused
+	(*OutputRequest)(nil),    // 43: ecs.v1.OutputRequest
+	(*OutputChunk)(nil),      // 44: ecs.v1.OutputChunk
+	(*AttachInput)(nil),      // 45: ecs.v1.AttachInput
+	(*InputData)(nil),        // 46: ecs.v1.InputData
+	(*WindowSize)(nil),       // 47: ecs.v1.WindowSize
+	(*AttachAck)(nil),        // 48: ecs.v1.AttachAck
+	(*ForwardRequest)(nil),   // 49: ecs.v1.ForwardRequest
+	(*ForwardAnswer)(nil),    // 50: ecs.v1.ForwardAnswer
+	(*Forwarded)(nil),        // 51: ecs.v1.Forwarded
+	(*ProposeRequest)(nil),   // 52: ecs.v1.ProposeRequest
+	(*ProposeAnswer)(nil),    // 53: ecs.v1.ProposeAnswer
+	(*Refusal)(nil),          // 54: ecs.v1.Refusal
+	(*ReadIndexRequest)(nil), // 55: ecs.v1.ReadIndexRequest
+	(*ReadIndexAnswer)(nil),  // 56: ecs.v1.ReadIndexAnswer
+	(*ExplainRequest)(nil),   // 57: ecs.v1.ExplainRequest
+	(*ExplainAnswer)(nil),    // 58: ecs.v1.ExplainAnswer
+	(*ImagesRequest)(nil),    // 59: ecs.v1.ImagesRequest
+	(*ImagesAnswer)(nil),     // 60: ecs.v1.ImagesAnswer
+	(*ImageCount)(nil),       // 61: ecs.v1.ImageCount
+	nil,                      // 62: ecs.v1.Spec.LabelsEntry
+	nil,                      // 63: ecs.v1.Node.AttributesEntry
 }
 var file_ecs_v1_ecs_proto_depIdxs = []int32{
 	1,  // 0: ecs.v1.Task.spec:type_name -> ecs.v1.Spec
 	4,  // 1: ecs.v1.Task.attempts:type_name -> ecs.v1.Attempt
 	5,  // 2: ecs.v1.Task.result:type_name -> ecs.v1.Result
 	8,  // 3: ecs.v1.Task.bill:type_name -> ecs.v1.Bill
-	58, // 4: ecs.v1.Spec.labels:type_name -> ecs.v1.Spec.LabelsEntry
+	62, // 4: ecs.v1.Spec.labels:type_name -> ecs.v1.Spec.LabelsEntry
 	2,  // 5: ecs.v1.Spec.files:type_name -> ecs.v1.File
 	7,  // 6: ecs.v1.Result.stdout:type_name -> ecs.v1.Stream
 	7,  // 7: ecs.v1.Result.stderr:type_name -> ecs.v1.Stream
 	6,  // 8: ecs.v1.Result.outputs:type_name -> ecs.v1.Outputs
-	59, // 9: ecs.v1.Node.attributes:type_name -> ecs.v1.Node.AttributesEntry
+	63, // 9: ecs.v1.Node.attributes:type_name -> ecs.v1.Node.AttributesEntry
 	11, // 10: ecs.v1.Entry.commands:type_name -> ecs.v1.Command
 	12, // 11: ecs.v1.Command.submit:type_name -> ecs.v1.Submit
 	13, // 12: ecs.v1.Command.register:type_name -> ecs.v1.Register
@@ -5225,61 +5527,67 @@ var file_ecs_v1_ecs_proto_depIdxs = []int32{
 	22, // 19: ecs.v1.Command.set_node:type_name -> ecs.v1.SetNode
 	23, // 20: ecs.v1.Command.expire:type_name -> ecs.v1.Expire
 	24, // 21: ecs.v1.Command.forget:type_name -> ecs.v1.Forget
-	0,  // 22: ecs.v1.Submit.task:type_name -> ecs.v1.Task
-	9,  // 23: ecs.v1.Register.node:type_name -> ecs.v1.Node
-	14, // 24: ecs.v1.Register.running:type_name -> ecs.v1.Token
-	16, // 25: ecs.v1.Place.decisions:type_name -> ecs.v1.Decision
-	14, // 26: ecs.v1.Progress.token:type_name -> ecs.v1.Token
-	14, // 27: ecs.v1.Finish.token:type_name -> ecs.v1.Token
-	5,  // 28: ecs.v1.Finish.result:type_name -> ecs.v1.Result
-	8,  // 29: ecs.v1.Finish.bill:type_name -> ecs.v1.Bill
-	14, // 30: ecs.v1.LoseAttempt.token:type_name -> ecs.v1.Token
-	26, // 31: ecs.v1.SnapshotRecord.header:type_name -> ecs.v1.SnapshotHeader
-	9,  // 32: ecs.v1.SnapshotRecord.node:type_name -> ecs.v1.Node
-	0,  // 33: ecs.v1.SnapshotRecord.task:type_name -> ecs.v1.Task
-	29, // 34: ecs.v1.AgentMessage.hello:type_name -> ecs.v1.Hello
-	30, // 35: ecs.v1.AgentMessage.heartbeat:type_name -> ecs.v1.Heartbeat
-	32, // 36: ecs.v1.AgentMessage.status:type_name -> ecs.v1.AttemptStatus
-	33, // 37: ecs.v1.AgentMessage.goodbye:type_name -> ecs.v1.Goodbye
-	9,  // 38: ecs.v1.Hello.node:type_name -> ecs.v1.Node
-	14, // 39: ecs.v1.Hello.running:type_name -> ecs.v1.Token
-	31, // 40: ecs.v1.Heartbeat.parked:type_name -> ecs.v1.Parked
-	14, // 41: ecs.v1.AttemptStatus.token:type_name -> ecs.v1.Token
-	5,  // 42: ecs.v1.AttemptStatus.result:type_name -> ecs.v1.Result
-	8,  // 43: ecs.v1.AttemptStatus.bill:type_name -> ecs.v1.Bill
-	35, // 44: ecs.v1.ControlMessage.welcome:type_name -> ecs.v1.Welcome
-	36, // 45: ecs.v1.ControlMessage.heartbeat:type_name -> ecs.v1.HeartbeatAnswer
-	37, // 46: ecs.v1.ControlMessage.assignment:type_name -> ecs.v1.Assignment
-	38, // 47: ecs.v1.ControlMessage.stop:type_name -> ecs.v1.StopAttempt
-	39, // 48: ecs.v1.ControlMessage.status:type_name -> ecs.v1.StatusAnswer
-	40, // 49: ecs.v1.ControlMessage.redirect:type_name -> ecs.v1.Redirect
-	41, // 50: ecs.v1.ControlMessage.refused:type_name -> ecs.v1.Refused
-	14, // 51: ecs.v1.Welcome.forget:type_name -> ecs.v1.Token
-	14, // 52: ecs.v1.Assignment.token:type_name -> ecs.v1.Token
-	1,  // 53: ecs.v1.Assignment.spec:type_name -> ecs.v1.Spec
-	3,  // 54: ecs.v1.Assignment.secrets:type_name -> ecs.v1.Secrets
-	14, // 55: ecs.v1.StopAttempt.token:type_name -> ecs.v1.Token
-	14, // 56: ecs.v1.StatusAnswer.token:type_name -> ecs.v1.Token
-	14, // 57: ecs.v1.OutputRequest.token:type_name -> ecs.v1.Token
-	14, // 58: ecs.v1.AttachInput.token:type_name -> ecs.v1.Token
-	45, // 59: ecs.v1.AttachInput.data:type_name -> ecs.v1.InputData
-	46, // 60: ecs.v1.AttachInput.resize:type_name -> ecs.v1.WindowSize
-	11, // 61: ecs.v1.ForwardRequest.commands:type_name -> ecs.v1.Command
-	50, // 62: ecs.v1.ForwardAnswer.forwarded:type_name -> ecs.v1.Forwarded
-	0,  // 63: ecs.v1.Forwarded.made:type_name -> ecs.v1.Task
-	9,  // 64: ecs.v1.Forwarded.node:type_name -> ecs.v1.Node
-	53, // 65: ecs.v1.Forwarded.refusal:type_name -> ecs.v1.Refusal
-	11, // 66: ecs.v1.ProposeRequest.command:type_name -> ecs.v1.Command
-	0,  // 67: ecs.v1.ProposeAnswer.task:type_name -> ecs.v1.Task
-	9,  // 68: ecs.v1.ProposeAnswer.node:type_name -> ecs.v1.Node
-	53, // 69: ecs.v1.ProposeAnswer.refusal:type_name -> ecs.v1.Refusal
-	53, // 70: ecs.v1.ReadIndexAnswer.refusal:type_name -> ecs.v1.Refusal
-	53, // 71: ecs.v1.ExplainAnswer.refusal:type_name -> ecs.v1.Refusal
-	72, // [72:72] is the sub-list for method output_type
-	72, // [72:72] is the sub-list for method input_type
-	72, // [72:72] is the sub-list for extension type_name
-	72, // [72:72] is the sub-list for extension extendee
-	0,  // [0:72] is the sub-list for field type_name
+	25, // 22: ecs.v1.Command.wish:type_name -> ecs.v1.Wish
+	0,  // 23: ecs.v1.Submit.task:type_name -> ecs.v1.Task
+	9,  // 24: ecs.v1.Register.node:type_name -> ecs.v1.Node
+	14, // 25: ecs.v1.Register.running:type_name -> ecs.v1.Token
+	16, // 26: ecs.v1.Place.decisions:type_name -> ecs.v1.Decision
+	14, // 27: ecs.v1.Progress.token:type_name -> ecs.v1.Token
+	14, // 28: ecs.v1.Finish.token:type_name -> ecs.v1.Token
+	5,  // 29: ecs.v1.Finish.result:type_name -> ecs.v1.Result
+	8,  // 30: ecs.v1.Finish.bill:type_name -> ecs.v1.Bill
+	14, // 31: ecs.v1.LoseAttempt.token:type_name -> ecs.v1.Token
+	1,  // 32: ecs.v1.Wish.spec:type_name -> ecs.v1.Spec
+	27, // 33: ecs.v1.SnapshotRecord.header:type_name -> ecs.v1.SnapshotHeader
+	9,  // 34: ecs.v1.SnapshotRecord.node:type_name -> ecs.v1.Node
+	0,  // 35: ecs.v1.SnapshotRecord.task:type_name -> ecs.v1.Task
+	25, // 36: ecs.v1.SnapshotRecord.wish:type_name -> ecs.v1.Wish
+	30, // 37: ecs.v1.AgentMessage.hello:type_name -> ecs.v1.Hello
+	31, // 38: ecs.v1.AgentMessage.heartbeat:type_name -> ecs.v1.Heartbeat
+	33, // 39: ecs.v1.AgentMessage.status:type_name -> ecs.v1.AttemptStatus
+	34, // 40: ecs.v1.AgentMessage.goodbye:type_name -> ecs.v1.Goodbye
+	9,  // 41: ecs.v1.Hello.node:type_name -> ecs.v1.Node
+	14, // 42: ecs.v1.Hello.running:type_name -> ecs.v1.Token
+	32, // 43: ecs.v1.Heartbeat.parked:type_name -> ecs.v1.Parked
+	14, // 44: ecs.v1.AttemptStatus.token:type_name -> ecs.v1.Token
+	5,  // 45: ecs.v1.AttemptStatus.result:type_name -> ecs.v1.Result
+	8,  // 46: ecs.v1.AttemptStatus.bill:type_name -> ecs.v1.Bill
+	36, // 47: ecs.v1.ControlMessage.welcome:type_name -> ecs.v1.Welcome
+	37, // 48: ecs.v1.ControlMessage.heartbeat:type_name -> ecs.v1.HeartbeatAnswer
+	38, // 49: ecs.v1.ControlMessage.assignment:type_name -> ecs.v1.Assignment
+	39, // 50: ecs.v1.ControlMessage.stop:type_name -> ecs.v1.StopAttempt
+	40, // 51: ecs.v1.ControlMessage.status:type_name -> ecs.v1.StatusAnswer
+	41, // 52: ecs.v1.ControlMessage.redirect:type_name -> ecs.v1.Redirect
+	42, // 53: ecs.v1.ControlMessage.refused:type_name -> ecs.v1.Refused
+	14, // 54: ecs.v1.Welcome.forget:type_name -> ecs.v1.Token
+	25, // 55: ecs.v1.HeartbeatAnswer.wishes:type_name -> ecs.v1.Wish
+	14, // 56: ecs.v1.Assignment.token:type_name -> ecs.v1.Token
+	1,  // 57: ecs.v1.Assignment.spec:type_name -> ecs.v1.Spec
+	3,  // 58: ecs.v1.Assignment.secrets:type_name -> ecs.v1.Secrets
+	14, // 59: ecs.v1.StopAttempt.token:type_name -> ecs.v1.Token
+	14, // 60: ecs.v1.StatusAnswer.token:type_name -> ecs.v1.Token
+	14, // 61: ecs.v1.OutputRequest.token:type_name -> ecs.v1.Token
+	14, // 62: ecs.v1.AttachInput.token:type_name -> ecs.v1.Token
+	46, // 63: ecs.v1.AttachInput.data:type_name -> ecs.v1.InputData
+	47, // 64: ecs.v1.AttachInput.resize:type_name -> ecs.v1.WindowSize
+	11, // 65: ecs.v1.ForwardRequest.commands:type_name -> ecs.v1.Command
+	51, // 66: ecs.v1.ForwardAnswer.forwarded:type_name -> ecs.v1.Forwarded
+	0,  // 67: ecs.v1.Forwarded.made:type_name -> ecs.v1.Task
+	9,  // 68: ecs.v1.Forwarded.node:type_name -> ecs.v1.Node
+	54, // 69: ecs.v1.Forwarded.refusal:type_name -> ecs.v1.Refusal
+	11, // 70: ecs.v1.ProposeRequest.command:type_name -> ecs.v1.Command
+	0,  // 71: ecs.v1.ProposeAnswer.task:type_name -> ecs.v1.Task
+	9,  // 72: ecs.v1.ProposeAnswer.node:type_name -> ecs.v1.Node
+	54, // 73: ecs.v1.ProposeAnswer.refusal:type_name -> ecs.v1.Refusal
+	54, // 74: ecs.v1.ReadIndexAnswer.refusal:type_name -> ecs.v1.Refusal
+	54, // 75: ecs.v1.ExplainAnswer.refusal:type_name -> ecs.v1.Refusal
+	61, // 76: ecs.v1.ImagesAnswer.images:type_name -> ecs.v1.ImageCount
+	54, // 77: ecs.v1.ImagesAnswer.refusal:type_name -> ecs.v1.Refusal
+	78, // [78:78] is the sub-list for method output_type
+	78, // [78:78] is the sub-list for method input_type
+	78, // [78:78] is the sub-list for extension type_name
+	78, // [78:78] is the sub-list for extension extendee
+	0,  // [0:78] is the sub-list for field type_name
 }
 
 func init() { file_ecs_v1_ecs_proto_init() }
@@ -5299,19 +5607,21 @@ func file_ecs_v1_ecs_proto_init() {
 		(*Command_SetNode)(nil),
 		(*Command_Expire)(nil),
 		(*Command_Forget)(nil),
+		(*Command_Wish)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[25].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[26].OneofWrappers = []any{
 		(*SnapshotRecord_Header)(nil),
 		(*SnapshotRecord_Node)(nil),
 		(*SnapshotRecord_Task)(nil),
+		(*SnapshotRecord_Wish)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[28].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[29].OneofWrappers = []any{
 		(*AgentMessage_Hello)(nil),
 		(*AgentMessage_Heartbeat)(nil),
 		(*AgentMessage_Status)(nil),
 		(*AgentMessage_Goodbye)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[34].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[35].OneofWrappers = []any{
 		(*ControlMessage_Welcome)(nil),
 		(*ControlMessage_Heartbeat)(nil),
 		(*ControlMessage_Assignment)(nil),
@@ -5320,7 +5630,7 @@ func file_ecs_v1_ecs_proto_init() {
 		(*ControlMessage_Redirect)(nil),
 		(*ControlMessage_Refused)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[44].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[45].OneofWrappers = []any{
 		(*AttachInput_Data)(nil),
 		(*AttachInput_Resize)(nil),
 		(*AttachInput_Signal)(nil),
@@ -5331,7 +5641,7 @@ func file_ecs_v1_ecs_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ecs_v1_ecs_proto_rawDesc), len(file_ecs_v1_ecs_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   60,
+			NumMessages:   64,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -126,6 +126,7 @@ const (
 	Peers_Forward_FullMethodName   = "/ecs.v1.rpc.Peers/Forward"
 	Peers_ReadIndex_FullMethodName = "/ecs.v1.rpc.Peers/ReadIndex"
 	Peers_Explain_FullMethodName   = "/ecs.v1.rpc.Peers/Explain"
+	Peers_Images_FullMethodName    = "/ecs.v1.rpc.Peers/Images"
 )
 
 // PeersClient is the client API for Peers service.
@@ -138,6 +139,7 @@ type PeersClient interface {
 	Forward(ctx context.Context, in *v1.ForwardRequest, opts ...grpc.CallOption) (*v1.ForwardAnswer, error)
 	ReadIndex(ctx context.Context, in *v1.ReadIndexRequest, opts ...grpc.CallOption) (*v1.ReadIndexAnswer, error)
 	Explain(ctx context.Context, in *v1.ExplainRequest, opts ...grpc.CallOption) (*v1.ExplainAnswer, error)
+	Images(ctx context.Context, in *v1.ImagesRequest, opts ...grpc.CallOption) (*v1.ImagesAnswer, error)
 }
 
 type peersClient struct {
@@ -178,6 +180,16 @@ func (c *peersClient) Explain(ctx context.Context, in *v1.ExplainRequest, opts .
 	return out, nil
 }
 
+func (c *peersClient) Images(ctx context.Context, in *v1.ImagesRequest, opts ...grpc.CallOption) (*v1.ImagesAnswer, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.ImagesAnswer)
+	err := c.cc.Invoke(ctx, Peers_Images_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PeersServer is the server API for Peers service.
 // All implementations must embed UnimplementedPeersServer
 // for forward compatibility.
@@ -188,6 +200,7 @@ type PeersServer interface {
 	Forward(context.Context, *v1.ForwardRequest) (*v1.ForwardAnswer, error)
 	ReadIndex(context.Context, *v1.ReadIndexRequest) (*v1.ReadIndexAnswer, error)
 	Explain(context.Context, *v1.ExplainRequest) (*v1.ExplainAnswer, error)
+	Images(context.Context, *v1.ImagesRequest) (*v1.ImagesAnswer, error)
 	mustEmbedUnimplementedPeersServer()
 }
 
@@ -206,6 +219,9 @@ func (UnimplementedPeersServer) ReadIndex(context.Context, *v1.ReadIndexRequest)
 }
 func (UnimplementedPeersServer) Explain(context.Context, *v1.ExplainRequest) (*v1.ExplainAnswer, error) {
 	return nil, status.Error(codes.Unimplemented, "method Explain not implemented")
+}
+func (UnimplementedPeersServer) Images(context.Context, *v1.ImagesRequest) (*v1.ImagesAnswer, error) {
+	return nil, status.Error(codes.Unimplemented, "method Images not implemented")
 }
 func (UnimplementedPeersServer) mustEmbedUnimplementedPeersServer() {}
 func (UnimplementedPeersServer) testEmbeddedByValue()               {}
@@ -282,6 +298,24 @@ func _Peers_Explain_Handler(srv interface{}, ctx context.Context, dec func(inter
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Peers_Images_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.ImagesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeersServer).Images(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peers_Images_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeersServer).Images(ctx, req.(*v1.ImagesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Peers_ServiceDesc is the grpc.ServiceDesc for Peers service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -300,6 +334,10 @@ var Peers_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Explain",
 			Handler:    _Peers_Explain_Handler,
+		},
+		{
+			MethodName: "Images",
+			Handler:    _Peers_Images_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
