@@ -66,6 +66,8 @@ func ToWire(c Command, now time.Time) *ecsv1.Command {
 		m.Kind = &ecsv1.Command_Expire{Expire: &ecsv1.Expire{Tasks: toStrings(c.Tasks)}}
 	case Forget:
 		m.Kind = &ecsv1.Command_Forget{Forget: &ecsv1.Forget{Tasks: toStrings(c.Tasks)}}
+	case Resume:
+		m.Kind = &ecsv1.Command_Resume{Resume: &ecsv1.Resume{Tasks: toStrings(c.Tasks)}}
 	}
 	return m
 }
@@ -131,6 +133,8 @@ func FromWire(m *ecsv1.Command) (Command, time.Time, error) {
 		return Expire{Tasks: toIDs(k.Expire.GetTasks())}, now, nil
 	case *ecsv1.Command_Forget:
 		return Forget{Tasks: toIDs(k.Forget.GetTasks())}, now, nil
+	case *ecsv1.Command_Resume:
+		return Resume{Tasks: toIDs(k.Resume.GetTasks())}, now, nil
 	}
 	return nil, now, fmt.Errorf("command of a kind this version does not know: %T", m.GetKind())
 }

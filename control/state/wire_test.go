@@ -31,6 +31,7 @@ func everyCommand() []state.Command {
 		state.SetNode{Node: "n1"},
 		state.Expire{Tasks: []task.ID{"t1", "t2"}},
 		state.Forget{Tasks: []task.ID{"t1", "t2"}},
+		state.Resume{Tasks: []task.ID{"t1", "t2"}},
 	}
 }
 
