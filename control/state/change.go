@@ -112,7 +112,7 @@ func (c *change) held(tok task.Token) *task.Task {
 	if t == nil {
 		return nil
 	}
-	if live := t.Live(); live == nil || live.Token(t.ID) != tok {
+	if live := t.Live(); live == nil || tokensChecked && live.Token(t.ID) != tok {
 		return nil
 	}
 	return t

@@ -37,7 +37,7 @@ func (c *change) lose(t *task.Task, reason string) *task.Task {
 // nobody saw it start. What was lost goes straight into the queue, for its node
 // is avoided; a program that failed backs off.
 func (c *change) repeat(t *task.Task, r *task.Result) bool {
-	if t.StopAs != "" || t.Spec.Delivery == task.AtMostOnce {
+	if t.StopAs != "" || t.Spec.Delivery == task.AtMostOnce && keepsAtMostOnce {
 		return false
 	}
 	lost, failed := t.Failures()

@@ -108,7 +108,9 @@ func (cmd Progress) apply(c *change) Outcome {
 
 // speaksFor reports whether the node may report the task's live attempt: it is
 // on it. Entries of before nodes were noted name none.
-func speaksFor(node task.NodeID, t *task.Task) bool { return node == "" || node == t.Live().Node }
+func speaksFor(node task.NodeID, t *task.Task) bool {
+	return node == "" || node == t.Live().Node || !tokensChecked
+}
 
 func (cmd Finish) apply(c *change) Outcome {
 	t := c.held(cmd.Token)
