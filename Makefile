@@ -43,6 +43,17 @@ bench: build ## measure ECS beside the raw engine and its peers (BENCH='-quick -
 	$(GO) build -o bin/tools/ ./test/load
 	bin/tools/load $(BENCH) $(if $(PEER_NOMAD),-nomad $(PEER_NOMAD))
 
+# How a run of `make chaos` goes; see `go run ./test/chaos -h`.
+CHAOS ?= -for 200s
+
+.PHONY: chaos
+chaos: ## break a cluster of real processes on purpose and check its promises (CHAOS='-seed N -for 200s')
+	@ops/setup/go.sh
+	@ops/setup/engine.sh up
+	@ops/setup/busybox.sh
+	$(GO) build -o bin/tools/ ./test/chaos
+	bin/tools/chaos $(CHAOS)
+
 .PHONY: sim
 sim: ## place 100,000 tasks on 100, 1,000 and 10,000 simulated nodes
 	$(GO) run ./test/sim/table
