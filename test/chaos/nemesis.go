@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -106,8 +107,16 @@ func from(which func(*cluster) []*node, make func(...string) []rule) func(c *clu
 
 func all(c *cluster) []*node { return c.nodes }
 
-func halfOpen(c *cluster, n *node) ([]rule, error) {
-	return c.net.halfOpen(n.name, c.addrsBut(n, c.nodes)...)
+// halfOpen waits for connections to drop the packets of: a node that was started
+// just now has none.
+func halfOpen(c *cluster, n *node) (rules []rule, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*second)
+	defer cancel()
+	late := until(ctx, n.name+" is connected", func() bool {
+		rules, err = c.net.halfOpen(n.name, c.addrsBut(n, c.controls())...)
+		return err != nil || len(rules) >= 2*len(c.controls())
+	})
+	return rules, cmp.Or(err, late)
 }
 
 // controlFaults befall one control node at a time: with fewer than a majority
