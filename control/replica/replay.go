@@ -13,9 +13,10 @@ import (
 )
 
 // Replay makes the record from what a node that does not run has in its
-// directory: the newest snapshot that is not beyond upTo, and the log after it
-// as far as upTo, or as it goes where that is 0. It gives the record and the last index that the
-// log has. It is for checks: an entry at the log's end need not be committed.
+// directory: the newest snapshot that is not beyond upTo, and the log after it as
+// far as upTo, or as it goes where that is 0. It gives the record and the last
+// index of the log. It is for checks: an entry at the log's end need not be
+// committed.
 func Replay(dir string, upTo uint64) (sn *state.Snapshot, last uint64, err error) {
 	unlock, err := lockDir(dir)
 	if err != nil {
