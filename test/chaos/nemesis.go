@@ -21,11 +21,7 @@ type fault struct {
 	make      func(context.Context, *cluster, *node) (mend func() (bit string, err error), err error)
 }
 
-const (
-	second = time.Second
-	// nobody is the end of a signal's name that says what a process died of.
-	killed = "killed by SIGKILL"
-)
+const second = time.Second
 
 func kill(ctx context.Context, _ *cluster, n *node) (func() (string, error), error) {
 	state, err := n.end(ctx, syscall.SIGKILL)
@@ -35,7 +31,7 @@ func kill(ctx context.Context, _ *cluster, n *node) (func() (string, error), err
 	return func() (string, error) {
 		bit := ""
 		if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signal() == syscall.SIGKILL {
-			bit = killed
+			bit = "killed by SIGKILL"
 		}
 		return bit, n.start()
 	}, nil
