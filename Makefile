@@ -53,6 +53,17 @@ soak: build ## run warm and cold tasks mixed for an hour and look for leaks (SOA
 	$(GO) build -o bin/tools/ ./test/load
 	bin/tools/load soak $(SOAK)
 
+# How a run of `make chaos` goes; see `go run ./test/chaos -h`.
+CHAOS ?= -for 200s
+
+.PHONY: chaos
+chaos: ## break a cluster of real processes on purpose and check its promises (CHAOS='-seed N -for 200s')
+	@ops/setup/go.sh
+	@ops/setup/engine.sh up
+	@ops/setup/busybox.sh
+	$(GO) build -o bin/tools/ ./test/chaos
+	bin/tools/chaos $(CHAOS)
+
 .PHONY: sim
 sim: ## place 100,000 tasks on 100, 1,000 and 10,000 simulated nodes
 	$(GO) run ./test/sim/table

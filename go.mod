@@ -3,6 +3,7 @@ module ecs
 go 1.26.0
 
 require (
+	github.com/anishathalye/porcupine v1.3.1
 	github.com/armon/go-metrics v0.4.1
 	github.com/coder/websocket v1.8.15
 	github.com/containerd/errdefs v1.0.0

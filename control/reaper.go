@@ -12,7 +12,7 @@ import (
 const (
 	// reapAtMost bounds the tasks of one command.
 	reapAtMost = 500
-	// lookAgain paces looks at a queue that changes all the time: a deadline
+	// lookAgain paces looks at tasks that change all the time: a deadline
 	// that is nearer than any before is met at most this much late.
 	lookAgain = 250 * time.Millisecond
 	// lookLatest bounds the wait when nothing has a deadline.
@@ -22,12 +22,13 @@ const (
 	maxFinishedBytes = 1 << 30
 )
 
-// reap ends tasks whose queue or total clock ran out and forgets finished ones
-// that are old or too many, while this node leads.
+// reap ends tasks whose queue or total clock ran out, puts those whose backoff is
+// over back into the queue and forgets finished ones that are old or too many,
+// while this node leads.
 func (s *Server) reap(ctx context.Context) error {
 	for {
 		sn := s.store.Snapshot()
-		pending := sn.WatchPending()
+		changed := sn.Watch()
 		next, err := s.due(ctx, sn, time.Now())
 		if err != nil {
 			return err
@@ -38,7 +39,7 @@ func (s *Server) reap(ctx context.Context) error {
 		deadline := time.NewTimer(next)
 		select {
 		case <-deadline.C:
-		case <-pending:
+		case <-changed:
 			look := time.NewTimer(lookAgain)
 			select {
 			case <-look.C:
@@ -57,13 +58,13 @@ func (s *Server) reap(ctx context.Context) error {
 // due acts on every task whose deadline has passed and says when to look again.
 func (s *Server) due(ctx context.Context, sn *state.Snapshot, now time.Time) (time.Duration, error) {
 	next := lookLatest
-	var expired, late, old []task.ID
+	var expired, late, old, again []task.ID
 	for at, t := range sn.Deadlines() {
 		if left := at.Sub(now); left > 0 {
 			next = min(next, left)
 			break
 		}
-		if len(expired)+len(late)+len(old) == reapAtMost {
+		if len(expired)+len(late)+len(old)+len(again) == reapAtMost {
 			next = 0 // the rest at once, in the next round
 			break
 		}
@@ -73,12 +74,19 @@ func (s *Server) due(ctx context.Context, sn *state.Snapshot, now time.Time) (ti
 			old = append(old, t.ID)
 		case total > 0 && !now.Before(t.SubmittedAt.Add(total)):
 			late = append(late, t.ID)
+		case t.BackingOff:
+			again = append(again, t.ID)
 		case t.State == task.Pending:
 			expired = append(expired, t.ID)
 		}
 	}
 	if len(expired) > 0 {
 		if err := s.command(ctx, state.Expire{Tasks: expired}, "expire waiting tasks"); err != nil {
+			return 0, err
+		}
+	}
+	if len(again) > 0 {
+		if err := s.command(ctx, state.Resume{Tasks: again}, "run failed programs again"); err != nil {
 			return 0, err
 		}
 	}

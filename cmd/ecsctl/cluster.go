@@ -43,7 +43,7 @@ func showCluster(w io.Writer, c *api.Cluster) error {
 	s.line("Leader", leader)
 	s.line("Term", strconv.FormatUint(c.Term, 10))
 	s.line("Applied", strconv.FormatUint(c.Applied, 10))
-	s.line("Tasks", fmt.Sprintf("%d pending, %d live, %d finished", c.Tasks.Pending, c.Tasks.Live, c.Tasks.Finished))
+	s.line("Tasks", fmt.Sprintf("%d pending, %d backing off, %d live, %d finished", c.Tasks.Pending, c.Tasks.BackingOff, c.Tasks.Live, c.Tasks.Finished))
 	health := "ready"
 	if !c.Health.Ready {
 		health = "not ready"

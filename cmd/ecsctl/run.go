@@ -21,7 +21,9 @@ type runFlags struct {
 	memory, maxOutput, cpus    string
 	network, pull, key         string
 	labels, zones, capAdd      []string
-	retry                      int
+	retry, retryProgram        int
+	retryOn                    []int
+	backoff                    time.Duration
 	timeout, queue, pullWithin time.Duration
 	total, lease               time.Duration
 	atMostOnce                 bool
@@ -40,8 +42,13 @@ it appears, and exit with its status.
 
 Ctrl-C cancels the task; once more leaves without waiting for that. With -it it
 goes to the program, as every key does; Ctrl-P Ctrl-Q leaves the task running.
-A task with -i is run at most once, unless --retry is given: what was typed into
-an attempt that was lost can't be typed again.
+A task with -i is run at most once, unless --retry or --retry-program is given:
+what was typed into an attempt that was lost can't be typed again.
+
+An attempt that the cluster lost is repeated at once, elsewhere (--retry). A
+program that failed is run again only if you say so (--retry-program), after a
+pause that doubles each time (--backoff), whatever its exit code unless --retry-on
+names some. What is shown is the output of every attempt; the last one's is kept.
 
 Exit statuses of ecsctl itself: 124 a time limit ended the task, 125 the service
 could not run it, 126 the command cannot be executed, 127 there is no such
@@ -98,6 +105,9 @@ func (f *runFlags) declare(c *cobra.Command) {
 	flags.StringArrayVarP(&f.labels, "label", "l", nil, "`name=value` to find the task by")
 	flags.StringArrayVar(&f.zones, "zone", nil, "`zone` the task may run in (default any)")
 	flags.IntVar(&f.retry, "retry", 0, "`times` an attempt that the cluster lost is repeated (default 3)")
+	flags.IntVar(&f.retryProgram, "retry-program", 0, "`times` the program is run again when it exits with another code than 0")
+	flags.IntSliceVar(&f.retryOn, "retry-on", nil, "exit `codes` after which it is run again; 137 is out of memory too, and 124 its time limit")
+	flags.DurationVar(&f.backoff, "backoff", 0, "how `long` to wait before that, doubled each time (default 1s)")
 	flags.BoolVar(&f.atMostOnce, "at-most-once", false, "never repeat an attempt that may have started")
 	flags.StringVar(&f.key, "key", "", "idempotency `key`: the same key is the same task")
 	flags.DurationVar(&f.timeout, "timeout", 0, "how `long` the program may run (default 5m)")
@@ -133,6 +143,10 @@ func (f *runFlags) request(args []string, given func(string) bool, env func(stri
 		if f.interactive && f.retry > 0 {
 			r.Delivery = "at_least_once"
 		}
+	}
+	r.Retry.Program, r.Retry.OnExitCodes, r.Retry.Backoff = f.retryProgram, f.retryOn, api.Duration(f.backoff)
+	if f.interactive && f.retryProgram > 0 {
+		r.Delivery = "at_least_once"
 	}
 	if f.atMostOnce {
 		r.Delivery = "at_most_once"

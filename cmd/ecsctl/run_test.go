@@ -231,6 +231,19 @@ func TestFlagsBecomeTheRequest(t *testing.T) {
 	}
 }
 
+func TestRetriesBecomeTheRequest(t *testing.T) {
+	s := newService(t)
+	args := []string{"run", "-d", "-i", "--retry-program", "4", "--retry-on", "3,137", "--backoff", "10s", "busybox:1"}
+	if i := invoke(s); i.main(args) != 0 {
+		t.Fatal(i.err)
+	}
+	got := s.submitted[0]
+	want := api.Retry{Program: 4, OnExitCodes: []int{3, 137}, Backoff: api.Duration(10 * time.Second)}
+	if !reflect.DeepEqual(got.Retry, want) || got.Delivery != api.DeliveryAtLeastOnce {
+		t.Errorf("got %+v, %q, want %+v at least once", got.Retry, got.Delivery, want)
+	}
+}
+
 func TestImageWithoutTagIsLatest(t *testing.T) {
 	for image, want := range map[string]string{
 		"busybox": "busybox:latest", "busybox:1": "busybox:1", "localhost:5000/x": "localhost:5000/x:latest",

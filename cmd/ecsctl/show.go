@@ -80,11 +80,28 @@ func showSpec(s sheet, spec api.Spec) {
 	}
 	s.line("Time limits", timeouts)
 	s.line("Delivery", spec.Delivery)
+	s.line("Retries", retriesText(spec.Retry))
 	var labels []string
 	for _, name := range slices.Sorted(maps.Keys(spec.Labels)) {
 		labels = append(labels, name+"="+spec.Labels[name])
 	}
 	s.line("Labels", strings.Join(labels, ", "))
+}
+
+// retriesText says how often what is repeated.
+func retriesText(r api.Retry) string {
+	text := "none of an attempt that is lost"
+	if r.Infrastructure != nil && *r.Infrastructure > 0 {
+		text = fmt.Sprintf("%d of an attempt that is lost", *r.Infrastructure)
+	}
+	if r.Program == 0 {
+		return text
+	}
+	text += fmt.Sprintf(", %d of the program", r.Program)
+	if len(r.OnExitCodes) > 0 {
+		text += " on exit codes " + strings.Trim(fmt.Sprint(r.OnExitCodes), "[]")
+	}
+	return text + ", first after " + r.Backoff.String()
 }
 
 func showStream(s sheet, name string, st *api.Stream) {
@@ -118,13 +135,17 @@ func showOutputs(s sheet, t *api.Task) {
 }
 
 func attemptTable(attempts []api.Attempt, now time.Time) *table {
-	t := &table{header: []string{"NUMBER", "NODE", "ZONE", "OUTCOME", "PLACED", "STARTED", "ENDED", "REASON"}}
+	t := &table{header: []string{"NUMBER", "NODE", "ZONE", "OUTCOME", "EXIT", "PLACED", "STARTED", "ENDED", "REASON"}}
 	for _, a := range attempts {
 		outcome := a.Outcome
 		if outcome == "" {
 			outcome = "live"
 		}
-		t.add(strconv.Itoa(a.Number), a.Node, a.Zone, outcome, age(a.Placed, now), age(a.Started, now), age(a.Ended, now), a.Reason)
+		code := ""
+		if a.ExitCode != nil {
+			code = strconv.Itoa(*a.ExitCode)
+		}
+		t.add(strconv.Itoa(a.Number), a.Node, a.Zone, outcome, code, age(a.Placed, now), age(a.Started, now), age(a.Ended, now), a.Reason)
 	}
 	return t
 }

@@ -97,7 +97,7 @@ func (h *Handler) cluster(w http.ResponseWriter, r *http.Request, _ httprouter.P
 	v := api.Cluster{
 		Name: info.Name, Node: info.Node, Version: info.Version, Leader: info.Leader, Term: info.Term, Applied: sn.Index(),
 		Voters: []api.Voter{}, Members: []api.Member{}, Health: renderHealth(health),
-		Tasks: api.Counts{Pending: counts.Pending, Live: counts.Live, Finished: counts.Finished,
+		Tasks: api.Counts{Pending: counts.Pending, BackingOff: counts.BackingOff, Live: counts.Live, Finished: counts.Finished,
 			PendingBytes: counts.PendingBytes, FinishedBytes: counts.FinishedBytes},
 	}
 	for _, o := range info.Voters {

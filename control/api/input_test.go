@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -170,6 +171,14 @@ func TestBadV2BodiesAreRefused(t *testing.T) {
 		row("endless number", `"resources":{"cpu":1e400}`, "/resources/cpu"),
 		row("lease too long", `"lease":"11m"`, "/lease"),
 		row("lease too short", `"lease":"1s"`, "/lease"),
+		row("too many runs", `"retry":{"program":11}`, "/retry/program"),
+		row("run again at most once", `"retry":{"program":1},"delivery":"at_most_once"`, "/retry/program"),
+		row("run again with open stdin", `"retry":{"program":1},"open_stdin":true`, "/retry/program"),
+		row("codes and pause of no retry", `"retry":{"on_exit_codes":[3],"backoff":"1s"}`, "/retry/on_exit_codes /retry/backoff"),
+		row("no codes", `"retry":{"program":1,"on_exit_codes":[]}`, "/retry/on_exit_codes"),
+		row("wrong codes", `"retry":{"program":1,"on_exit_codes":[3,0,"4",256]}`, "/retry/on_exit_codes/1 /retry/on_exit_codes/2 /retry/on_exit_codes/3"),
+		row("a pause of no time", `"retry":{"program":1,"backoff":"0s"}`, "/retry/backoff"),
+		row("too long a pause", `"retry":{"program":1,"backoff":"2h"}`, "/retry/backoff"),
 		row("negative retries", `"retry":{"infrastructure":-1}`, "/retry/infrastructure"),
 		row("delivery", `"delivery":"exactly_once"`, "/delivery"),
 		row("zones", `"placement":{"zones":["a","a","b c"]}`, "/placement/zones/1 /placement/zones/2"),
@@ -181,8 +190,8 @@ func TestBadV2BodiesAreRefused(t *testing.T) {
 		row("retention", `"retention":"200h"`, "/retention"),
 		{"every fault at once", path, `{"image":"UP","command":[""],"env":["=x"],"workdir":"rel","nonsense":1,"resources":{"pids":0},"timeouts":{"run":"x"}}`,
 			400, api.CodeInvalidTask, "/image /command/0 /env/0 /workdir /resources/pids /timeouts/run /nonsense"},
-		{"not built yet", path, v2(`"webhook":"x","priority":1,"resources":{"disk":"1GiB"},"placement":{"constraints":[]},"retry":{"program":1,"on_exit_codes":[1],"backoff":"1s"}`),
-			501, api.CodeNotYet, "/webhook /priority /resources/disk /retry/program /retry/on_exit_codes /retry/backoff /placement/constraints"},
+		{"not built yet", path, v2(`"webhook":"x","priority":1,"resources":{"disk":"1GiB"},"placement":{"constraints":[]}`),
+			501, api.CodeNotYet, "/webhook /priority /resources/disk /placement/constraints"},
 		{"not built and wrong", path, v2(`"webhook":"/x","workdir":"x"`), 400, api.CodeInvalidTask, "/webhook /workdir"},
 		{"outputs of another kind", path, v2(`"outputs":"/x"`), 400, api.CodeInvalidTask, "/outputs"},
 		{"output that is no path", path, v2(`"outputs":[1,"x","","./x","/"]`), 400, api.CodeInvalidTask, "/outputs/0 /outputs/1 /outputs/2 /outputs/3 /outputs/4"},
@@ -247,6 +256,14 @@ func TestGoodBodiesAreUnderstood(t *testing.T) {
 	answer := string(w.do(http.MethodGet, "/v2/tasks/"+string(id), "").body)
 	if strings.Contains(answer, "hush") || strings.Contains(answer, `"p"`) || !strings.Contains(answer, `"secret_env":["TOKEN"]`) {
 		t.Errorf("got %s, want names of secrets and no secret", answer)
+	}
+
+	id = w.submitted(`{"image":"busybox:1","retry":{"program":2,"on_exit_codes":[7,137,7,1],"backoff":"5s"}}`)
+	if s = w.Snapshot().Task(id).Spec; s.InfrastructureRetries != 3 || s.ProgramRetries != 2 || !slices.Equal(s.RetryExitCodes, []int{1, 7, 137}) || s.RetryBackoff != 5*time.Second {
+		t.Errorf("got %d, %d, %v, %s, want the retries asked for", s.InfrastructureRetries, s.ProgramRetries, s.RetryExitCodes, s.RetryBackoff)
+	}
+	if answer := string(w.do(http.MethodGet, "/v2/tasks/"+string(id), "").body); !strings.Contains(answer, `"retry":{"infrastructure":3,"program":2,"on_exit_codes":[1,7,137],"backoff":"5s"}`) {
+		t.Errorf("got %s, want the retries as accepted", answer)
 	}
 
 	id = w.submitted(`{"image":"busybox:1","stdin":"typed\u0000","files":[{"path":"/a b","mode":"0755","content":{"encoding":"base64","data":"/wA="}},{"path":"/c","content":"text"}]}`)

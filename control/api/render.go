@@ -19,10 +19,9 @@ func render(t *task.Task) api.Task {
 		Spec: renderSpec(&t.Spec),
 	}
 	for i := range t.Attempts {
-		a := &t.Attempts[i]
-		v.Attempts = append(v.Attempts, api.Attempt{Number: a.Number, Node: string(a.Node), Zone: a.Zone,
-			Outcome: string(a.Outcome), Reason: a.Reason, Placed: a.PlacedAt, Started: a.StartedAt, Ended: a.EndedAt})
+		v.Attempts = append(v.Attempts, renderAttempt(t, &t.Attempts[i]))
 	}
+	v.NotBefore = t.RetryAt()
 	if a := present(t); a != nil {
 		v.Node, v.Zone = string(a.Node), a.Zone
 	}
@@ -31,6 +30,18 @@ func render(t *task.Task) api.Task {
 		return v
 	}
 	renderResult(&v, t)
+	return v
+}
+
+func renderAttempt(t *task.Task, a *task.Attempt) api.Attempt {
+	v := api.Attempt{Number: a.Number, Node: string(a.Node), Zone: a.Zone, Outcome: string(a.Outcome), Reason: a.Reason,
+		Placed: a.PlacedAt, Started: a.StartedAt, Ended: a.EndedAt, RetryAt: a.RetryAt}
+	switch r := t.Result; {
+	case a.HasExit:
+		v.ExitCode = &a.ExitCode
+	case r != nil && r.Attempt == a.Number && r.HasExit && r.Outcome == a.Outcome:
+		v.ExitCode = &r.ExitCode
+	}
 	return v
 }
 
@@ -101,7 +112,8 @@ func renderSpec(s *task.Spec) api.Spec {
 		CapAdd: s.CapAdd, Network: string(s.Network),
 		Timeouts: api.Timeouts{Queue: api.Duration(s.Timeouts.Queue), Pull: api.Duration(s.Timeouts.Pull),
 			Run: api.Duration(s.Timeouts.Run), Total: api.Duration(s.Timeouts.Total)},
-		Retry:    api.Retry{Infrastructure: &retries},
+		Retry: api.Retry{Infrastructure: &retries, Program: s.ProgramRetries, OnExitCodes: s.RetryExitCodes,
+			Backoff: api.Duration(s.RetryBackoff)},
 		Delivery: string(s.Delivery), Lease: api.Duration(s.Lease),
 		Placement:       api.Placement{Zones: s.Placement.Zones, Spread: string(s.Placement.Spread)},
 		HasRegistryAuth: s.HasAuth, MaxOutput: api.Size(s.MaxOutput), Labels: s.Labels, Retention: api.Duration(s.Retention),

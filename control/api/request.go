@@ -53,15 +53,8 @@ func (p *parser) v2(body []byte) (request, error) {
 	if nested := o.object("timeouts"); nested != nil {
 		r.spec.Timeouts = timeouts(nested)
 	}
-	r.spec.InfrastructureRetries = task.DefaultRetries
-	if nested := o.object("retry"); nested != nil {
-		nested.notYet("program", "on_exit_codes", "backoff")
-		if n, ok := nested.count("infrastructure", 0, task.MaxRetries); ok {
-			r.spec.InfrastructureRetries = int(n)
-		}
-		nested.done()
-	}
 	r.spec.Delivery = choice(o, "delivery", task.AtLeastOnce, task.AtMostOnce)
+	retry(o, &r.spec)
 	r.spec.Lease = o.duration("lease", task.DefaultLease, task.MaxLease)
 	p.placement(o, &r.spec)
 	if nested := o.object("registry_auth"); nested != nil {

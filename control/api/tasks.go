@@ -46,6 +46,20 @@ func (h *Handler) lookup(r *http.Request, p httprouter.Params) (*task.Task, erro
 	return nil, errNotFound()
 }
 
+// current finds a caller's task as it was at some moment since the call: a read
+// through any node sees what an earlier write through another has done. What has
+// finished never changes.
+func (h *Handler) current(r *http.Request, p httprouter.Params) (*task.Task, error) {
+	t, err := h.lookup(r, p)
+	if err != nil || t.State == task.Finished {
+		return t, err
+	}
+	if err := h.sync(r.Context()); err != nil {
+		return nil, err
+	}
+	return h.lookup(r, p)
+}
+
 func (h *Handler) own(r *http.Request, id task.ID) *task.Task {
 	if t := h.cfg.Reader.Snapshot().Task(id); t != nil && t.Owner == exchangeOf(r).owner {
 		return t
@@ -99,7 +113,7 @@ func (h *Handler) get(w http.ResponseWriter, r *http.Request, p httprouter.Param
 	if err != nil {
 		return err
 	}
-	t, err := h.lookup(r, p)
+	t, err := h.current(r, p)
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,9 @@ func Explain(sn *state.Snapshot, h Hints, id task.ID) (because string, position 
 	if t == nil || t.State != task.Pending {
 		return "", 0
 	}
+	if t.BackingOff {
+		return backoff(t), 0
+	}
 	for other := range sn.Pending() {
 		position++
 		if other.Seq >= t.Seq {
@@ -24,6 +27,27 @@ func Explain(sn *state.Snapshot, h Hints, id task.ID) (because string, position 
 		}
 	}
 	return survey(sn, h, &t.Spec).sentence(&t.Spec), position
+}
+
+// backoff says how the last attempt ended and when there will be another:
+// "attempt 1 exited with code 3, the next may begin at 2026-01-02T03:04:05Z (1 of
+// at most 4 retries of the program)".
+func backoff(t *task.Task) string {
+	last := &t.Attempts[len(t.Attempts)-1]
+	how := "ended as " + string(last.Outcome)
+	if last.Outcome == task.Exited {
+		how = fmt.Sprintf("exited with code %d", last.ExitCode)
+	}
+	_, failed := t.Failures()
+	return fmt.Sprintf("attempt %d %s, the next may begin at %s (%d of at most %s of the program)", last.Number, how,
+		last.RetryAt.UTC().Format("2006-01-02T15:04:05.999Z07:00"), failed, retries(t.Spec.ProgramRetries))
+}
+
+func retries(n int) string {
+	if n == 1 {
+		return "1 retry"
+	}
+	return fmt.Sprintf("%d retries", n)
 }
 
 // Possible reports whether a node of the cluster could hold the task if it were

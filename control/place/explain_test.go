@@ -2,6 +2,7 @@ package place_test
 
 import (
 	"testing"
+	"time"
 
 	"ecs/control/place"
 	"ecs/control/state"
@@ -76,6 +77,19 @@ func TestExplain(t *testing.T) {
 				t.Errorf("got  %q, %d\nwant %q, 1", got, position, tt.want)
 			}
 		})
+	}
+}
+
+func TestExplainSaysWhenAFailedProgramIsRunAgain(t *testing.T) {
+	w := newWorld(t)
+	w.node("n1", "a")
+	w.put("t", "n1", func(s *task.Spec) { s.ProgramRetries, s.RetryBackoff = 1, time.Minute })
+	tok := w.sn().Task("t").Live().Token("t")
+	w.all(state.Finish{Token: tok, Result: task.Result{Outcome: task.Exited, ExitCode: 3, HasExit: true}})
+	at := w.sn().Task("t").RetryAt().UTC().Format("2006-01-02T15:04:05.999Z")
+	want := "attempt 1 exited with code 3, the next may begin at " + at + " (1 of at most 1 retry of the program)"
+	if got, position := place.Explain(w.sn(), place.Hints{}, "t"); got != want || position != 0 {
+		t.Errorf("got %q at %d, want %q at 0", got, position, want)
 	}
 }
 

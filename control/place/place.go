@@ -9,8 +9,8 @@
 //
 //  1. A node must take tasks, not be under suspicion, lie in one of the task's
 //     zones, have what the task's network needs, and have room.
-//  2. A node where an attempt of the task was lost is used last, a zone where a
-//     node was lost under it second to last.
+//  2. A node where an attempt of the task was lost or failed is used last, a zone
+//     where a node was lost under it second to last.
 //  3. The zone with the fewest live attempts among those with such a node.
 //  4. Inside it, and among equal zones: a node where a container is parked that
 //     the task can have, then one that holds the image, then the emptiest node, or
@@ -139,14 +139,12 @@ func (c *cluster) choose(t *task.Task, shape uint64) *spot {
 	return c.search(t, q, nil)
 }
 
-// bereft gives where earlier attempts of the task were lost: the nodes, and the
-// zones that lost a node under it. An engine that takes a container away says
-// nothing about the zone.
+// bereft gives where earlier attempts of the task did not come to a good end: the
+// nodes, and the zones that lost a node under it. An engine that takes a container
+// away, or a program that fails, says nothing about the zone.
 func bereft(t *task.Task) (zones []string, nodes []task.NodeID) {
 	for _, a := range t.Attempts {
-		if a.Outcome.Infrastructure() {
-			nodes = append(nodes, a.Node)
-		}
+		nodes = append(nodes, a.Node)
 		if a.Outcome == task.NodeLost {
 			zones = append(zones, a.Zone)
 		}

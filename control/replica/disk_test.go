@@ -148,6 +148,12 @@ func TestRestartFromDiskKeepsTheRecord(t *testing.T) {
 		d.stop()
 	}
 	for _, d := range nodes {
+		replayed, end, err := Replay(d.dir, last.Index)
+		if err != nil || end < last.Index || replayed.Hash() != want.Hash() {
+			t.Errorf("%s: replayed from its disk: %v, the log ends at %d; want the leader's record at %d", d.id, err, end, last.Index)
+		}
+	}
+	for _, d := range nodes {
 		d.start(t)
 		if !d.node.HasState() {
 			t.Fatalf("%s: got no state after a restart", d.id)

@@ -117,7 +117,7 @@ func (c *change) held(tok task.Token) *task.Task {
 	if t == nil {
 		return nil
 	}
-	if live := t.Live(); live == nil || live.Token(t.ID) != tok {
+	if live := t.Live(); live == nil || tokensChecked && live.Token(t.ID) != tok {
 		return nil
 	}
 	return t
@@ -159,12 +159,15 @@ func (c *change) drop(t *task.Task) {
 
 // enter counts a task in the state it has come to.
 func (c *change) enter(t *task.Task) {
-	switch t.State {
-	case task.Pending:
+	switch {
+	case t.BackingOff:
+		c.counts.BackingOff++
+		c.counts.BackingOffBytes += Size(t)
+	case t.State == task.Pending:
 		c.counts.Pending++
 		c.counts.PendingBytes += Size(t)
 		c.pending.Insert(seqKey(t.Seq), t)
-	case task.Finished:
+	case t.State == task.Finished:
 		c.counts.Finished++
 		c.counts.FinishedBytes += Size(t)
 		c.ended.insert(position{at: taskwire.FromTime(t.FinishedAt), seq: t.Seq, id: t.ID})
@@ -181,12 +184,15 @@ func (c *change) enter(t *task.Task) {
 
 // leave undoes enter.
 func (c *change) leave(t *task.Task) {
-	switch t.State {
-	case task.Pending:
+	switch {
+	case t.BackingOff:
+		c.counts.BackingOff--
+		c.counts.BackingOffBytes -= Size(t)
+	case t.State == task.Pending:
 		c.counts.Pending--
 		c.counts.PendingBytes -= Size(t)
 		c.pending.Delete(seqKey(t.Seq))
-	case task.Finished:
+	case t.State == task.Finished:
 		c.counts.Finished--
 		c.counts.FinishedBytes -= Size(t)
 		c.ended.remove(position{at: taskwire.FromTime(t.FinishedAt), seq: t.Seq})
@@ -254,7 +260,7 @@ func liveKey(node task.NodeID, id task.ID) []byte { return append(nodePrefix(nod
 // only the same on every node and growing with the record.
 func Size(t *task.Task) int64 {
 	const fixed = 2 << 10 // structs, indexes, short strings
-	n := fixed + len(t.CID) + len(t.Owner) + len(t.Key) + len(t.BodyMAC) + 256*len(t.Attempts)
+	n := fixed + len(t.CID) + len(t.Owner) + len(t.Key) + len(t.BodyMAC) + 256*len(t.Attempts) + 8*len(t.Spec.RetryExitCodes)
 	s := &t.Spec
 	n += len(s.Image) + len(s.Workdir) + len(s.User) + len(s.Secrets) + len(s.Stdin)
 	for i := range s.Files {

@@ -119,6 +119,11 @@ type Wish struct {
 	Owner string // whose permission to use the image counts
 }
 
+// Resume puts tasks whose backoff is over back into the queue.
+type Resume struct {
+	Tasks []task.ID
+}
+
 // Outcome is what applying one command decided, the same on every replica.
 type Outcome struct {
 	Index uint64 // of the entry that carried the command
@@ -132,7 +137,7 @@ type Outcome struct {
 	// live: the agent ends it without a report.
 	Forget []task.Token
 	Lost   []task.Token // attempts that ended because their node is gone
-	Ended  []task.ID    // Expire and Forget: the tasks it concerned
+	Ended  []task.ID    // Expire, Forget and Resume: the tasks it concerned
 	// Err is a refusal, always a *task.Error, or nil.
 	Err error
 	// Committed is how long the proposal took until it was applied. The

@@ -24,26 +24,41 @@ func (c *change) endAttempt(t *task.Task, o task.Outcome, reason string) *task.T
 // to the queue or ends.
 func (c *change) lose(t *task.Task, reason string) *task.Task {
 	next := c.endAttempt(t, task.NodeLost, reason)
-	if retries(next, task.NodeLost) {
-		next.State = task.Pending
-	} else {
-		c.finish(next, settled(next, task.Result{
-			Outcome: task.NodeLost,
-			Reason:  reason,
-			Attempt: len(next.Attempts),
-		}))
+	result := task.Result{Outcome: task.NodeLost, Reason: reason, Attempt: len(next.Attempts)}
+	if !c.repeat(next, &result) {
+		c.finish(next, settled(next, result))
 	}
 	c.put(t, next)
 	return next
 }
 
-// retries reports whether a task whose attempt ended with o gets another one.
-// An at-most-once attempt may have started even where nobody saw it start.
-// Every attempt before this one was lost to infrastructure too, or there would
-// not have been this one.
-func retries(t *task.Task, o task.Outcome) bool {
-	return o.Infrastructure() && t.StopAs == "" && t.Spec.Delivery != task.AtMostOnce &&
-		len(t.Attempts) <= t.Spec.InfrastructureRetries
+// repeat sends a task whose attempt has ended back to Pending, if one of its
+// budgets allows another. An at-most-once attempt may have started even where
+// nobody saw it start. What was lost goes straight into the queue, for its node
+// is avoided; a program that failed backs off.
+func (c *change) repeat(t *task.Task, r *task.Result) bool {
+	if t.StopAs != "" || t.Spec.Delivery == task.AtMostOnce && keepsAtMostOnce {
+		return false
+	}
+	lost, failed := t.Failures()
+	switch {
+	case r.Outcome.Infrastructure():
+		if lost > t.Spec.InfrastructureRetries {
+			return false
+		}
+	case !t.Spec.ProgramFailed(r) || failed > t.Spec.ProgramRetries:
+		return false
+	default:
+		at := c.now.Add(t.Spec.Pause(t.ID, failed))
+		if total := t.Spec.Timeouts.Total; total > 0 && !at.Before(t.SubmittedAt.Add(total)) {
+			return false // how this attempt ended says more than a limit that ran out
+		}
+		last := &t.Attempts[len(t.Attempts)-1]
+		last.ExitCode, last.HasExit, last.RetryAt = r.ExitCode, r.HasExit, at
+		t.BackingOff = true
+	}
+	t.State = task.Pending // its place in the queue is its old one
+	return true
 }
 
 // settled is the task's result, given how its last attempt ended. A task that
@@ -56,7 +71,8 @@ func settled(t *task.Task, r task.Result) task.Result {
 	}
 	switch {
 	case t.StopAs == "":
-		if r.Outcome.Infrastructure() && t.Spec.Delivery != task.AtMostOnce && len(t.Attempts) > 1 {
+		lost, _ := t.Failures()
+		if r.Outcome.Infrastructure() && t.Spec.Delivery != task.AtMostOnce && lost > 1 {
 			r.Reason = fmt.Sprintf("%s (attempt %d, the last that its retries allow)", r.Reason, len(t.Attempts))
 		}
 	case t.StopAs == r.Outcome:
@@ -71,6 +87,7 @@ func settled(t *task.Task, r task.Result) task.Result {
 // record with it.
 func (c *change) finish(t *task.Task, r task.Result) {
 	t.State = task.Finished
+	t.BackingOff = false
 	t.Result = &r
 	t.FinishedAt = c.now
 	t.Spec = t.Spec.Wiped()

@@ -34,6 +34,8 @@ func (m *model) command() state.Command {
 		return state.Expire{Tasks: m.some(2)}
 	case n < 96:
 		return state.Wish{Spec: task.Spec{Image: fmt.Sprint("i", m.rng.IntN(6))}, Count: m.rng.IntN(4), Owner: "ann"}
+	case n < 98:
+		return state.Resume{Tasks: m.resting()}
 	default:
 		return state.Forget{Tasks: m.some(8)}
 	}
@@ -61,6 +63,11 @@ func (m *model) newTask() *task.Task {
 		t.Key = fmt.Sprint("k", m.rng.IntN(40))
 	}
 	t.Spec.InfrastructureRetries = m.rng.IntN(4)
+	t.Spec.ProgramRetries = m.rng.IntN(4)
+	t.Spec.RetryBackoff = pick(m, time.Millisecond, time.Second, time.Minute)
+	if m.rng.IntN(3) == 0 {
+		t.Spec.RetryExitCodes = []int{2, task.ExitTimedOut, task.ExitOOMKilled}
+	}
 	t.Spec.Delivery = pick(m, task.AtLeastOnce, task.AtLeastOnce, task.AtMostOnce)
 	t.Spec.Lease = pick(m, 10*time.Second, time.Minute, 10*time.Minute)
 	t.Spec.Resources.MilliCPU = int64(1 + m.rng.IntN(2*taskCPU))
@@ -101,7 +108,7 @@ func (m *model) finish() state.Command {
 	o := pick(m, task.Exited, task.Exited, task.Exited, task.Interrupted, task.Cancelled, all[m.rng.IntN(len(all))])
 	return state.Finish{
 		Token:     m.token(),
-		Result:    task.Result{Outcome: o, Reason: "drawn", Stdout: task.Stream{Head: []byte("out"), Bytes: 3, Kept: 3}},
+		Result:    task.Result{Outcome: o, ExitCode: m.rng.IntN(3), HasExit: o == task.Exited, Reason: "drawn", Stdout: task.Stream{Head: []byte("out"), Bytes: 3, Kept: 3}},
 		Bill:      task.Bill{Run: time.Duration(m.rng.IntN(1000))},
 		StartedAt: time.Unix(int64(m.rng.IntN(3)), 0).UTC(),
 	}
@@ -197,6 +204,18 @@ func (m *model) someTask() task.ID {
 		return t.ID
 	}
 	return "none"
+}
+
+// resting draws tasks that back off, whether or not they have done so for long
+// enough.
+func (m *model) resting() []task.ID {
+	list := m.some(2)
+	for t := range m.w.sn().Newest(0) {
+		if t.BackingOff && m.rng.IntN(4) > 0 {
+			list = append(list, t.ID)
+		}
+	}
+	return list
 }
 
 func (m *model) some(n int) []task.ID {

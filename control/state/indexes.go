@@ -122,8 +122,8 @@ func (x *index[T]) publish() *btree.BTreeG[T] {
 }
 
 // Deadline is when something must happen to a task by itself, and whether there
-// is such a time: a pending one expires or runs out of its total limit, a
-// running one runs out of its total limit, a finished one may be forgotten.
+// is such a time: a pending one expires or runs out of its total limit, one that
+// backs off goes back into the queue, a running one runs out of its total limit, a finished one may be forgotten.
 func Deadline(t *task.Task) (time.Time, bool) {
 	limits := t.Spec.Timeouts
 	var at time.Time
@@ -136,6 +136,12 @@ func Deadline(t *task.Task) (time.Time, bool) {
 	if limits.Total > 0 {
 		at = t.SubmittedAt.Add(limits.Total)
 	}
+	if t.BackingOff {
+		if again := t.RetryAt(); at.IsZero() || again.Before(at) {
+			at = again
+		}
+		return at, true
+	}
 	if t.State == task.Pending && limits.Queue > 0 {
 		if queue := QueuedSince(t).Add(limits.Queue); at.IsZero() || queue.Before(at) {
 			at = queue
@@ -145,10 +151,14 @@ func Deadline(t *task.Task) (time.Time, bool) {
 }
 
 // QueuedSince is when a pending task's queue clock began: when it was accepted,
-// or when its last attempt was lost.
+// or when its last attempt was lost, or when its backoff was over.
 func QueuedSince(t *task.Task) time.Time {
 	if n := len(t.Attempts); n > 0 {
-		return t.Attempts[n-1].EndedAt
+		last := &t.Attempts[n-1]
+		if last.RetryAt.After(last.EndedAt) {
+			return last.RetryAt
+		}
+		return last.EndedAt
 	}
 	return t.SubmittedAt
 }

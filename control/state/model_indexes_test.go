@@ -24,11 +24,14 @@ func (m *model) indexes() {
 		if _, ok := state.Deadline(t); ok {
 			due++
 		}
-		switch t.State {
-		case task.Pending:
+		switch {
+		case t.BackingOff:
+			want.BackingOff++
+			want.BackingOffBytes += state.Size(t)
+		case t.State == task.Pending:
 			want.Pending++
 			want.PendingBytes += state.Size(t)
-		case task.Finished:
+		case t.State == task.Finished:
 			want.Finished++
 			want.FinishedBytes += state.Size(t)
 		default:
@@ -61,7 +64,7 @@ func (m *model) indexes() {
 func (m *model) lists(sn *state.Snapshot, want state.Counts, due int) {
 	n, seq := 0, uint64(0)
 	for t := range sn.Pending() {
-		if n++; t.Seq <= seq || t.State != task.Pending || sn.Task(t.ID) != t {
+		if n++; t.Seq <= seq || t.State != task.Pending || t.BackingOff || sn.Task(t.ID) != t {
 			m.Errorf("pending: %s is out of place", t.ID)
 		}
 		seq = t.Seq

@@ -84,7 +84,7 @@ func (m *model) step() {
 		m.indexes()
 	}
 	if m.rng.IntN(100) == 0 {
-		m.replicas(m.rng.IntN(3) == 0)
+		m.replicas(m.rng.IntN(3) < 2)
 	}
 }
 
@@ -141,6 +141,12 @@ func (m *model) learn(c state.Command, out state.Outcome, after *state.Snapshot)
 			delete(m.finished, id)
 		}
 		m.seen["forgotten"] += len(out.Ended)
+	case state.Finish:
+		if out.Task.BackingOff {
+			m.seen["backing off"]++
+		}
+	case state.Resume:
+		m.seen["resumed"] += len(out.Ended)
 	case state.Register:
 		m.allowed[c.Node.ID] = out.Node.Reserved // shrinks from here, save for what fits
 	}
@@ -166,7 +172,17 @@ func (m *model) invariants(before, after *state.Snapshot, single bool) {
 		if old := before.Task(id); old != nil && single && old.State != now.State && !old.State.CanFollow(now.State) {
 			m.Errorf("task %s went from %s to %s", id, old.State, now.State)
 		}
-		most := 1 + now.Spec.InfrastructureRetries
+		lost, failed := now.Failures()
+		most := 1 + now.Spec.InfrastructureRetries + now.Spec.ProgramRetries
+		if now.State != task.Finished && (lost > now.Spec.InfrastructureRetries || failed > now.Spec.ProgramRetries) {
+			m.Errorf("task %s goes on after %d losses and %d failures: %+v", id, lost, failed, now.Spec)
+		}
+		if now.BackingOff && (now.State != task.Pending || now.StopAs != "") {
+			m.Errorf("task %s backs off and is %s", id, now.State)
+		}
+		if old := before.Task(id); single && old != nil && old.BackingOff && now.State == task.Assigned {
+			m.Errorf("task %s was placed while it backed off", id)
+		}
 		if now.Spec.Delivery == task.AtMostOnce {
 			most = 1
 		}
@@ -259,7 +275,7 @@ func (m *model) decided(before *state.Snapshot, c state.Command, out state.Outco
 		if out.Err == nil && out.Existed != (known != nil) {
 			m.Errorf("submit %s with key %q: existed %v, known %v", c.Task.ID, c.Task.Key, out.Existed, known != nil)
 		}
-		if known == nil && out.Err != nil && before.Counts().Pending < modelLimits.MaxPending {
+		if known == nil && out.Err != nil && max(before.Counts().Pending, before.Counts().BackingOff) < modelLimits.MaxPending {
 			m.Errorf("submit %s: refused with room in the queue: %v", c.Task.ID, out.Err)
 		}
 	}
@@ -270,6 +286,9 @@ func (m *model) again(c state.Command) {
 	before := m.w.sn()
 	if submit, ok := c.(state.Submit); ok && before.Task(submit.Task.ID) == nil {
 		return // it was refused for a full queue, which may have room now
+	}
+	if _, ok := c.(state.Resume); ok {
+		return // the time of some may have come meanwhile
 	}
 	m.apply(before, []state.Command{c})
 	for t := range before.Newest(0) {
@@ -307,7 +326,7 @@ func (m *model) enough() {
 		"state.Submit", "state.Submit refused", "state.Register", "placed", "placed at once", "state.Progress", "state.Progress refused",
 		"state.Finish", "state.Finish refused", "state.Stop", "state.LoseNode", "state.LoseNode refused", "lost",
 		"state.LoseAttempt", "state.LoseAttempt refused", "state.SetNode", "state.Expire", "forgotten", "restored",
-		"exited", "cancelled", "deadline_exceeded", "queue_expired", "node_lost", "interrupted",
+		"backing off", "resumed", "exited", "cancelled", "deadline_exceeded", "queue_expired", "node_lost", "interrupted",
 	} {
 		if m.seen[what] < 3 {
 			m.Errorf("%s happened %d times, too few to prove anything: %v", what, m.seen[what], m.seen)

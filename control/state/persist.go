@@ -198,6 +198,8 @@ func (c *change) sound(t *task.Task) error {
 		return errors.New("another task has its idempotency key")
 	case t.State < task.Pending || t.State > task.Finished:
 		return fmt.Errorf("state %d", t.State)
+	case t.BackingOff && (t.State != task.Pending || t.RetryAt().IsZero()):
+		return fmt.Errorf("state %s, backing off until nothing", t.State)
 	case (t.State == task.Finished) != (t.Result != nil):
 		return fmt.Errorf("state %s, result %v", t.State, t.Result != nil)
 	case t.State != task.Assigned && t.State != task.Running:

@@ -26,8 +26,11 @@ func (cmd Submit) apply(c *change) Outcome {
 	t.Seq = c.stamp()
 	t.State = task.Pending
 	t.SubmittedAt = c.now
-	t.StopAs, t.Attempts, t.Result = "", nil, nil
+	t.StopAs, t.BackingOff, t.Attempts, t.Result = "", false, nil, nil
 	t.FinishedAt = time.Time{}
+	if c.counts.BackingOff >= c.limits.MaxPending || c.counts.BackingOffBytes >= c.limits.MaxPendingBytes {
+		return refuse(task.CodeQueueFull, fmt.Sprintf("%d tasks whose program failed wait to be run again already", c.counts.BackingOff))
+	}
 	if n := c.node(cmd.Node); n != nil && holds(Decision{Attempt: 1, Epoch: cmd.Epoch}, &t, n) {
 		placed := c.assigned(&t, n)
 		c.add(placed)
@@ -83,7 +86,7 @@ func (c *change) assigned(t *task.Task, n *task.Node) *task.Task {
 }
 
 func holds(d Decision, t *task.Task, n *task.Node) bool {
-	return t.State == task.Pending && t.StopAs == "" && d.Attempt == len(t.Attempts)+1 &&
+	return t.State == task.Pending && !t.BackingOff && t.StopAs == "" && d.Attempt == len(t.Attempts)+1 &&
 		n.Takes() && n.Epoch == d.Epoch && n.Free().Fits(t.Spec.Resources)
 }
 
@@ -105,7 +108,9 @@ func (cmd Progress) apply(c *change) Outcome {
 
 // speaksFor reports whether the node may report the task's live attempt: it is
 // on it. Entries of before nodes were noted name none.
-func speaksFor(node task.NodeID, t *task.Task) bool { return node == "" || node == t.Live().Node }
+func speaksFor(node task.NodeID, t *task.Task) bool {
+	return node == "" || node == t.Live().Node || !tokensChecked
+}
 
 func (cmd Finish) apply(c *change) Outcome {
 	t := c.held(cmd.Token)
@@ -121,9 +126,7 @@ func (cmd Finish) apply(c *change) Outcome {
 	}
 	result := cmd.Result
 	result.Attempt = cmd.Token.Attempt
-	if retries(next, result.Outcome) {
-		next.State = task.Pending // its place in the queue is its old one
-	} else {
+	if !c.repeat(next, &result) {
 		next.Bill = merged(next.Bill, cmd.Bill)
 		c.finish(next, settled(next, result))
 	}
@@ -168,7 +171,7 @@ func (cmd Expire) apply(c *change) Outcome {
 	var out Outcome
 	for _, id := range cmd.Tasks {
 		t := c.task(id)
-		if t == nil || t.State != task.Pending {
+		if t == nil || t.State != task.Pending || t.BackingOff {
 			continue
 		}
 		next := *t
@@ -177,6 +180,21 @@ func (cmd Expire) apply(c *change) Outcome {
 			Reason:  fmt.Sprintf("no node had room for it within its queue limit of %v", t.Spec.Timeouts.Queue),
 			Attempt: len(t.Attempts),
 		})
+		c.put(t, &next)
+		out.Ended = append(out.Ended, id)
+	}
+	return out
+}
+
+func (cmd Resume) apply(c *change) Outcome {
+	var out Outcome
+	for _, id := range cmd.Tasks {
+		t := c.task(id)
+		if t == nil || !t.BackingOff || c.now.Before(t.RetryAt()) {
+			continue
+		}
+		next := *t
+		next.BackingOff = false
 		c.put(t, &next)
 		out.Ended = append(out.Ended, id)
 	}

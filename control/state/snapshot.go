@@ -34,6 +34,10 @@ type Snapshot struct {
 type Counts struct {
 	Pending, Live, Finished     int
 	PendingBytes, FinishedBytes int64 // approximate, in memory
+	// Those that back off are pending, but not among Pending: nothing is to be
+	// placed of them.
+	BackingOff      int
+	BackingOffBytes int64
 }
 
 func emptySnapshot(x *indexes) *Snapshot {
@@ -111,7 +115,7 @@ func (sn *Snapshot) NewestOf(owner string, before uint64) iter.Seq[*task.Task] {
 	}
 }
 
-// Pending gives the tasks that wait for a node, first accepted first.
+// Pending gives the tasks that wait for a node (none that backs off), first accepted first.
 func (sn *Snapshot) Pending() iter.Seq[*task.Task] { return values(sn.pending, nil) }
 
 // WatchPending gives a channel that closes when what waits changes.

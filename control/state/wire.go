@@ -68,6 +68,8 @@ func ToWire(c Command, now time.Time) *ecsv1.Command {
 		m.Kind = &ecsv1.Command_Forget{Forget: &ecsv1.Forget{Tasks: toStrings(c.Tasks)}}
 	case Wish:
 		m.Kind = &ecsv1.Command_Wish{Wish: FromWish(c)}
+	case Resume:
+		m.Kind = &ecsv1.Command_Resume{Resume: &ecsv1.Resume{Tasks: toStrings(c.Tasks)}}
 	}
 	return m
 }
@@ -144,6 +146,8 @@ func FromWire(m *ecsv1.Command) (Command, time.Time, error) {
 		return Forget{Tasks: toIDs(k.Forget.GetTasks())}, now, nil
 	case *ecsv1.Command_Wish:
 		return toWish(k.Wish), now, nil
+	case *ecsv1.Command_Resume:
+		return Resume{Tasks: toIDs(k.Resume.GetTasks())}, now, nil
 	}
 	return nil, now, fmt.Errorf("command of a kind this version does not know: %T", m.GetKind())
 }

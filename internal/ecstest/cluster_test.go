@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -117,6 +118,52 @@ func TestTasksOfACrashedNodeRunElsewhere(t *testing.T) {
 			t.Errorf("declared lost after %s, want after its own lease of 5 min", took)
 		}
 		c.Settle(5 * time.Minute)
+		c.CheckInvariants()
+	})
+}
+
+// A program that fails is run again after its pause, on another node, and says so
+// meanwhile; cancelled in a pause it ends at once.
+func TestFailedProgramsAreRunAgain(t *testing.T) {
+	ecstest.Bubble(t, ecstest.Options{}, func(c *ecstest.Cluster) {
+		req := ecstest.Script("print", "out", ";", "exit", "3")
+		req.Retry = api.Retry{Program: 2, Backoff: api.Duration(4 * time.Second)}
+		began := time.Now()
+		got, err := c.Client.Run(c.Controls[1], req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.Outcome != api.OutcomeExited || *got.ExitCode != 3 || len(got.Attempts) != 3 || got.Stdout.Data != "out" {
+			t.Errorf("got %s after %d attempts with %q, want exited 3 after 3 with the last one's output", got.Outcome, len(got.Attempts), got.Stdout.Data)
+		}
+		nodes := map[string]bool{}
+		for _, a := range got.Attempts {
+			if nodes[a.Node] = true; a.ExitCode == nil || *a.ExitCode != 3 {
+				t.Errorf("got attempt %+v, want its exit code 3", a)
+			}
+		}
+		if len(nodes) != 3 {
+			t.Errorf("it ran on %v, want another node each time", nodes)
+		}
+		if took := time.Since(began); took < 12*time.Second || took > 19*time.Second {
+			t.Errorf("took %s, want pauses of 4 and 8 s and up to half more", took)
+		}
+		req.Retry.Backoff = api.Duration(time.Hour)
+		id, err := c.Client.Submit(context.Background(), "paused", req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Until(10*time.Second, "it backs off and says so", func() bool {
+			now := get(c, id)
+			return now.State == api.StatePending && !now.NotBefore.IsZero() && strings.HasPrefix(now.WaitingBecause, "attempt 1 exited with code 3")
+		})
+		if _, err := c.Client.Do(context.Background(), c.Controls[2], http.MethodPost, "/v2/tasks/"+id+"/cancel", "", nil, new(api.Task)); err != nil {
+			t.Fatal(err)
+		}
+		if now := get(c, id); now.Outcome != api.OutcomeCancelled {
+			t.Errorf("got %s, want cancelled", now.Outcome)
+		}
+		c.Settle(time.Minute)
 		c.CheckInvariants()
 	})
 }

@@ -121,14 +121,13 @@ func (c *Cluster) Violations() []string {
 			w.problem("S3: task %s has no result", id)
 			continue
 		}
-		infrastructure := 0
-		for _, a := range t.Attempts {
-			if a.Outcome.Infrastructure() {
-				infrastructure++
-			}
+		lost, failed := t.Failures()
+		if len(t.Attempts) > 1+t.Spec.InfrastructureRetries+t.Spec.ProgramRetries || lost > 1+t.Spec.InfrastructureRetries || failed > 1+t.Spec.ProgramRetries {
+			w.problem("S7: task %s had %d attempts, %d lost and %d ended otherwise; allowed were %d and %d again", id,
+				len(t.Attempts), lost, failed, t.Spec.InfrastructureRetries, t.Spec.ProgramRetries)
 		}
-		if most := t.Spec.InfrastructureRetries + 1; len(t.Attempts) > most {
-			w.problem("S7: task %s had %d attempts, at most %d were allowed", id, len(t.Attempts), most)
+		if t.Result.Attempt != len(t.Attempts) {
+			w.problem("S4: task %s has the result of attempt %d, its last is %d", id, t.Result.Attempt, len(t.Attempts))
 		}
 		if t.Spec.Delivery == task.AtMostOnce && len(t.Attempts) > 1 {
 			w.problem("S6: at-most-once task %s had %d attempts", id, len(t.Attempts))

@@ -21,6 +21,7 @@ func TestSeededMistakesAreCaught(t *testing.T) {
 	for _, m := range []struct{ tag, violation string }{
 		{"ecs_mistake_margin", "S5:"},
 		{"ecs_mistake_key", "S8:"},
+		{"ecs_mistake_once", "S6:"},
 	} {
 		t.Run(m.tag, func(t *testing.T) {
 			cmd := exec.Command("go", "test", "-tags", m.tag, "-run", "^Test(PromisesHoldUnderFaults|AProgramThatEndsSlowlyNeverOverlaps)$", "-count=1", "-failfast", ".", "-seeds", "20")

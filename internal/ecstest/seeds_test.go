@@ -74,6 +74,13 @@ func workload(ctx context.Context, t *testing.T, c *ecstest.Cluster, client int,
 		if rng.IntN(4) == 0 {
 			req.Delivery = api.DeliveryAtMostOnce
 		}
+		if rng.IntN(5) == 0 && req.Delivery == "" {
+			req.Command[len(req.Command)-1] = "3"
+			req.Retry = api.Retry{Program: rng.IntN(3), Backoff: api.Duration(time.Second)}
+			if req.Retry.Program == 0 {
+				req.Retry.Backoff = 0
+			}
+		}
 		if rng.IntN(5) == 0 {
 			req.Lease = api.Duration(time.Minute)
 		}

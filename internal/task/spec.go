@@ -21,7 +21,16 @@ type Spec struct {
 	// InfrastructureRetries is how often an attempt lost to infrastructure is
 	// repeated under AtLeastOnce.
 	InfrastructureRetries int
-	Delivery              Delivery
+	// ProgramRetries is how often a program that failed is run again under
+	// AtLeastOnce; see ProgramFailed. The two budgets are apart.
+	ProgramRetries int
+	// RetryExitCodes are the exit codes that are worth another try, in order and
+	// each once. Empty: every code but 0.
+	RetryExitCodes []int
+	// RetryBackoff is the pause before a program is run again for the first time;
+	// see Pause. Zero without ProgramRetries.
+	RetryBackoff time.Duration
+	Delivery     Delivery
 	// Lease is how long the program may outlive contact with the control
 	// plane, and how long the next attempt waits after contact was lost.
 	Lease     time.Duration
@@ -122,7 +131,8 @@ const (
 	DefaultMaxOutput     = 1 << 20
 	V1MaxOutput          = 64 << 20
 	AttachedMaxOutput    = 64 << 20 // with a terminal, or standard input open
-	DefaultRetries       = 3
+	DefaultRetries       = 3        // of infrastructure; of the program there are none
+	DefaultBackoff       = time.Second
 	DefaultRetention     = 24 * time.Hour
 
 	DefaultQueue        = 24 * time.Hour
@@ -147,7 +157,9 @@ const (
 	MaxArgsBytes = 3 << 19     // 1.5 MiB, all of them together
 	MaxLabels    = 32
 	MaxTimeout   = 7 * 24 * time.Hour
-	MaxRetries   = 10
+	MaxRetries   = 10 // of each kind
+	MaxExitCodes = 32
+	MaxBackoff   = time.Hour // as asked for
 	MaxFiles     = 64
 	MaxFileMode  = 0o777
 	FileMode     = 0o644 // unless the caller says otherwise
@@ -188,6 +200,9 @@ func (s Spec) WithDefaults(api API, waiting bool) Spec {
 		setDefault(&s.Lease, AtMostOnceLease)
 	}
 	setDefault(&s.Lease, DefaultLease)
+	if s.ProgramRetries > 0 {
+		setDefault(&s.RetryBackoff, DefaultBackoff)
+	}
 	return s
 }
 

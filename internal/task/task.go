@@ -150,6 +150,9 @@ type Task struct {
 	// Seq orders tasks by acceptance across the whole cluster.
 	Seq   uint64
 	State State
+	// BackingOff: the program failed and is to be run again, but not before its
+	// last attempt's RetryAt. Until then it is Pending without being in the queue.
+	BackingOff bool
 	// StopAs, when set, is the outcome an unfinished task is to end with:
 	// Cancelled or DeadlineExceeded.
 	StopAs   Outcome
@@ -180,6 +183,13 @@ type Attempt struct {
 	// PlacedAt and EndedAt are the leader's wall clock; StartedAt is the
 	// agent's, zero while the program is not known to run.
 	PlacedAt, StartedAt, EndedAt time.Time
+	// ExitCode, when HasExit, is that of a program that failed and is run again.
+	// How the last attempt ended is in the task's Result.
+	ExitCode int
+	HasExit  bool
+	// RetryAt is when the next attempt may be placed, by the leader's wall clock;
+	// zero where it may be at once, or there is none.
+	RetryAt time.Time
 }
 
 // Token names the attempt of the given task.

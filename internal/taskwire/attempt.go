@@ -19,6 +19,9 @@ func FromAttempt(a task.Attempt) *ecsv1.Attempt {
 		PlacedAt:  FromTime(a.PlacedAt),
 		StartedAt: FromTime(a.StartedAt),
 		EndedAt:   FromTime(a.EndedAt),
+		ExitCode:  int32(a.ExitCode),
+		HasExit:   a.HasExit,
+		RetryAt:   FromTime(a.RetryAt),
 	}
 }
 
@@ -34,6 +37,9 @@ func ToAttempt(m *ecsv1.Attempt) task.Attempt {
 		PlacedAt:  ToTime(m.GetPlacedAt()),
 		StartedAt: ToTime(m.GetStartedAt()),
 		EndedAt:   ToTime(m.GetEndedAt()),
+		ExitCode:  int(m.GetExitCode()),
+		HasExit:   m.GetHasExit(),
+		RetryAt:   ToTime(m.GetRetryAt()),
 	}
 }
 

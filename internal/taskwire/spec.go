@@ -45,6 +45,9 @@ func FromSpec(s task.Spec) *ecsv1.Spec {
 		Tty:                   s.TTY,
 		Files:                 each(s.Files, fromFile),
 		Outputs:               s.Outputs,
+		ProgramRetries:        int32(s.ProgramRetries),
+		RetryExitCodes:        each(s.RetryExitCodes, func(code int) int32 { return int32(code) }),
+		RetryBackoff:          int64(s.RetryBackoff),
 	}
 }
 
@@ -91,6 +94,9 @@ func ToSpec(m *ecsv1.Spec) task.Spec {
 		TTY:            m.GetTty(),
 		Files:          each(m.GetFiles(), toFile),
 		Outputs:        m.GetOutputs(),
+		ProgramRetries: int(m.GetProgramRetries()),
+		RetryExitCodes: each(m.GetRetryExitCodes(), func(code int32) int { return int(code) }),
+		RetryBackoff:   time.Duration(m.GetRetryBackoff()),
 	}
 	if s.Entrypoint == nil && m.GetHasEntrypoint() {
 		s.Entrypoint = []string{} // clears the image's, unlike an absent one

@@ -66,7 +66,8 @@ type Member struct {
 
 // Counts are numbers of tasks.
 type Counts struct {
-	Pending       int   `json:"pending"`
+	Pending       int   `json:"pending"`     // in the queue for a node
+	BackingOff    int   `json:"backing_off"` // between two runs of their program
 	Live          int   `json:"live"`
 	Finished      int   `json:"finished"`
 	PendingBytes  int64 `json:"pending_bytes"`

@@ -83,11 +83,23 @@ type Timeouts struct {
 	Total Duration `json:"total,omitzero"`
 }
 
-// Retry says how often an attempt is repeated.
+// Retry says how often an attempt is repeated: two budgets, apart. Nothing is
+// ever repeated with at_most_once.
 type Retry struct {
 	// Infrastructure counts repetitions of attempts lost to the service's own
-	// machines. Nil takes the default.
+	// machines, which come at once. Nil takes the default, 3.
 	Infrastructure *int `json:"infrastructure,omitempty"`
+	// Program counts repetitions of a program that exited with another code than
+	// 0. The default is none.
+	Program int `json:"program,omitzero"`
+	// OnExitCodes are the codes that are worth another try, if not all but 0. 137
+	// stands for oom_killed and 124 for timed_out too, which are not retried
+	// otherwise.
+	OnExitCodes []int `json:"on_exit_codes,omitempty"`
+	// Backoff is the pause before the first repetition of a program. It doubles
+	// with each, up to 5 minutes, and up to half of it is added at random. The
+	// default is one second.
+	Backoff Duration `json:"backoff,omitzero"`
 }
 
 // Placement says where a task may run.
@@ -168,8 +180,11 @@ type Task struct {
 	// the node starts none.
 	Warm string `json:"warm,omitempty"`
 
-	WaitingBecause string `json:"waiting_because,omitempty"`
-	QueuePosition  int    `json:"queue_position,omitempty"` // 1 is next
+	// NotBefore is when a task that backs off between two runs of its program may
+	// be placed again.
+	NotBefore      time.Time `json:"not_before,omitzero"`
+	WaitingBecause string    `json:"waiting_because,omitempty"`
+	QueuePosition  int       `json:"queue_position,omitempty"` // 1 is next
 
 	Spec Spec `json:"spec"`
 }
@@ -226,14 +241,19 @@ func decode(encoding, data string) ([]byte, error) {
 
 // Attempt is one try at a task on one node.
 type Attempt struct {
-	Number  int       `json:"number"`
-	Node    string    `json:"node"`
-	Zone    string    `json:"zone"`
-	Outcome string    `json:"outcome,omitempty"`
-	Reason  string    `json:"reason,omitempty"`
-	Placed  time.Time `json:"placed,omitzero"`
-	Started time.Time `json:"started,omitzero"`
-	Ended   time.Time `json:"ended,omitzero"`
+	Number  int    `json:"number"`
+	Node    string `json:"node"`
+	Zone    string `json:"zone"`
+	Outcome string `json:"outcome,omitempty"`
+	// ExitCode is that of a program that ended by itself or was run again.
+	ExitCode *int      `json:"exit_code,omitempty"`
+	Reason   string    `json:"reason,omitempty"`
+	Placed   time.Time `json:"placed,omitzero"`
+	Started  time.Time `json:"started,omitzero"`
+	Ended    time.Time `json:"ended,omitzero"`
+	// RetryAt is when the next attempt could be placed at the earliest, where the
+	// task backed off after this one.
+	RetryAt time.Time `json:"retry_at,omitzero"`
 }
 
 // Times says in milliseconds where a task's time went. A part that the

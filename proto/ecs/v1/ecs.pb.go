@@ -44,6 +44,7 @@ type Task struct {
 	SubmittedAt   int64                  `protobuf:"varint,13,opt,name=submitted_at,json=submittedAt,proto3" json:"submitted_at,omitempty"`
 	FinishedAt    int64                  `protobuf:"varint,14,opt,name=finished_at,json=finishedAt,proto3" json:"finished_at,omitempty"`
 	Bill          *Bill                  `protobuf:"bytes,15,opt,name=bill,proto3" json:"bill,omitempty"`
+	BackingOff    bool                   `protobuf:"varint,16,opt,name=backing_off,json=backingOff,proto3" json:"backing_off,omitempty"` // pending, but not before the last attempt's retry_at
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -183,6 +184,13 @@ func (x *Task) GetBill() *Bill {
 	return nil
 }
 
+func (x *Task) GetBackingOff() bool {
+	if x != nil {
+		return x.BackingOff
+	}
+	return false
+}
+
 type Spec struct {
 	state                 protoimpl.MessageState `protogen:"open.v1"`
 	Image                 string                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
@@ -220,6 +228,9 @@ type Spec struct {
 	Tty                   bool                   `protobuf:"varint,33,opt,name=tty,proto3" json:"tty,omitempty"`
 	Files                 []*File                `protobuf:"bytes,34,rep,name=files,proto3" json:"files,omitempty"`
 	Outputs               []string               `protobuf:"bytes,35,rep,name=outputs,proto3" json:"outputs,omitempty"`
+	ProgramRetries        int32                  `protobuf:"varint,36,opt,name=program_retries,json=programRetries,proto3" json:"program_retries,omitempty"`
+	RetryExitCodes        []int32                `protobuf:"varint,37,rep,packed,name=retry_exit_codes,json=retryExitCodes,proto3" json:"retry_exit_codes,omitempty"` // empty: every code but 0
+	RetryBackoff          int64                  `protobuf:"varint,38,opt,name=retry_backoff,json=retryBackoff,proto3" json:"retry_backoff,omitempty"`
 	unknownFields         protoimpl.UnknownFields
 	sizeCache             protoimpl.SizeCache
 }
@@ -499,6 +510,27 @@ func (x *Spec) GetOutputs() []string {
 	return nil
 }
 
+func (x *Spec) GetProgramRetries() int32 {
+	if x != nil {
+		return x.ProgramRetries
+	}
+	return 0
+}
+
+func (x *Spec) GetRetryExitCodes() []int32 {
+	if x != nil {
+		return x.RetryExitCodes
+	}
+	return nil
+}
+
+func (x *Spec) GetRetryBackoff() int64 {
+	if x != nil {
+		return x.RetryBackoff
+	}
+	return 0
+}
+
 type File struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
@@ -656,6 +688,9 @@ type Attempt struct {
 	PlacedAt      int64                  `protobuf:"varint,7,opt,name=placed_at,json=placedAt,proto3" json:"placed_at,omitempty"`
 	StartedAt     int64                  `protobuf:"varint,8,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
 	EndedAt       int64                  `protobuf:"varint,9,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
+	ExitCode      int32                  `protobuf:"varint,10,opt,name=exit_code,json=exitCode,proto3" json:"exit_code,omitempty"` // with has_exit: of a program that failed and is run again
+	HasExit       bool                   `protobuf:"varint,11,opt,name=has_exit,json=hasExit,proto3" json:"has_exit,omitempty"`
+	RetryAt       int64                  `protobuf:"varint,12,opt,name=retry_at,json=retryAt,proto3" json:"retry_at,omitempty"` // when the next attempt may be placed; 0: at once, or there is none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -749,6 +784,27 @@ func (x *Attempt) GetStartedAt() int64 {
 func (x *Attempt) GetEndedAt() int64 {
 	if x != nil {
 		return x.EndedAt
+	}
+	return 0
+}
+
+func (x *Attempt) GetExitCode() int32 {
+	if x != nil {
+		return x.ExitCode
+	}
+	return 0
+}
+
+func (x *Attempt) GetHasExit() bool {
+	if x != nil {
+		return x.HasExit
+	}
+	return false
+}
+
+func (x *Attempt) GetRetryAt() int64 {
+	if x != nil {
+		return x.RetryAt
 	}
 	return 0
 }
@@ -1407,6 +1463,7 @@ type Command struct {
 	//	*Command_Expire
 	//	*Command_Forget
 	//	*Command_Wish
+	//	*Command_Resume
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1564,6 +1621,15 @@ func (x *Command) GetWish() *Wish {
 	return nil
 }
 
+func (x *Command) GetResume() *Resume {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_Resume); ok {
+			return x.Resume
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -1616,6 +1682,10 @@ type Command_Wish struct {
 	Wish *Wish `protobuf:"bytes,13,opt,name=wish,proto3,oneof"`
 }
 
+type Command_Resume struct {
+	Resume *Resume `protobuf:"bytes,21,opt,name=resume,proto3,oneof"`
+}
+
 func (*Command_Submit) isCommand_Kind() {}
 
 func (*Command_Register) isCommand_Kind() {}
@@ -1639,6 +1709,8 @@ func (*Command_Expire) isCommand_Kind() {}
 func (*Command_Forget) isCommand_Kind() {}
 
 func (*Command_Wish) isCommand_Kind() {}
+
+func (*Command_Resume) isCommand_Kind() {}
 
 // Submit accepts a task. The same id again is the same task; the same owner
 // and key with another body is refused. A node and its epoch are where the
@@ -2507,6 +2579,51 @@ func (x *Wish) GetOwner() string {
 	return ""
 }
 
+// Resume puts tasks whose backoff is over back into the queue.
+type Resume struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tasks         []string               `protobuf:"bytes,1,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Resume) Reset() {
+	*x = Resume{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Resume) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Resume) ProtoMessage() {}
+
+func (x *Resume) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Resume.ProtoReflect.Descriptor instead.
+func (*Resume) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *Resume) GetTasks() []string {
+	if x != nil {
+		return x.Tasks
+	}
+	return nil
+}
+
 // A snapshot is a stream of length-delimited SnapshotRecords: one header, the
 // nodes by id, the tasks by seq, the wishes by image.
 type SnapshotRecord struct {
@@ -2524,7 +2641,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[26]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2536,7 +2653,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[26]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2549,7 +2666,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{26}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SnapshotRecord) GetKind() isSnapshotRecord_Kind {
@@ -2636,7 +2753,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[27]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2648,7 +2765,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[27]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2661,7 +2778,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{27}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -2720,7 +2837,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[28]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2732,7 +2849,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[28]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2745,7 +2862,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{28}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Member) GetId() string {
@@ -2848,7 +2965,7 @@ type AgentMessage struct {
 
 func (x *AgentMessage) Reset() {
 	*x = AgentMessage{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[29]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2860,7 +2977,7 @@ func (x *AgentMessage) String() string {
 func (*AgentMessage) ProtoMessage() {}
 
 func (x *AgentMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[29]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2873,7 +2990,7 @@ func (x *AgentMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentMessage.ProtoReflect.Descriptor instead.
 func (*AgentMessage) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{29}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *AgentMessage) GetKind() isAgentMessage_Kind {
@@ -2961,7 +3078,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[30]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2973,7 +3090,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[30]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2986,7 +3103,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{30}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Hello) GetNode() *Node {
@@ -3026,7 +3143,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3038,7 +3155,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3051,7 +3168,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{31}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Heartbeat) GetNumber() uint64 {
@@ -3107,7 +3224,7 @@ type Parked struct {
 
 func (x *Parked) Reset() {
 	*x = Parked{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3119,7 +3236,7 @@ func (x *Parked) String() string {
 func (*Parked) ProtoMessage() {}
 
 func (x *Parked) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3132,7 +3249,7 @@ func (x *Parked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Parked.ProtoReflect.Descriptor instead.
 func (*Parked) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{32}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Parked) GetShape() uint64 {
@@ -3162,7 +3279,7 @@ type AttemptStatus struct {
 
 func (x *AttemptStatus) Reset() {
 	*x = AttemptStatus{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3174,7 +3291,7 @@ func (x *AttemptStatus) String() string {
 func (*AttemptStatus) ProtoMessage() {}
 
 func (x *AttemptStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3187,7 +3304,7 @@ func (x *AttemptStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptStatus.ProtoReflect.Descriptor instead.
 func (*AttemptStatus) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{33}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *AttemptStatus) GetToken() *Token {
@@ -3227,7 +3344,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3239,7 +3356,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3252,7 +3369,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{34}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{35}
 }
 
 // ControlMessage is what the leader says on a session.
@@ -3276,7 +3393,7 @@ type ControlMessage struct {
 
 func (x *ControlMessage) Reset() {
 	*x = ControlMessage{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3288,7 +3405,7 @@ func (x *ControlMessage) String() string {
 func (*ControlMessage) ProtoMessage() {}
 
 func (x *ControlMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3301,7 +3418,7 @@ func (x *ControlMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControlMessage.ProtoReflect.Descriptor instead.
 func (*ControlMessage) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{35}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ControlMessage) GetTerm() uint64 {
@@ -3446,7 +3563,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3458,7 +3575,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3471,7 +3588,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{36}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Welcome) GetForget() []*Token {
@@ -3499,7 +3616,7 @@ type HeartbeatAnswer struct {
 
 func (x *HeartbeatAnswer) Reset() {
 	*x = HeartbeatAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3511,7 +3628,7 @@ func (x *HeartbeatAnswer) String() string {
 func (*HeartbeatAnswer) ProtoMessage() {}
 
 func (x *HeartbeatAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3524,7 +3641,7 @@ func (x *HeartbeatAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatAnswer.ProtoReflect.Descriptor instead.
 func (*HeartbeatAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{37}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *HeartbeatAnswer) GetNumber() uint64 {
@@ -3562,7 +3679,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3574,7 +3691,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3587,7 +3704,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{38}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Assignment) GetToken() *Token {
@@ -3637,7 +3754,7 @@ type StopAttempt struct {
 
 func (x *StopAttempt) Reset() {
 	*x = StopAttempt{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3649,7 +3766,7 @@ func (x *StopAttempt) String() string {
 func (*StopAttempt) ProtoMessage() {}
 
 func (x *StopAttempt) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3662,7 +3779,7 @@ func (x *StopAttempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAttempt.ProtoReflect.Descriptor instead.
 func (*StopAttempt) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{39}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *StopAttempt) GetToken() *Token {
@@ -3699,7 +3816,7 @@ type StatusAnswer struct {
 
 func (x *StatusAnswer) Reset() {
 	*x = StatusAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3711,7 +3828,7 @@ func (x *StatusAnswer) String() string {
 func (*StatusAnswer) ProtoMessage() {}
 
 func (x *StatusAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3724,7 +3841,7 @@ func (x *StatusAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusAnswer.ProtoReflect.Descriptor instead.
 func (*StatusAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{40}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *StatusAnswer) GetToken() *Token {
@@ -3759,7 +3876,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3771,7 +3888,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3784,7 +3901,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{41}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Redirect) GetId() string {
@@ -3813,7 +3930,7 @@ type Refused struct {
 
 func (x *Refused) Reset() {
 	*x = Refused{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3825,7 +3942,7 @@ func (x *Refused) String() string {
 func (*Refused) ProtoMessage() {}
 
 func (x *Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3838,7 +3955,7 @@ func (x *Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refused.ProtoReflect.Descriptor instead.
 func (*Refused) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{42}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Refused) GetExpired() bool {
@@ -3868,7 +3985,7 @@ type OutputRequest struct {
 
 func (x *OutputRequest) Reset() {
 	*x = OutputRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3880,7 +3997,7 @@ func (x *OutputRequest) String() string {
 func (*OutputRequest) ProtoMessage() {}
 
 func (x *OutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3893,7 +4010,7 @@ func (x *OutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputRequest.ProtoReflect.Descriptor instead.
 func (*OutputRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{43}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *OutputRequest) GetToken() *Token {
@@ -3944,7 +4061,7 @@ type OutputChunk struct {
 
 func (x *OutputChunk) Reset() {
 	*x = OutputChunk{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3956,7 +4073,7 @@ func (x *OutputChunk) String() string {
 func (*OutputChunk) ProtoMessage() {}
 
 func (x *OutputChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3969,7 +4086,7 @@ func (x *OutputChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputChunk.ProtoReflect.Descriptor instead.
 func (*OutputChunk) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{44}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *OutputChunk) GetOffset() int64 {
@@ -4029,7 +4146,7 @@ type AttachInput struct {
 
 func (x *AttachInput) Reset() {
 	*x = AttachInput{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4041,7 +4158,7 @@ func (x *AttachInput) String() string {
 func (*AttachInput) ProtoMessage() {}
 
 func (x *AttachInput) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4054,7 +4171,7 @@ func (x *AttachInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachInput.ProtoReflect.Descriptor instead.
 func (*AttachInput) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{45}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *AttachInput) GetToken() *Token {
@@ -4140,7 +4257,7 @@ type InputData struct {
 
 func (x *InputData) Reset() {
 	*x = InputData{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4152,7 +4269,7 @@ func (x *InputData) String() string {
 func (*InputData) ProtoMessage() {}
 
 func (x *InputData) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4165,7 +4282,7 @@ func (x *InputData) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InputData.ProtoReflect.Descriptor instead.
 func (*InputData) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{46}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *InputData) GetOffset() int64 {
@@ -4199,7 +4316,7 @@ type WindowSize struct {
 
 func (x *WindowSize) Reset() {
 	*x = WindowSize{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4211,7 +4328,7 @@ func (x *WindowSize) String() string {
 func (*WindowSize) ProtoMessage() {}
 
 func (x *WindowSize) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4224,7 +4341,7 @@ func (x *WindowSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WindowSize.ProtoReflect.Descriptor instead.
 func (*WindowSize) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{47}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *WindowSize) GetRows() uint32 {
@@ -4253,7 +4370,7 @@ type AttachAck struct {
 
 func (x *AttachAck) Reset() {
 	*x = AttachAck{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4265,7 +4382,7 @@ func (x *AttachAck) String() string {
 func (*AttachAck) ProtoMessage() {}
 
 func (x *AttachAck) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4278,7 +4395,7 @@ func (x *AttachAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachAck.ProtoReflect.Descriptor instead.
 func (*AttachAck) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{48}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *AttachAck) GetTaken() int64 {
@@ -4306,7 +4423,7 @@ type ForwardRequest struct {
 
 func (x *ForwardRequest) Reset() {
 	*x = ForwardRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4318,7 +4435,7 @@ func (x *ForwardRequest) String() string {
 func (*ForwardRequest) ProtoMessage() {}
 
 func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4331,7 +4448,7 @@ func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardRequest.ProtoReflect.Descriptor instead.
 func (*ForwardRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{49}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ForwardRequest) GetCommands() []*Command {
@@ -4350,7 +4467,7 @@ type ForwardAnswer struct {
 
 func (x *ForwardAnswer) Reset() {
 	*x = ForwardAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4362,7 +4479,7 @@ func (x *ForwardAnswer) String() string {
 func (*ForwardAnswer) ProtoMessage() {}
 
 func (x *ForwardAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4375,7 +4492,7 @@ func (x *ForwardAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardAnswer.ProtoReflect.Descriptor instead.
 func (*ForwardAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{50}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ForwardAnswer) GetForwarded() []*Forwarded {
@@ -4400,7 +4517,7 @@ type Forwarded struct {
 
 func (x *Forwarded) Reset() {
 	*x = Forwarded{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4412,7 +4529,7 @@ func (x *Forwarded) String() string {
 func (*Forwarded) ProtoMessage() {}
 
 func (x *Forwarded) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4425,7 +4542,7 @@ func (x *Forwarded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forwarded.ProtoReflect.Descriptor instead.
 func (*Forwarded) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{51}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Forwarded) GetIndex() uint64 {
@@ -4487,7 +4604,7 @@ type ProposeRequest struct {
 
 func (x *ProposeRequest) Reset() {
 	*x = ProposeRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4499,7 +4616,7 @@ func (x *ProposeRequest) String() string {
 func (*ProposeRequest) ProtoMessage() {}
 
 func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4512,7 +4629,7 @@ func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeRequest.ProtoReflect.Descriptor instead.
 func (*ProposeRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{52}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ProposeRequest) GetCommand() *Command {
@@ -4536,7 +4653,7 @@ type ProposeAnswer struct {
 
 func (x *ProposeAnswer) Reset() {
 	*x = ProposeAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4548,7 +4665,7 @@ func (x *ProposeAnswer) String() string {
 func (*ProposeAnswer) ProtoMessage() {}
 
 func (x *ProposeAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4561,7 +4678,7 @@ func (x *ProposeAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeAnswer.ProtoReflect.Descriptor instead.
 func (*ProposeAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{53}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ProposeAnswer) GetIndex() uint64 {
@@ -4617,7 +4734,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4629,7 +4746,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4642,7 +4759,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{54}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Refusal) GetCode() string {
@@ -4667,7 +4784,7 @@ type ReadIndexRequest struct {
 
 func (x *ReadIndexRequest) Reset() {
 	*x = ReadIndexRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[55]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4679,7 +4796,7 @@ func (x *ReadIndexRequest) String() string {
 func (*ReadIndexRequest) ProtoMessage() {}
 
 func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[55]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4692,7 +4809,7 @@ func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
 func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{55}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{56}
 }
 
 type ReadIndexAnswer struct {
@@ -4705,7 +4822,7 @@ type ReadIndexAnswer struct {
 
 func (x *ReadIndexAnswer) Reset() {
 	*x = ReadIndexAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[56]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4717,7 +4834,7 @@ func (x *ReadIndexAnswer) String() string {
 func (*ReadIndexAnswer) ProtoMessage() {}
 
 func (x *ReadIndexAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[56]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4730,7 +4847,7 @@ func (x *ReadIndexAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexAnswer.ProtoReflect.Descriptor instead.
 func (*ReadIndexAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{56}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ReadIndexAnswer) GetIndex() uint64 {
@@ -4757,7 +4874,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[57]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4769,7 +4886,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[57]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4782,7 +4899,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{57}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ExplainRequest) GetTask() string {
@@ -4803,7 +4920,7 @@ type ExplainAnswer struct {
 
 func (x *ExplainAnswer) Reset() {
 	*x = ExplainAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[58]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4815,7 +4932,7 @@ func (x *ExplainAnswer) String() string {
 func (*ExplainAnswer) ProtoMessage() {}
 
 func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[58]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4828,7 +4945,7 @@ func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainAnswer.ProtoReflect.Descriptor instead.
 func (*ExplainAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{58}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ExplainAnswer) GetBecause() string {
@@ -4862,7 +4979,7 @@ type ImagesRequest struct {
 
 func (x *ImagesRequest) Reset() {
 	*x = ImagesRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[59]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4874,7 +4991,7 @@ func (x *ImagesRequest) String() string {
 func (*ImagesRequest) ProtoMessage() {}
 
 func (x *ImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[59]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4887,7 +5004,7 @@ func (x *ImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImagesRequest.ProtoReflect.Descriptor instead.
 func (*ImagesRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{59}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ImagesRequest) GetNode() string {
@@ -4908,7 +5025,7 @@ type ImagesAnswer struct {
 
 func (x *ImagesAnswer) Reset() {
 	*x = ImagesAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[60]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4920,7 +5037,7 @@ func (x *ImagesAnswer) String() string {
 func (*ImagesAnswer) ProtoMessage() {}
 
 func (x *ImagesAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[60]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4933,7 +5050,7 @@ func (x *ImagesAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImagesAnswer.ProtoReflect.Descriptor instead.
 func (*ImagesAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{60}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ImagesAnswer) GetImages() []*ImageCount {
@@ -4970,7 +5087,7 @@ type ImageCount struct {
 
 func (x *ImageCount) Reset() {
 	*x = ImageCount{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[61]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4982,7 +5099,7 @@ func (x *ImageCount) String() string {
 func (*ImageCount) ProtoMessage() {}
 
 func (x *ImageCount) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[61]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4995,7 +5112,7 @@ func (x *ImageCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageCount.ProtoReflect.Descriptor instead.
 func (*ImageCount) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{61}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ImageCount) GetImage() string {
@@ -5023,7 +5140,7 @@ var File_ecs_v1_ecs_proto protoreflect.FileDescriptor
 
 const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\n" +
-	"\x10ecs/v1/ecs.proto\x12\x06ecs.v1\"\x9b\x03\n" +
+	"\x10ecs/v1/ecs.proto\x12\x06ecs.v1\"\xbc\x03\n" +
 	"\x04Task\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
 	"\x03cid\x18\x02 \x01(\tR\x03cid\x12\x14\n" +
@@ -5041,7 +5158,9 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\fsubmitted_at\x18\r \x01(\x03R\vsubmittedAt\x12\x1f\n" +
 	"\vfinished_at\x18\x0e \x01(\x03R\n" +
 	"finishedAt\x12 \n" +
-	"\x04bill\x18\x0f \x01(\v2\f.ecs.v1.BillR\x04bill\"\xd6\b\n" +
+	"\x04bill\x18\x0f \x01(\v2\f.ecs.v1.BillR\x04bill\x12\x1f\n" +
+	"\vbacking_off\x18\x10 \x01(\bR\n" +
+	"backingOff\"\xce\t\n" +
 	"\x04Spec\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x18\n" +
 	"\acommand\x18\x02 \x03(\tR\acommand\x12\x1e\n" +
@@ -5084,7 +5203,10 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"open_stdin\x18  \x01(\bR\topenStdin\x12\x10\n" +
 	"\x03tty\x18! \x01(\bR\x03tty\x12\"\n" +
 	"\x05files\x18\" \x03(\v2\f.ecs.v1.FileR\x05files\x12\x18\n" +
-	"\aoutputs\x18# \x03(\tR\aoutputs\x1a9\n" +
+	"\aoutputs\x18# \x03(\tR\aoutputs\x12'\n" +
+	"\x0fprogram_retries\x18$ \x01(\x05R\x0eprogramRetries\x12(\n" +
+	"\x10retry_exit_codes\x18% \x03(\x05R\x0eretryExitCodes\x12#\n" +
+	"\rretry_backoff\x18& \x01(\x03R\fretryBackoff\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\\\n" +
@@ -5098,7 +5220,7 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\busername\x18\x02 \x01(\tR\busername\x12\x1a\n" +
 	"\bpassword\x18\x03 \x01(\tR\bpassword\x12\x14\n" +
 	"\x05email\x18\x04 \x01(\tR\x05email\x12\x10\n" +
-	"\x03env\x18\x05 \x03(\tR\x03env\"\xe8\x01\n" +
+	"\x03env\x18\x05 \x03(\tR\x03env\"\xbb\x02\n" +
 	"\aAttempt\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x12\n" +
@@ -5109,7 +5231,11 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\tplaced_at\x18\a \x01(\x03R\bplacedAt\x12\x1d\n" +
 	"\n" +
 	"started_at\x18\b \x01(\x03R\tstartedAt\x12\x19\n" +
-	"\bended_at\x18\t \x01(\x03R\aendedAt\"\xf7\x02\n" +
+	"\bended_at\x18\t \x01(\x03R\aendedAt\x12\x1b\n" +
+	"\texit_code\x18\n" +
+	" \x01(\x05R\bexitCode\x12\x19\n" +
+	"\bhas_exit\x18\v \x01(\bR\ahasExit\x12\x19\n" +
+	"\bretry_at\x18\f \x01(\x03R\aretryAt\"\xf7\x02\n" +
 	"\x06Result\x12\x18\n" +
 	"\aoutcome\x18\x01 \x01(\tR\aoutcome\x12\x1b\n" +
 	"\texit_code\x18\x02 \x01(\x05R\bexitCode\x12\x19\n" +
@@ -5177,7 +5303,7 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"4\n" +
 	"\x05Entry\x12+\n" +
-	"\bcommands\x18\x01 \x03(\v2\x0f.ecs.v1.CommandR\bcommands\"\xb3\x04\n" +
+	"\bcommands\x18\x01 \x03(\v2\x0f.ecs.v1.CommandR\bcommands\"\xdd\x04\n" +
 	"\aCommand\x12\x10\n" +
 	"\x03now\x18\x01 \x01(\x03R\x03now\x12(\n" +
 	"\x06submit\x18\x02 \x01(\v2\x0e.ecs.v1.SubmitH\x00R\x06submit\x12.\n" +
@@ -5192,7 +5318,8 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	" \x01(\v2\x0f.ecs.v1.SetNodeH\x00R\asetNode\x12(\n" +
 	"\x06expire\x18\v \x01(\v2\x0e.ecs.v1.ExpireH\x00R\x06expire\x12(\n" +
 	"\x06forget\x18\f \x01(\v2\x0e.ecs.v1.ForgetH\x00R\x06forget\x12\"\n" +
-	"\x04wish\x18\r \x01(\v2\f.ecs.v1.WishH\x00R\x04wishB\x06\n" +
+	"\x04wish\x18\r \x01(\v2\f.ecs.v1.WishH\x00R\x04wish\x12(\n" +
+	"\x06resume\x18\x15 \x01(\v2\x0e.ecs.v1.ResumeH\x00R\x06resumeB\x06\n" +
 	"\x04kind\"T\n" +
 	"\x06Submit\x12 \n" +
 	"\x04task\x18\x01 \x01(\v2\f.ecs.v1.TaskR\x04task\x12\x12\n" +
@@ -5252,7 +5379,9 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x04Wish\x12 \n" +
 	"\x04spec\x18\x01 \x01(\v2\f.ecs.v1.SpecR\x04spec\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\rR\x05count\x12\x14\n" +
-	"\x05owner\x18\x03 \x01(\tR\x05owner\"\xb6\x01\n" +
+	"\x05owner\x18\x03 \x01(\tR\x05owner\"\x1e\n" +
+	"\x06Resume\x12\x14\n" +
+	"\x05tasks\x18\x01 \x03(\tR\x05tasks\"\xb6\x01\n" +
 	"\x0eSnapshotRecord\x120\n" +
 	"\x06header\x18\x01 \x01(\v2\x16.ecs.v1.SnapshotHeaderH\x00R\x06header\x12\"\n" +
 	"\x04node\x18\x02 \x01(\v2\f.ecs.v1.NodeH\x00R\x04node\x12\"\n" +
@@ -5437,7 +5566,7 @@ func file_ecs_v1_ecs_proto_rawDescGZIP() []byte {
 	return file_ecs_v1_ecs_proto_rawDescData
 }
 
-var file_ecs_v1_ecs_proto_msgTypes = make([]protoimpl.MessageInfo, 64)
+var file_ecs_v1_ecs_proto_msgTypes = make([]protoimpl.MessageInfo, 65)
 var file_ecs_v1_ecs_proto_goTypes = []any{
 	(*Task)(nil),             // 0: ecs.v1.Task
 	(*Spec)(nil),             // 1: ecs.v1.Spec
@@ -5465,56 +5594,57 @@ var file_ecs_v1_ecs_proto_goTypes = []any{
 	(*Expire)(nil),           // 23: ecs.v1.Expire
 	(*Forget)(nil),           // 24: ecs.v1.Forget
 	(*Wish)(nil),             // 25: ecs.v1.Wish
-	(*SnapshotRecord)(nil),   // 26: ecs.v1.SnapshotRecord
-	(*SnapshotHeader)(nil),   // 27: ecs.v1.SnapshotHeader
-	(*Member)(nil),           // 28: ecs.v1.Member
-	(*AgentMessage)(nil),     // 29: ecs.v1.AgentMessage
-	(*Hello)(nil),            // 30: ecs.v1.Hello
-	(*Heartbeat)(nil),        // 31: ecs.v1.Heartbeat
-	(*Parked)(nil),           // 32: ecs.v1.Parked
-	(*AttemptStatus)(nil),    // 33: ecs.v1.AttemptStatus
-	(*Goodbye)(nil),          // 34: ecs.v1.Goodbye
-	(*ControlMessage)(nil),   // 35: ecs.v1.ControlMessage
-	(*Welcome)(nil),          // 36: ecs.v1.Welcome
-	(*HeartbeatAnswer)(nil),  // 37: ecs.v1.HeartbeatAnswer
-	(*Assignment)(nil),       // 38: ecs.v1.Assignment
-	(*StopAttempt)(nil),      // 39: ecs.v1.StopAttempt
-	(*StatusAnswer)(nil),     // 40: ecs.v1.StatusAnswer
-	(*Redirect)(nil),         // 41: ecs.v1.Redirect
-	(*Refused)(nil),          // 42: ecs.v1.Refused
-	(*OutputRequest)(nil),    // 43: ecs.v1.OutputRequest
-	(*OutputChunk)(nil),      // 44: ecs.v1.OutputChunk
-	(*AttachInput)(nil),      // 45: ecs.v1.AttachInput
-	(*InputData)(nil),        // 46: ecs.v1.InputData
-	(*WindowSize)(nil),       // 47: ecs.v1.WindowSize
-	(*AttachAck)(nil),        // 48: ecs.v1.AttachAck
-	(*ForwardRequest)(nil),   // 49: ecs.v1.ForwardRequest
-	(*ForwardAnswer)(nil),    // 50: ecs.v1.ForwardAnswer
-	(*Forwarded)(nil),        // 51: ecs.v1.Forwarded
-	(*ProposeRequest)(nil),   // 52: ecs.v1.ProposeRequest
-	(*ProposeAnswer)(nil),    // 53: ecs.v1.ProposeAnswer
-	(*Refusal)(nil),          // 54: ecs.v1.Refusal
-	(*ReadIndexRequest)(nil), // 55: ecs.v1.ReadIndexRequest
-	(*ReadIndexAnswer)(nil),  // 56: ecs.v1.ReadIndexAnswer
-	(*ExplainRequest)(nil),   // 57: ecs.v1.ExplainRequest
-	(*ExplainAnswer)(nil),    // 58: ecs.v1.ExplainAnswer
-	(*ImagesRequest)(nil),    // 59: ecs.v1.ImagesRequest
-	(*ImagesAnswer)(nil),     // 60: ecs.v1.ImagesAnswer
-	(*ImageCount)(nil),       // 61: ecs.v1.ImageCount
-	nil,                      // 62: ecs.v1.Spec.LabelsEntry
-	nil,                      // 63: ecs.v1.Node.AttributesEntry
+	(*Resume)(nil),           // 26: ecs.v1.Resume
+	(*SnapshotRecord)(nil),   // 27: ecs.v1.SnapshotRecord
+	(*SnapshotHeader)(nil),   // 28: ecs.v1.SnapshotHeader
+	(*Member)(nil),           // 29: ecs.v1.Member
+	(*AgentMessage)(nil),     // 30: ecs.v1.AgentMessage
+	(*Hello)(nil),            // 31: ecs.v1.Hello
+	(*Heartbeat)(nil),        // 32: ecs.v1.Heartbeat
+	(*Parked)(nil),           // 33: ecs.v1.Parked
+	(*AttemptStatus)(nil),    // 34: ecs.v1.AttemptStatus
+	(*Goodbye)(nil),          // 35: ecs.v1.Goodbye
+	(*ControlMessage)(nil),   // 36: ecs.v1.ControlMessage
+	(*Welcome)(nil),          // 37: ecs.v1.Welcome
+	(*HeartbeatAnswer)(nil),  // 38: ecs.v1.HeartbeatAnswer
+	(*Assignment)(nil),       // 39: ecs.v1.Assignment
+	(*StopAttempt)(nil),      // 40: ecs.v1.StopAttempt
+	(*StatusAnswer)(nil),     // 41: ecs.v1.StatusAnswer
+	(*Redirect)(nil),         // 42: ecs.v1.Redirect
+	(*Refused)(nil),          // 43: ecs.v1.Refused
+	(*OutputRequest)(nil),    // 44: ecs.v1.OutputRequest
+	(*OutputChunk)(nil),      // 45: ecs.v1.OutputChunk
+	(*AttachInput)(nil),      // 46: ecs.v1.AttachInput
+	(*InputData)(nil),        // 47: ecs.v1.InputData
+	(*WindowSize)(nil),       // 48: ecs.v1.WindowSize
+	(*AttachAck)(nil),        // 49: ecs.v1.AttachAck
+	(*ForwardRequest)(nil),   // 50: ecs.v1.ForwardRequest
+	(*ForwardAnswer)(nil),    // 51: ecs.v1.ForwardAnswer
+	(*Forwarded)(nil),        // 52: ecs.v1.Forwarded
+	(*ProposeRequest)(nil),   // 53: ecs.v1.ProposeRequest
+	(*ProposeAnswer)(nil),    // 54: ecs.v1.ProposeAnswer
+	(*Refusal)(nil),          // 55: ecs.v1.Refusal
+	(*ReadIndexRequest)(nil), // 56: ecs.v1.ReadIndexRequest
+	(*ReadIndexAnswer)(nil),  // 57: ecs.v1.ReadIndexAnswer
+	(*ExplainRequest)(nil),   // 58: ecs.v1.ExplainRequest
+	(*ExplainAnswer)(nil),    // 59: ecs.v1.ExplainAnswer
+	(*ImagesRequest)(nil),    // 60: ecs.v1.ImagesRequest
+	(*ImagesAnswer)(nil),     // 61: ecs.v1.ImagesAnswer
+	(*ImageCount)(nil),       // 62: ecs.v1.ImageCount
+	nil,                      // 63: ecs.v1.Spec.LabelsEntry
+	nil,                      // 64: ecs.v1.Node.AttributesEntry
 }
 var file_ecs_v1_ecs_proto_depIdxs = []int32{
 	1,  // 0: ecs.v1.Task.spec:type_name -> ecs.v1.Spec
 	4,  // 1: ecs.v1.Task.attempts:type_name -> ecs.v1.Attempt
 	5,  // 2: ecs.v1.Task.result:type_name -> ecs.v1.Result
 	8,  // 3: ecs.v1.Task.bill:type_name -> ecs.v1.Bill
-	62, // 4: ecs.v1.Spec.labels:type_name -> ecs.v1.Spec.LabelsEntry
+	63, // 4: ecs.v1.Spec.labels:type_name -> ecs.v1.Spec.LabelsEntry
 	2,  // 5: ecs.v1.Spec.files:type_name -> ecs.v1.File
 	7,  // 6: ecs.v1.Result.stdout:type_name -> ecs.v1.Stream
 	7,  // 7: ecs.v1.Result.stderr:type_name -> ecs.v1.Stream
 	6,  // 8: ecs.v1.Result.outputs:type_name -> ecs.v1.Outputs
-	63, // 9: ecs.v1.Node.attributes:type_name -> ecs.v1.Node.AttributesEntry
+	64, // 9: ecs.v1.Node.attributes:type_name -> ecs.v1.Node.AttributesEntry
 	11, // 10: ecs.v1.Entry.commands:type_name -> ecs.v1.Command
 	12, // 11: ecs.v1.Command.submit:type_name -> ecs.v1.Submit
 	13, // 12: ecs.v1.Command.register:type_name -> ecs.v1.Register
@@ -5528,66 +5658,67 @@ var file_ecs_v1_ecs_proto_depIdxs = []int32{
 	23, // 20: ecs.v1.Command.expire:type_name -> ecs.v1.Expire
 	24, // 21: ecs.v1.Command.forget:type_name -> ecs.v1.Forget
 	25, // 22: ecs.v1.Command.wish:type_name -> ecs.v1.Wish
-	0,  // 23: ecs.v1.Submit.task:type_name -> ecs.v1.Task
-	9,  // 24: ecs.v1.Register.node:type_name -> ecs.v1.Node
-	14, // 25: ecs.v1.Register.running:type_name -> ecs.v1.Token
-	16, // 26: ecs.v1.Place.decisions:type_name -> ecs.v1.Decision
-	14, // 27: ecs.v1.Progress.token:type_name -> ecs.v1.Token
-	14, // 28: ecs.v1.Finish.token:type_name -> ecs.v1.Token
-	5,  // 29: ecs.v1.Finish.result:type_name -> ecs.v1.Result
-	8,  // 30: ecs.v1.Finish.bill:type_name -> ecs.v1.Bill
-	14, // 31: ecs.v1.LoseAttempt.token:type_name -> ecs.v1.Token
-	1,  // 32: ecs.v1.Wish.spec:type_name -> ecs.v1.Spec
-	27, // 33: ecs.v1.SnapshotRecord.header:type_name -> ecs.v1.SnapshotHeader
-	9,  // 34: ecs.v1.SnapshotRecord.node:type_name -> ecs.v1.Node
-	0,  // 35: ecs.v1.SnapshotRecord.task:type_name -> ecs.v1.Task
-	25, // 36: ecs.v1.SnapshotRecord.wish:type_name -> ecs.v1.Wish
-	30, // 37: ecs.v1.AgentMessage.hello:type_name -> ecs.v1.Hello
-	31, // 38: ecs.v1.AgentMessage.heartbeat:type_name -> ecs.v1.Heartbeat
-	33, // 39: ecs.v1.AgentMessage.status:type_name -> ecs.v1.AttemptStatus
-	34, // 40: ecs.v1.AgentMessage.goodbye:type_name -> ecs.v1.Goodbye
-	9,  // 41: ecs.v1.Hello.node:type_name -> ecs.v1.Node
-	14, // 42: ecs.v1.Hello.running:type_name -> ecs.v1.Token
-	32, // 43: ecs.v1.Heartbeat.parked:type_name -> ecs.v1.Parked
-	14, // 44: ecs.v1.AttemptStatus.token:type_name -> ecs.v1.Token
-	5,  // 45: ecs.v1.AttemptStatus.result:type_name -> ecs.v1.Result
-	8,  // 46: ecs.v1.AttemptStatus.bill:type_name -> ecs.v1.Bill
-	36, // 47: ecs.v1.ControlMessage.welcome:type_name -> ecs.v1.Welcome
-	37, // 48: ecs.v1.ControlMessage.heartbeat:type_name -> ecs.v1.HeartbeatAnswer
-	38, // 49: ecs.v1.ControlMessage.assignment:type_name -> ecs.v1.Assignment
-	39, // 50: ecs.v1.ControlMessage.stop:type_name -> ecs.v1.StopAttempt
-	40, // 51: ecs.v1.ControlMessage.status:type_name -> ecs.v1.StatusAnswer
-	41, // 52: ecs.v1.ControlMessage.redirect:type_name -> ecs.v1.Redirect
-	42, // 53: ecs.v1.ControlMessage.refused:type_name -> ecs.v1.Refused
-	14, // 54: ecs.v1.Welcome.forget:type_name -> ecs.v1.Token
-	25, // 55: ecs.v1.HeartbeatAnswer.wishes:type_name -> ecs.v1.Wish
-	14, // 56: ecs.v1.Assignment.token:type_name -> ecs.v1.Token
-	1,  // 57: ecs.v1.Assignment.spec:type_name -> ecs.v1.Spec
-	3,  // 58: ecs.v1.Assignment.secrets:type_name -> ecs.v1.Secrets
-	14, // 59: ecs.v1.StopAttempt.token:type_name -> ecs.v1.Token
-	14, // 60: ecs.v1.StatusAnswer.token:type_name -> ecs.v1.Token
-	14, // 61: ecs.v1.OutputRequest.token:type_name -> ecs.v1.Token
-	14, // 62: ecs.v1.AttachInput.token:type_name -> ecs.v1.Token
-	46, // 63: ecs.v1.AttachInput.data:type_name -> ecs.v1.InputData
-	47, // 64: ecs.v1.AttachInput.resize:type_name -> ecs.v1.WindowSize
-	11, // 65: ecs.v1.ForwardRequest.commands:type_name -> ecs.v1.Command
-	51, // 66: ecs.v1.ForwardAnswer.forwarded:type_name -> ecs.v1.Forwarded
-	0,  // 67: ecs.v1.Forwarded.made:type_name -> ecs.v1.Task
-	9,  // 68: ecs.v1.Forwarded.node:type_name -> ecs.v1.Node
-	54, // 69: ecs.v1.Forwarded.refusal:type_name -> ecs.v1.Refusal
-	11, // 70: ecs.v1.ProposeRequest.command:type_name -> ecs.v1.Command
-	0,  // 71: ecs.v1.ProposeAnswer.task:type_name -> ecs.v1.Task
-	9,  // 72: ecs.v1.ProposeAnswer.node:type_name -> ecs.v1.Node
-	54, // 73: ecs.v1.ProposeAnswer.refusal:type_name -> ecs.v1.Refusal
-	54, // 74: ecs.v1.ReadIndexAnswer.refusal:type_name -> ecs.v1.Refusal
-	54, // 75: ecs.v1.ExplainAnswer.refusal:type_name -> ecs.v1.Refusal
-	61, // 76: ecs.v1.ImagesAnswer.images:type_name -> ecs.v1.ImageCount
-	54, // 77: ecs.v1.ImagesAnswer.refusal:type_name -> ecs.v1.Refusal
-	78, // [78:78] is the sub-list for method output_type
-	78, // [78:78] is the sub-list for method input_type
-	78, // [78:78] is the sub-list for extension type_name
-	78, // [78:78] is the sub-list for extension extendee
-	0,  // [0:78] is the sub-list for field type_name
+	26, // 23: ecs.v1.Command.resume:type_name -> ecs.v1.Resume
+	0,  // 24: ecs.v1.Submit.task:type_name -> ecs.v1.Task
+	9,  // 25: ecs.v1.Register.node:type_name -> ecs.v1.Node
+	14, // 26: ecs.v1.Register.running:type_name -> ecs.v1.Token
+	16, // 27: ecs.v1.Place.decisions:type_name -> ecs.v1.Decision
+	14, // 28: ecs.v1.Progress.token:type_name -> ecs.v1.Token
+	14, // 29: ecs.v1.Finish.token:type_name -> ecs.v1.Token
+	5,  // 30: ecs.v1.Finish.result:type_name -> ecs.v1.Result
+	8,  // 31: ecs.v1.Finish.bill:type_name -> ecs.v1.Bill
+	14, // 32: ecs.v1.LoseAttempt.token:type_name -> ecs.v1.Token
+	1,  // 33: ecs.v1.Wish.spec:type_name -> ecs.v1.Spec
+	28, // 34: ecs.v1.SnapshotRecord.header:type_name -> ecs.v1.SnapshotHeader
+	9,  // 35: ecs.v1.SnapshotRecord.node:type_name -> ecs.v1.Node
+	0,  // 36: ecs.v1.SnapshotRecord.task:type_name -> ecs.v1.Task
+	25, // 37: ecs.v1.SnapshotRecord.wish:type_name -> ecs.v1.Wish
+	31, // 38: ecs.v1.AgentMessage.hello:type_name -> ecs.v1.Hello
+	32, // 39: ecs.v1.AgentMessage.heartbeat:type_name -> ecs.v1.Heartbeat
+	34, // 40: ecs.v1.AgentMessage.status:type_name -> ecs.v1.AttemptStatus
+	35, // 41: ecs.v1.AgentMessage.goodbye:type_name -> ecs.v1.Goodbye
+	9,  // 42: ecs.v1.Hello.node:type_name -> ecs.v1.Node
+	14, // 43: ecs.v1.Hello.running:type_name -> ecs.v1.Token
+	33, // 44: ecs.v1.Heartbeat.parked:type_name -> ecs.v1.Parked
+	14, // 45: ecs.v1.AttemptStatus.token:type_name -> ecs.v1.Token
+	5,  // 46: ecs.v1.AttemptStatus.result:type_name -> ecs.v1.Result
+	8,  // 47: ecs.v1.AttemptStatus.bill:type_name -> ecs.v1.Bill
+	37, // 48: ecs.v1.ControlMessage.welcome:type_name -> ecs.v1.Welcome
+	38, // 49: ecs.v1.ControlMessage.heartbeat:type_name -> ecs.v1.HeartbeatAnswer
+	39, // 50: ecs.v1.ControlMessage.assignment:type_name -> ecs.v1.Assignment
+	40, // 51: ecs.v1.ControlMessage.stop:type_name -> ecs.v1.StopAttempt
+	41, // 52: ecs.v1.ControlMessage.status:type_name -> ecs.v1.StatusAnswer
+	42, // 53: ecs.v1.ControlMessage.redirect:type_name -> ecs.v1.Redirect
+	43, // 54: ecs.v1.ControlMessage.refused:type_name -> ecs.v1.Refused
+	14, // 55: ecs.v1.Welcome.forget:type_name -> ecs.v1.Token
+	25, // 56: ecs.v1.HeartbeatAnswer.wishes:type_name -> ecs.v1.Wish
+	14, // 57: ecs.v1.Assignment.token:type_name -> ecs.v1.Token
+	1,  // 58: ecs.v1.Assignment.spec:type_name -> ecs.v1.Spec
+	3,  // 59: ecs.v1.Assignment.secrets:type_name -> ecs.v1.Secrets
+	14, // 60: ecs.v1.StopAttempt.token:type_name -> ecs.v1.Token
+	14, // 61: ecs.v1.StatusAnswer.token:type_name -> ecs.v1.Token
+	14, // 62: ecs.v1.OutputRequest.token:type_name -> ecs.v1.Token
+	14, // 63: ecs.v1.AttachInput.token:type_name -> ecs.v1.Token
+	47, // 64: ecs.v1.AttachInput.data:type_name -> ecs.v1.InputData
+	48, // 65: ecs.v1.AttachInput.resize:type_name -> ecs.v1.WindowSize
+	11, // 66: ecs.v1.ForwardRequest.commands:type_name -> ecs.v1.Command
+	52, // 67: ecs.v1.ForwardAnswer.forwarded:type_name -> ecs.v1.Forwarded
+	0,  // 68: ecs.v1.Forwarded.made:type_name -> ecs.v1.Task
+	9,  // 69: ecs.v1.Forwarded.node:type_name -> ecs.v1.Node
+	55, // 70: ecs.v1.Forwarded.refusal:type_name -> ecs.v1.Refusal
+	11, // 71: ecs.v1.ProposeRequest.command:type_name -> ecs.v1.Command
+	0,  // 72: ecs.v1.ProposeAnswer.task:type_name -> ecs.v1.Task
+	9,  // 73: ecs.v1.ProposeAnswer.node:type_name -> ecs.v1.Node
+	55, // 74: ecs.v1.ProposeAnswer.refusal:type_name -> ecs.v1.Refusal
+	55, // 75: ecs.v1.ReadIndexAnswer.refusal:type_name -> ecs.v1.Refusal
+	55, // 76: ecs.v1.ExplainAnswer.refusal:type_name -> ecs.v1.Refusal
+	62, // 77: ecs.v1.ImagesAnswer.images:type_name -> ecs.v1.ImageCount
+	55, // 78: ecs.v1.ImagesAnswer.refusal:type_name -> ecs.v1.Refusal
+	79, // [79:79] is the sub-list for method output_type
+	79, // [79:79] is the sub-list for method input_type
+	79, // [79:79] is the sub-list for extension type_name
+	79, // [79:79] is the sub-list for extension extendee
+	0,  // [0:79] is the sub-list for field type_name
 }
 
 func init() { file_ecs_v1_ecs_proto_init() }
@@ -5608,20 +5739,21 @@ func file_ecs_v1_ecs_proto_init() {
 		(*Command_Expire)(nil),
 		(*Command_Forget)(nil),
 		(*Command_Wish)(nil),
+		(*Command_Resume)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[26].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[27].OneofWrappers = []any{
 		(*SnapshotRecord_Header)(nil),
 		(*SnapshotRecord_Node)(nil),
 		(*SnapshotRecord_Task)(nil),
 		(*SnapshotRecord_Wish)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[29].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[30].OneofWrappers = []any{
 		(*AgentMessage_Hello)(nil),
 		(*AgentMessage_Heartbeat)(nil),
 		(*AgentMessage_Status)(nil),
 		(*AgentMessage_Goodbye)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[35].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[36].OneofWrappers = []any{
 		(*ControlMessage_Welcome)(nil),
 		(*ControlMessage_Heartbeat)(nil),
 		(*ControlMessage_Assignment)(nil),
@@ -5630,7 +5762,7 @@ func file_ecs_v1_ecs_proto_init() {
 		(*ControlMessage_Redirect)(nil),
 		(*ControlMessage_Refused)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[45].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[46].OneofWrappers = []any{
 		(*AttachInput_Data)(nil),
 		(*AttachInput_Resize)(nil),
 		(*AttachInput_Signal)(nil),
@@ -5641,7 +5773,7 @@ func file_ecs_v1_ecs_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ecs_v1_ecs_proto_rawDesc), len(file_ecs_v1_ecs_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   64,
+			NumMessages:   65,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,140 @@
+package state_test
+
+import (
+	"testing"
+	"time"
+
+	"ecs/control/state"
+	"ecs/internal/task"
+)
+
+func rerun(n int, codes ...int) func(*task.Task) {
+	return func(t *task.Task) {
+		t.Spec.ProgramRetries, t.Spec.RetryBackoff, t.Spec.RetryExitCodes = n, 10*time.Second, codes
+	}
+}
+
+func (w *world) exit(tok task.Token, code int) *task.Task {
+	w.t.Helper()
+	return w.must(state.Finish{Token: tok, Result: task.Result{Outcome: task.Exited, ExitCode: code, HasExit: true}}).Task
+}
+
+// resume passes the time of a backoff and ends it.
+func (w *world) resume(id task.ID) {
+	w.t.Helper()
+	w.now = w.task(id).RetryAt()
+	if out := w.must(state.Resume{Tasks: []task.ID{id}}); len(out.Ended) != 1 {
+		w.t.Fatalf("resume %s: got %v, want it back in the queue", id, out.Ended)
+	}
+}
+
+func TestAFailedProgramIsRunAgainAfterItsBackoff(t *testing.T) {
+	w := newWorld(t)
+	w.register("n1")
+	got := w.exit(w.live("t1", "n1", rerun(2)), 3)
+	first := got.Attempts[0]
+	if got.State != task.Pending || !got.BackingOff || first.ExitCode != 3 || !first.HasExit || first.Outcome != task.Exited {
+		t.Fatalf("got %+v, want it to back off", got)
+	}
+	if pause := first.RetryAt.Sub(w.now); pause < 10*time.Second || pause > 15*time.Second {
+		t.Errorf("got a pause of %s, want 10 s and up to half more", pause)
+	}
+	if string(got.Spec.Secrets) != "sealed" {
+		t.Error("its secrets are gone")
+	}
+	n, sn := w.node("n1"), w.sn()
+	if n.Attempts != 0 || sn.Counts().Pending != 0 || sn.Counts().BackingOff != 1 {
+		t.Errorf("got %+v and %d attempts, want one that backs off and holds nothing", sn.Counts(), n.Attempts)
+	}
+	for at, due := range sn.Deadlines() {
+		if due.ID != "t1" || !at.Equal(first.RetryAt) {
+			t.Errorf("due at %s, want %s", at, first.RetryAt)
+		}
+	}
+	place := state.Place{Decisions: []state.Decision{{Task: "t1", Attempt: 2, Node: "n1", Epoch: n.Epoch}}}
+	if out := w.must(place); len(out.Placed) != 0 {
+		t.Error("it was placed while it backs off")
+	}
+	if out := w.must(state.Resume{Tasks: []task.ID{"t1", "unknown"}}); len(out.Ended) != 0 {
+		t.Error("its backoff ended before its time")
+	}
+	if out := w.must(state.Expire{Tasks: []task.ID{"t1"}}); len(out.Ended) != 0 {
+		t.Error("its queue clock ran while it backs off")
+	}
+	w.resume("t1")
+	if since := state.QueuedSince(w.task("t1")); !since.Equal(first.RetryAt) {
+		t.Errorf("its queue clock began at %s, want %s", since, first.RetryAt)
+	}
+	got = w.exit(w.place("t1", "n1"), 4)
+	if pause := got.RetryAt().Sub(w.now); pause < 20*time.Second {
+		t.Errorf("got a second pause of %s, want 20 s and more", pause)
+	}
+	w.resume("t1")
+	got = w.exit(w.place("t1", "n1"), 5)
+	if got.State != task.Finished || got.Result.ExitCode != 5 || got.Result.Attempt != 3 || len(got.Attempts) != 3 {
+		t.Errorf("got %+v, want the end of the third attempt for the task's", got)
+	}
+}
+
+func TestWhatIsNotRunAgain(t *testing.T) {
+	for name, edit := range map[string]func(*task.Task){
+		"no budget":           rerun(0),
+		"another exit code":   rerun(3, 4, 5),
+		"at most once":        func(t *task.Task) { rerun(3)(t); atMostOnce(t) },
+		"the total limit":     func(t *task.Task) { rerun(3)(t); t.Spec.Timeouts.Total = 10 * time.Second },
+		"infrastructure only": func(t *task.Task) { rerun(0)(t); retrying(3)(t) },
+	} {
+		w := newWorld(t)
+		w.register("n1")
+		if got := w.exit(w.live("t1", "n1", edit), 3); got.State != task.Finished || got.Result.ExitCode != 3 {
+			t.Errorf("%s: got %+v, want its end", name, got)
+		}
+	}
+	w := newWorld(t)
+	w.register("n1")
+	tok := w.live("t1", "n1", rerun(3))
+	w.must(state.Stop{Task: "t1", Outcome: task.Cancelled})
+	if got := w.exit(tok, 3); got.State != task.Finished {
+		t.Errorf("cancelled: got %+v, want its end", got)
+	}
+}
+
+func TestTheTwoBudgetsAreApart(t *testing.T) {
+	w := newWorld(t)
+	w.register("n1")
+	both := func(t *task.Task) { rerun(1)(t); retrying(1)(t) }
+	w.finish(w.live("t1", "n1", both), task.Interrupted)
+	w.exit(w.place("t1", "n1"), 1)
+	w.resume("t1")
+	got := w.finish(w.place("t1", "n1"), task.Interrupted).Task
+	if got.State != task.Finished || got.Result.Outcome != task.Interrupted || len(got.Attempts) != 3 {
+		t.Errorf("got %+v, want its end with the second loss", got)
+	}
+}
+
+func TestCancelledWhileItBacksOff(t *testing.T) {
+	w := newWorld(t)
+	w.register("n1")
+	w.exit(w.live("t1", "n1", rerun(3)), 3)
+	got := w.must(state.Stop{Task: "t1", Outcome: task.Cancelled}).Task
+	if got.State != task.Finished || got.BackingOff || got.Result.Outcome != task.Cancelled || got.Result.Attempt != 1 {
+		t.Errorf("got %+v, want it cancelled", got)
+	}
+	if c := w.sn().Counts(); c.BackingOff != 0 || c.Finished != 1 {
+		t.Errorf("got %+v, want one finished", c)
+	}
+	w.now = w.now.Add(time.Hour)
+	if out := w.must(state.Resume{Tasks: []task.ID{"t1"}}); len(out.Ended) != 0 {
+		t.Error("it came back")
+	}
+}
+
+func TestWhatBacksOffIsBounded(t *testing.T) {
+	w := limitedWorld(t, state.Limits{MaxPending: 2})
+	n := w.register("n1")
+	for _, id := range []task.ID{"t1", "t2"} {
+		w.exit(w.live(id, "n1", rerun(3)), 3)
+	}
+	out := w.do(state.Submit{Task: aTask("t3"), Node: "n1", Epoch: n.Epoch})
+	wantCode(t, out.Err, task.CodeQueueFull)
+}

@@ -1,0 +1,146 @@
+// Command chaos breaks a cluster of real processes on purpose, while clients are
+// at work, and checks afterwards what it promised; see ops/runbooks/chaos.md.
+//
+// Every node has a network namespace of its own. Most agents run their tasks as
+// processes (package procs), so that there are thousands of them; some are whole
+// ecs-agents with ecs-fence, ecs-init and the machine's engine, for a share of
+// the tasks. What the first prove is about leases, sessions, the record and the
+// API; that a container ends with its lease only the second do.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/docker/docker/client"
+
+	"ecs/test/chaos/check"
+	"ecs/test/chaos/procs"
+	"ecs/test/images"
+)
+
+// options say what run to make.
+type options struct {
+	seed       uint64
+	last       time.Duration
+	containers bool
+	tags       string
+	keep       bool
+	floor      check.Floor
+}
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+func run(args []string) int {
+	switch {
+	case len(args) > 1 && args[0] == agentCommand:
+		signals := make(chan os.Signal, 2)
+		signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+		return new(processAgent).program().Main(args[1:], os.Stdout, os.Stderr, signals)
+	case len(args) == 2 && args[0] == programCommand:
+		if err := procs.Run(args[1]); err != nil {
+			fmt.Fprintln(os.Stderr, "program:", err)
+			return 1
+		}
+		return 0
+	}
+	var o options
+	flags := flag.NewFlagSet("chaos", flag.ExitOnError)
+	flags.Uint64Var(&o.seed, "seed", 0, "`seed` of faults and work; 0: a new one, which is printed")
+	flags.DurationVar(&o.last, "for", 4*time.Minute, "how `long` there are faults")
+	flags.BoolVar(&o.containers, "containers", true, "run a share of the tasks in real containers")
+	flags.StringVar(&o.tags, "tags", "", "build `tags` of the daemons: a deliberate mistake, which is to be found")
+	flags.BoolVar(&o.keep, "keep", false, "keep the directory of the run also when all is well")
+	flags.IntVar(&o.floor.Tasks, "tasks", 1000, "`tasks` that must have been accepted")
+	flags.IntVar(&o.floor.Faults, "faults", 40, "`faults` that must have done what they say")
+	flags.IntVar(&o.floor.Kinds, "kinds", 8, "`kinds` of faults among them")
+	_ = flags.Parse(args) // it exits
+	if o.seed == 0 {
+		o.seed = rand.Uint64N(1_000_000_000) + 1
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := chaos(ctx, o); err != nil {
+		fmt.Fprintf(os.Stderr, "chaos: %v\nTo repeat it: make chaos CHAOS='-seed %d -for %s'\n", err, o.seed, o.last)
+		return 1
+	}
+	return 0
+}
+
+// errViolated says that promises were broken, which were printed.
+var errViolated = errors.New("promises were broken")
+
+func chaos(ctx context.Context, o options) (err error) {
+	if os.Geteuid() != 0 {
+		return errors.New("network namespaces and the outer fence need root")
+	}
+	dir, err := os.MkdirTemp("/tmp", "ecsx") // short: paths of sockets must be
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil || o.keep {
+			fmt.Printf("the run's logs and files are in %s\n", dir)
+			return
+		}
+		err = os.RemoveAll(dir)
+	}()
+	bin := filepath.Join(dir, "bin")
+	build := exec.CommandContext(ctx, "go", "build", "-tags", o.tags, "-o", bin+"/", "ecs/cmd/...")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the daemons: %w\n%s", err, out)
+	}
+	var engine *client.Client
+	if o.containers {
+		if engine, err = client.NewClientWithOpts(client.FromEnv, client.WithAPIVersionNegotiation()); err != nil {
+			return err
+		}
+		defer engine.Close()
+		if err := images.Ensure(ctx, engine); err != nil {
+			return fmt.Errorf("make the test images (is there an engine? ops/setup/engine.sh up): %w", err)
+		}
+	}
+	c, err := newCluster(dir, filepath.Base(dir)[:8], bin, o.containers)
+	if c == nil {
+		return err
+	}
+	closed := false
+	closeAll := func() error {
+		if closed {
+			return nil
+		}
+		closed = true
+		within, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+		defer cancel()
+		return c.close(within)
+	}
+	defer func() { err = errors.Join(err, closeAll()) }()
+	if err != nil {
+		return err
+	}
+	r := &trial{options: o, c: c, engine: engine}
+	h, err := r.history(ctx, closeAll)
+	if err != nil {
+		return err
+	}
+	violations := check.All(h, o.floor)
+	r.summary(h)
+	for _, v := range violations {
+		fmt.Println(v)
+	}
+	if len(violations) > 0 {
+		return errViolated
+	}
+	fmt.Println("every promise was kept")
+	return nil
+}

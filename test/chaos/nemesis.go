@@ -1,0 +1,254 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"syscall"
+	"time"
+
+	"ecs/internal/daemon"
+	"ecs/test/chaos/check"
+)
+
+// fault is one kind of thing that goes wrong. make breaks something of the node
+// and gives what mends it, which says by what it knows that it was broken.
+type fault struct {
+	kind      string
+	low, high time.Duration // how long it lasts
+	make      func(context.Context, *cluster, *node) (mend func() (bit string, err error), err error)
+}
+
+const second = time.Second
+
+func kill(ctx context.Context, _ *cluster, n *node) (func() (string, error), error) {
+	state, err := n.end(ctx, syscall.SIGKILL)
+	if err != nil {
+		return nil, err
+	}
+	return func() (string, error) {
+		bit := ""
+		if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signal() == syscall.SIGKILL {
+			bit = "killed by SIGKILL"
+		}
+		return bit, n.start()
+	}, nil
+}
+
+func pause(ctx context.Context, _ *cluster, n *node) (func() (string, error), error) {
+	if err := n.process.Process.Signal(syscall.SIGSTOP); err != nil {
+		return nil, err
+	}
+	return func() (string, error) {
+		bit := ""
+		if n.stopped() {
+			bit = "in state T to the end"
+		}
+		return bit, n.process.Process.Signal(syscall.SIGCONT)
+	}, nil
+}
+
+// leave ends an agent in good order.
+func leave(ctx context.Context, _ *cluster, n *node) (func() (string, error), error) {
+	ctx, cancel := context.WithTimeout(ctx, 40*second)
+	defer cancel()
+	state, err := n.end(ctx, syscall.SIGTERM)
+	if err != nil {
+		return nil, err
+	}
+	return func() (string, error) {
+		bit := ""
+		if state.Exited() {
+			bit = fmt.Sprintf("left with status %d", state.ExitCode())
+		}
+		return bit, n.start()
+	}, nil
+}
+
+// filtered makes a fault of rules in the node's network.
+func filtered(rules func(c *cluster, n *node) ([]rule, error)) func(context.Context, *cluster, *node) (func() (string, error), error) {
+	return func(_ context.Context, c *cluster, n *node) (func() (string, error), error) {
+		r, err := rules(c, n)
+		if err != nil {
+			return nil, err
+		}
+		name := fmt.Sprintf("chaos-%d", daemon.Boottime())
+		if err := c.net.filter(n.name, name, r); err != nil {
+			return nil, err
+		}
+		return func() (string, error) {
+			packets, err := c.net.unfilter(n.name, name, r)
+			if packets == 0 {
+				return "", err
+			}
+			return fmt.Sprintf("%d packets dropped", packets), err
+		}, nil
+	}
+}
+
+func (c *cluster) addrsBut(self *node, which []*node) (addrs []string) {
+	for _, n := range which {
+		if n != self {
+			addrs = append(addrs, n.addr)
+		}
+	}
+	return addrs
+}
+
+func from(which func(*cluster) []*node, make func(...string) []rule) func(c *cluster, n *node) ([]rule, error) {
+	return func(c *cluster, n *node) ([]rule, error) { return make(c.addrsBut(n, which(c))...), nil }
+}
+
+func all(c *cluster) []*node { return c.nodes }
+
+// halfOpen waits for connections to drop the packets of: a node that was started
+// just now has none.
+func halfOpen(c *cluster, n *node) (rules []rule, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*second)
+	defer cancel()
+	late := until(ctx, n.name+" is connected", func() bool {
+		rules, err = c.net.halfOpen(n.name, c.addrsBut(n, c.controls())...)
+		return err != nil || len(rules) >= 2*len(c.controls())
+	})
+	return rules, cmp.Or(err, late)
+}
+
+// controlFaults befall one control node at a time: with fewer than a majority
+// nothing moves, which is another test's.
+var controlFaults = []fault{
+	{"kill a control node", second / 2, 6 * second, kill},
+	{"kill a control node", second / 2, 6 * second, kill}, // twice as often
+	{"pause a control node", second, 12 * second, pause},
+	{"cut a control node off", 2 * second, 10 * second, filtered(from(all, cut))},
+	{"cut a control node off from the others", 2 * second, 10 * second, filtered(from((*cluster).controls, cut))},
+	{"a control node hears none of the others", 2 * second, 10 * second, filtered(from((*cluster).controls, deafen))},
+	{"a control node loses packets", 3 * second, 10 * second, filtered(from(all, lossy))},
+	{"half-open connections of a control node", 3 * second, 8 * second, filtered(halfOpen)},
+}
+
+// agentFaults befall one agent.
+var agentFaults = []fault{
+	{"kill an agent", second / 5, 4 * second, kill},
+	{"kill an agent", second / 5, 4 * second, kill},
+	{check.AgentGone, 16 * second, 24 * second, kill},
+	{"pause an agent", second, 8 * second, pause},
+	{"pause an agent for long", 12 * second, 18 * second, pause},
+	{"cut an agent off", second, 18 * second, filtered(from((*cluster).controls, cut))},
+	{"an agent hears nothing", 2 * second, 16 * second, filtered(from((*cluster).controls, deafen))},
+	{"an agent loses packets", 3 * second, 12 * second, filtered(from((*cluster).controls, lossy))},
+	{"half-open connections of an agent", 3 * second, 14 * second, filtered(halfOpen)},
+	{"an agent leaves and comes back", second, 5 * second, leave},
+}
+
+// nemesis makes faults until its time is over, and keeps a record of them.
+type nemesis struct {
+	c      *cluster
+	say    func(format string, args ...any)
+	mu     sync.Mutex
+	faults []check.Fault
+	busy   map[*node]bool
+	err    error
+}
+
+// run makes faults on several lanes at once, so that they come alone and in pairs:
+// one of control nodes, one of agents of either kind each. The seed says which,
+// of whom, when and for how long; who leads then, and what it meets, it can't.
+func (m *nemesis) run(ctx context.Context, seed uint64, until time.Time) {
+	m.busy = make(map[*node]bool)
+	var processes, containers []*node
+	for _, n := range m.c.agents() {
+		if n.containers {
+			containers = append(containers, n)
+		} else {
+			processes = append(processes, n)
+		}
+	}
+	var lanes sync.WaitGroup
+	for i, lane := range []struct {
+		kinds   []fault
+		targets []*node
+	}{{controlFaults, m.c.controls()}, {agentFaults, processes}, {agentFaults, processes}, {agentFaults, containers}} {
+		if len(lane.targets) == 0 {
+			continue
+		}
+		lanes.Go(func() { m.lane(ctx, rand.New(rand.NewPCG(seed, uint64(i))), lane.kinds, lane.targets, until) })
+	}
+	lanes.Wait()
+}
+
+// lane makes one fault after the other: every kind once in an order that is drawn,
+// then again.
+func (m *nemesis) lane(ctx context.Context, rng *rand.Rand, kinds []fault, targets []*node, until time.Time) {
+	var order []int
+	for time.Now().Before(until) && ctx.Err() == nil {
+		if len(order) == 0 {
+			order = rng.Perm(len(kinds))
+		}
+		f := kinds[order[0]]
+		order = order[1:]
+		last := f.low + time.Duration(rng.Int64N(int64(f.high-f.low)))
+		pause := second + time.Duration(rng.Int64N(int64(3*second)))
+		m.one(ctx, f, m.take(ctx, rng, targets), min(last, max(f.low, time.Until(until))))
+		select {
+		case <-time.After(pause): // faults have their times
+		case <-ctx.Done():
+		}
+	}
+}
+
+// take chooses a target that no other lane has: of control nodes the leader, half
+// of the time.
+func (m *nemesis) take(ctx context.Context, rng *rand.Rand, targets []*node) *node {
+	drawn, order := rng.IntN(2), rng.Perm(len(targets))
+	if targets[0].control && drawn == 0 {
+		if l, _ := m.c.leader(ctx); l != nil {
+			return l // it has a lane of its own
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, i := range order {
+		if !m.busy[targets[i]] {
+			m.busy[targets[i]] = true
+			return targets[i]
+		}
+	}
+	panic("more lanes than targets")
+}
+
+func (m *nemesis) one(ctx context.Context, f fault, n *node, last time.Duration) {
+	defer func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		delete(m.busy, n)
+	}()
+	note := check.Fault{Kind: f.kind, Target: n.name, Begin: daemon.Boottime(), Leader: n.control}
+	mend, err := f.make(ctx, m.c, n)
+	if err != nil {
+		m.fail(fmt.Errorf("%s of %s: %w", f.kind, n.name, err))
+		return
+	}
+	select {
+	case <-time.After(last):
+	case <-ctx.Done():
+	}
+	note.Bit, err = mend()
+	note.End = daemon.Boottime()
+	m.say("%-40s %s for %5.1fs: %s", f.kind, n.name, (note.End - note.Begin).Seconds(), note.Bit)
+	if err != nil {
+		m.fail(fmt.Errorf("mend %s of %s: %w", f.kind, n.name, err))
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.faults = append(m.faults, note)
+}
+
+func (m *nemesis) fail(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.err == nil {
+		m.err = err
+	}
+}
