@@ -3,38 +3,40 @@ package control
 import (
 	"context"
 	"fmt"
+	"hash/fnv"
+	"maps"
+	"slices"
 
 	"ecs/internal/gossip"
 )
 
-// bootstrap forms a new cluster once gossip shows the expected number of
-// control nodes, all as new as this one. Each of them starts Raft with the same
-// sorted configuration, which Raft allows and which needs no one to go first.
-// A node that has state, or sees one that has, never does it: it is added to
-// the cluster that exists.
-func (s *Server) bootstrap(ctx context.Context) error {
-	select {
-	case <-s.replica.Ready():
-	case <-ctx.Done():
-		return ctx.Err()
+// found forms a new cluster of the servers, by id. Each of them starts Raft with
+// the same sorted configuration, which Raft allows and which needs no one to go
+// first.
+func (s *Server) found(servers map[string]string) error {
+	if err := s.replica.Bootstrap(servers); err != nil {
+		return fmt.Errorf("bootstrap with %d control nodes: %w", len(servers), err)
 	}
+	s.members.Update(func(m *gossip.Member) { m.Bootstrapped, m.Founders = true, hashOf(servers) })
+	s.cfg.Log.Info("cluster formed", "voters", servers)
+	return nil
+}
+
+// allFounded waits until every founder has formed the cluster and then ends the
+// time in which others may: one that has lost its disk since must not begin anew.
+func (s *Server) allFounded(ctx context.Context) error {
 	for {
-		if s.replica.HasState() {
-			s.members.Update(func(m *gossip.Member) { m.Bootstrapped = true })
-			return nil
-		}
 		changed := s.members.Changed()
-		servers, ok := founders(s.members.Snapshot(), s.cfg.BootstrapExpect)
-		if ok {
-			err := s.replica.Bootstrap(servers)
-			if err != nil && s.replica.HasState() {
-				continue // another one was first and has asked for our vote
+		waiting := s.members.Self().Founders != 0
+		belong := 0
+		for _, m := range s.members.Snapshot() {
+			if m.Role == roleControl && m.Bootstrapped && m.Expect == s.cfg.BootstrapExpect {
+				belong++
 			}
-			if err != nil {
-				return fmt.Errorf("bootstrap with %d control nodes: %w", len(servers), err)
-			}
-			s.cfg.Log.Info("cluster formed", "voters", servers)
-			continue
+		}
+		if !waiting || belong >= s.cfg.BootstrapExpect {
+			s.members.Update(func(m *gossip.Member) { m.Founders = 0 })
+			return nil
 		}
 		select {
 		case <-changed:
@@ -45,17 +47,35 @@ func (s *Server) bootstrap(ctx context.Context) error {
 }
 
 // founders returns the control nodes that may form a cluster, by id, when they
-// are exactly as many as each of them expects and none belongs to one.
+// are exactly as many as each of them expects and none belongs to one: except to
+// the very one that these are just forming.
 func founders(members []gossip.Member, expect int) (map[string]string, bool) {
 	servers := make(map[string]string, expect)
+	var begun []uint64
 	for _, m := range members {
-		if m.Role != "control" {
+		if m.Role != roleControl {
 			continue
 		}
-		if m.Bootstrapped || m.Expect != expect {
+		if m.Expect != expect || m.Bootstrapped && m.Founders == 0 {
 			return nil, false
+		}
+		if m.Bootstrapped {
+			begun = append(begun, m.Founders)
 		}
 		servers[m.ID] = m.RaftAddr
 	}
-	return servers, len(servers) == expect
+	if expect == 0 || len(servers) != expect {
+		return nil, false
+	}
+	same := !slices.ContainsFunc(begun, func(h uint64) bool { return h != hashOf(servers) })
+	return servers, same
+}
+
+// hashOf tells sets of founders apart; it is never 0.
+func hashOf(servers map[string]string) uint64 {
+	h := fnv.New64a()
+	for _, id := range slices.Sorted(maps.Keys(servers)) {
+		fmt.Fprintf(h, "%s=%s\n", id, servers[id])
+	}
+	return max(h.Sum64(), 1)
 }

@@ -35,7 +35,7 @@ func (s *Server) Info(context.Context) api.ClusterInfo {
 		info.Voters = append(info.Voters, api.Voter{ID: v.ID, Addr: v.Addr, Voter: v.Voter})
 	}
 	for _, m := range s.members.Snapshot() {
-		info.Members = append(info.Members, api.Member{ID: m.ID, Role: m.Role, Zone: m.Zone, Version: m.Version,
+		info.Members = append(info.Members, api.Member{ID: m.ID, Name: m.Name, Role: m.Role, Zone: m.Zone, Version: m.Version,
 			HTTPAddr: m.HTTPAddr, Draining: m.Draining})
 	}
 	return info

@@ -180,6 +180,15 @@ func (a *acquaintances) note(members []gossip.Member) map[string]gossip.Member {
 	return a.byID
 }
 
+// forget drops one that left for good: nothing looks for it any more.
+func (a *acquaintances) forget(id string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	next := maps.Clone(a.byID)
+	delete(next, id)
+	a.byID = next
+}
+
 // addresses are where gossip reached them.
 func (a *acquaintances) addresses() []string {
 	var addrs []string
@@ -195,11 +204,32 @@ func (a *acquaintances) addresses() []string {
 func (s *Server) remember(ctx context.Context) error {
 	for {
 		changed := s.members.Changed()
-		s.known.note(s.members.Snapshot())
+		s.forgetStrangers(s.known.note(s.members.Snapshot()))
 		select {
 		case <-changed:
 		case <-ctx.Done():
 			return ctx.Err()
+		}
+	}
+}
+
+// forgetStrangers drops those that neither gossip shows nor the configuration
+// names.
+func (s *Server) forgetStrangers(known map[string]gossip.Member) {
+	voters := s.replica.Voters()
+	if len(voters) == 0 {
+		return
+	}
+	familiar := make(map[string]bool)
+	for _, v := range voters {
+		familiar[v.ID] = true
+	}
+	for _, m := range s.members.Snapshot() {
+		familiar[m.ID] = true
+	}
+	for id := range known {
+		if !familiar[id] {
+			s.known.forget(id)
 		}
 	}
 }

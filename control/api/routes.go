@@ -43,6 +43,7 @@ func (h *Handler) routes() []route {
 		{get, "/v2/nodes/:id", h.node, false},
 		{post, "/v2/nodes/:id/drain", h.drain(true), false},
 		{post, "/v2/nodes/:id/undrain", h.drain(false), false},
+		{post, "/v2/nodes/:id/leave", h.leave, false},
 		{get, "/v2/cluster", h.cluster, false},
 		{post, "/v2/cluster/snapshot", h.notYet, false},
 

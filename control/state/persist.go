@@ -29,6 +29,9 @@ func (sn *Snapshot) Write(w io.Writer) error {
 		Index:  sn.index,
 		Nodes:  uint64(sn.nodes.Len()),
 		Tasks:  uint64(sn.tasks.Len()),
+
+		Cluster:     sn.cluster,
+		Incarnation: sn.incarnation,
 	}
 	err := writeRecord(out, &ecsv1.SnapshotRecord{Kind: &ecsv1.SnapshotRecord_Header{Header: header}})
 	for n := range sn.Nodes() {
@@ -100,6 +103,7 @@ func (c *change) read(r *bufio.Reader) error {
 		return fmt.Errorf("header: format %d, this version reads %d", header.GetFormat(), format)
 	}
 	c.index = header.GetIndex()
+	c.cluster, c.incarnation = header.GetCluster(), header.GetIncarnation()
 	for i := range header.GetNodes() {
 		if err := c.readNode(r); err != nil {
 			return fmt.Errorf("node %d of %d: %w", i+1, header.GetNodes(), err)

@@ -114,6 +114,18 @@ func (c *Client) Drain(ctx context.Context, id string, drain bool) (*Node, error
 	return n, err
 }
 
+// Leave has a node, named by id or by name, leave the cluster in good order; with
+// force one that can't be asked is taken out of it.
+func (c *Client) Leave(ctx context.Context, id string, force bool) (*Leaving, error) {
+	l := new(Leaving)
+	path := nodePath(id) + "/leave"
+	if force {
+		path += "?force=true"
+	}
+	_, err := c.do(ctx, call{method: http.MethodPost, path: path, into: l})
+	return l, err
+}
+
 // Cluster gives the cluster as one of its control nodes sees it.
 func (c *Client) Cluster(ctx context.Context) (*Cluster, error) {
 	cl := new(Cluster)

@@ -1204,6 +1204,7 @@ type Node struct {
 	Version       string                 `protobuf:"bytes,13,opt,name=version,proto3" json:"version,omitempty"`
 	Engine        string                 `protobuf:"bytes,14,opt,name=engine,proto3" json:"engine,omitempty"`
 	RegisteredAt  int64                  `protobuf:"varint,15,opt,name=registered_at,json=registeredAt,proto3" json:"registered_at,omitempty"`
+	GossipAddr    string                 `protobuf:"bytes,16,opt,name=gossip_addr,json=gossipAddr,proto3" json:"gossip_addr,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1343,6 +1344,13 @@ func (x *Node) GetRegisteredAt() int64 {
 	return 0
 }
 
+func (x *Node) GetGossipAddr() string {
+	if x != nil {
+		return x.GossipAddr
+	}
+	return ""
+}
+
 // Entry is one raft log entry: commands that are applied in order.
 type Entry struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1406,6 +1414,8 @@ type Command struct {
 	//	*Command_SetNode
 	//	*Command_Expire
 	//	*Command_Forget
+	//	*Command_Found
+	//	*Command_ForgetNodes
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1554,6 +1564,24 @@ func (x *Command) GetForget() *Forget {
 	return nil
 }
 
+func (x *Command) GetFound() *Found {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_Found); ok {
+			return x.Found
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetForgetNodes() *ForgetNodes {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_ForgetNodes); ok {
+			return x.ForgetNodes
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -1602,6 +1630,14 @@ type Command_Forget struct {
 	Forget *Forget `protobuf:"bytes,12,opt,name=forget,proto3,oneof"`
 }
 
+type Command_Found struct {
+	Found *Found `protobuf:"bytes,13,opt,name=found,proto3,oneof"`
+}
+
+type Command_ForgetNodes struct {
+	ForgetNodes *ForgetNodes `protobuf:"bytes,14,opt,name=forget_nodes,json=forgetNodes,proto3,oneof"`
+}
+
 func (*Command_Submit) isCommand_Kind() {}
 
 func (*Command_Register) isCommand_Kind() {}
@@ -1623,6 +1659,10 @@ func (*Command_SetNode) isCommand_Kind() {}
 func (*Command_Expire) isCommand_Kind() {}
 
 func (*Command_Forget) isCommand_Kind() {}
+
+func (*Command_Found) isCommand_Kind() {}
+
+func (*Command_ForgetNodes) isCommand_Kind() {}
 
 // Submit accepts a task. The same id again is the same task; the same owner
 // and key with another body is refused. A node and its epoch are where the
@@ -2427,6 +2467,149 @@ func (x *Forget) GetTasks() []string {
 	return nil
 }
 
+// Found names the cluster, once and for ever: the first one holds.
+type Found struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Found) Reset() {
+	*x = Found{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Found) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Found) ProtoMessage() {}
+
+func (x *Found) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Found.ProtoReflect.Descriptor instead.
+func (*Found) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Found) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+// ForgetNodes drops the records of nodes that are gone for good: those that are
+// lost or have left, hold nothing, and have not registered since.
+type ForgetNodes struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Nodes         []*GoneNode            `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForgetNodes) Reset() {
+	*x = ForgetNodes{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForgetNodes) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForgetNodes) ProtoMessage() {}
+
+func (x *ForgetNodes) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForgetNodes.ProtoReflect.Descriptor instead.
+func (*ForgetNodes) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ForgetNodes) GetNodes() []*GoneNode {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+type GoneNode struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GoneNode) Reset() {
+	*x = GoneNode{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GoneNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GoneNode) ProtoMessage() {}
+
+func (x *GoneNode) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GoneNode.ProtoReflect.Descriptor instead.
+func (*GoneNode) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *GoneNode) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *GoneNode) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
 // A snapshot is a stream of length-delimited SnapshotRecords: one header, the
 // nodes by id, the tasks by seq.
 type SnapshotRecord struct {
@@ -2443,7 +2626,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[25]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2455,7 +2638,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[25]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2468,7 +2651,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{25}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SnapshotRecord) GetKind() isSnapshotRecord_Kind {
@@ -2533,13 +2716,15 @@ type SnapshotHeader struct {
 	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
 	Nodes         uint64                 `protobuf:"varint,3,opt,name=nodes,proto3" json:"nodes,omitempty"`
 	Tasks         uint64                 `protobuf:"varint,4,opt,name=tasks,proto3" json:"tasks,omitempty"`
+	Cluster       string                 `protobuf:"bytes,5,opt,name=cluster,proto3" json:"cluster,omitempty"`          // see Found
+	Incarnation   uint64                 `protobuf:"varint,6,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // how often the cluster was recovered from one survivor
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[26]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2551,7 +2736,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[26]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2564,7 +2749,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{26}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -2595,6 +2780,20 @@ func (x *SnapshotHeader) GetTasks() uint64 {
 	return 0
 }
 
+func (x *SnapshotHeader) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *SnapshotHeader) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
 // Member is a node's gossip metadata, at most 512 bytes encoded.
 type Member struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2610,13 +2809,16 @@ type Member struct {
 	MilliCpu      int64                  `protobuf:"varint,10,opt,name=milli_cpu,json=milliCpu,proto3" json:"milli_cpu,omitempty"` // agent: capacity, a hint
 	Memory        int64                  `protobuf:"varint,11,opt,name=memory,proto3" json:"memory,omitempty"`
 	Draining      bool                   `protobuf:"varint,12,opt,name=draining,proto3" json:"draining,omitempty"`
+	Founders      uint64                 `protobuf:"fixed64,13,opt,name=founders,proto3" json:"founders,omitempty"`      // control: a hash of those it forms a cluster with, until all of them have
+	Incarnation   uint64                 `protobuf:"varint,14,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // control: of the cluster it belongs to
+	Name          string                 `protobuf:"bytes,15,opt,name=name,proto3" json:"name,omitempty"`                // control: for people
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[27]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2628,7 +2830,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[27]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2641,7 +2843,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{27}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Member) GetId() string {
@@ -2728,6 +2930,27 @@ func (x *Member) GetDraining() bool {
 	return false
 }
 
+func (x *Member) GetFounders() uint64 {
+	if x != nil {
+		return x.Founders
+	}
+	return 0
+}
+
+func (x *Member) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *Member) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 // AgentMessage is what an agent says on its session. The first is a Hello.
 type AgentMessage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2744,7 +2967,7 @@ type AgentMessage struct {
 
 func (x *AgentMessage) Reset() {
 	*x = AgentMessage{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[28]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2756,7 +2979,7 @@ func (x *AgentMessage) String() string {
 func (*AgentMessage) ProtoMessage() {}
 
 func (x *AgentMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[28]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2769,7 +2992,7 @@ func (x *AgentMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentMessage.ProtoReflect.Descriptor instead.
 func (*AgentMessage) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{28}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *AgentMessage) GetKind() isAgentMessage_Kind {
@@ -2857,7 +3080,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[29]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2869,7 +3092,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[29]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2882,7 +3105,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{29}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Hello) GetNode() *Node {
@@ -2922,7 +3145,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[30]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2934,7 +3157,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[30]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2947,7 +3170,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{30}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Heartbeat) GetNumber() uint64 {
@@ -3003,7 +3226,7 @@ type Parked struct {
 
 func (x *Parked) Reset() {
 	*x = Parked{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3015,7 +3238,7 @@ func (x *Parked) String() string {
 func (*Parked) ProtoMessage() {}
 
 func (x *Parked) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3028,7 +3251,7 @@ func (x *Parked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Parked.ProtoReflect.Descriptor instead.
 func (*Parked) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{31}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Parked) GetShape() uint64 {
@@ -3058,7 +3281,7 @@ type AttemptStatus struct {
 
 func (x *AttemptStatus) Reset() {
 	*x = AttemptStatus{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3070,7 +3293,7 @@ func (x *AttemptStatus) String() string {
 func (*AttemptStatus) ProtoMessage() {}
 
 func (x *AttemptStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3083,7 +3306,7 @@ func (x *AttemptStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptStatus.ProtoReflect.Descriptor instead.
 func (*AttemptStatus) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{32}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *AttemptStatus) GetToken() *Token {
@@ -3123,7 +3346,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3135,7 +3358,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3148,7 +3371,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{33}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{36}
 }
 
 // ControlMessage is what the leader says on a session.
@@ -3165,6 +3388,7 @@ type ControlMessage struct {
 	//	*ControlMessage_Status
 	//	*ControlMessage_Redirect
 	//	*ControlMessage_Refused
+	//	*ControlMessage_Leave
 	Kind          isControlMessage_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3172,7 +3396,7 @@ type ControlMessage struct {
 
 func (x *ControlMessage) Reset() {
 	*x = ControlMessage{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3184,7 +3408,7 @@ func (x *ControlMessage) String() string {
 func (*ControlMessage) ProtoMessage() {}
 
 func (x *ControlMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3197,7 +3421,7 @@ func (x *ControlMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControlMessage.ProtoReflect.Descriptor instead.
 func (*ControlMessage) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{34}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ControlMessage) GetTerm() uint64 {
@@ -3284,6 +3508,15 @@ func (x *ControlMessage) GetRefused() *Refused {
 	return nil
 }
 
+func (x *ControlMessage) GetLeave() *Leave {
+	if x != nil {
+		if x, ok := x.Kind.(*ControlMessage_Leave); ok {
+			return x.Leave
+		}
+	}
+	return nil
+}
+
 type isControlMessage_Kind interface {
 	isControlMessage_Kind()
 }
@@ -3316,6 +3549,10 @@ type ControlMessage_Refused struct {
 	Refused *Refused `protobuf:"bytes,9,opt,name=refused,proto3,oneof"`
 }
 
+type ControlMessage_Leave struct {
+	Leave *Leave `protobuf:"bytes,10,opt,name=leave,proto3,oneof"`
+}
+
 func (*ControlMessage_Welcome) isControlMessage_Kind() {}
 
 func (*ControlMessage_Heartbeat) isControlMessage_Kind() {}
@@ -3330,6 +3567,45 @@ func (*ControlMessage_Redirect) isControlMessage_Kind() {}
 
 func (*ControlMessage_Refused) isControlMessage_Kind() {}
 
+func (*ControlMessage_Leave) isControlMessage_Kind() {}
+
+// Leave asks the agent to leave the cluster in good order and to end.
+type Leave struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Leave) Reset() {
+	*x = Leave{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Leave) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Leave) ProtoMessage() {}
+
+func (x *Leave) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Leave.ProtoReflect.Descriptor instead.
+func (*Leave) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{38}
+}
+
 // Welcome answers Hello. Attempts in `forget` are not the agent's (any more):
 // it ends them without a report.
 type Welcome struct {
@@ -3342,7 +3618,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3354,7 +3630,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3367,7 +3643,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{35}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Welcome) GetForget() []*Token {
@@ -3394,7 +3670,7 @@ type HeartbeatAnswer struct {
 
 func (x *HeartbeatAnswer) Reset() {
 	*x = HeartbeatAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3406,7 +3682,7 @@ func (x *HeartbeatAnswer) String() string {
 func (*HeartbeatAnswer) ProtoMessage() {}
 
 func (x *HeartbeatAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3419,7 +3695,7 @@ func (x *HeartbeatAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatAnswer.ProtoReflect.Descriptor instead.
 func (*HeartbeatAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{36}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *HeartbeatAnswer) GetNumber() uint64 {
@@ -3450,7 +3726,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3462,7 +3738,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3475,7 +3751,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{37}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Assignment) GetToken() *Token {
@@ -3525,7 +3801,7 @@ type StopAttempt struct {
 
 func (x *StopAttempt) Reset() {
 	*x = StopAttempt{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3537,7 +3813,7 @@ func (x *StopAttempt) String() string {
 func (*StopAttempt) ProtoMessage() {}
 
 func (x *StopAttempt) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3550,7 +3826,7 @@ func (x *StopAttempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAttempt.ProtoReflect.Descriptor instead.
 func (*StopAttempt) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{38}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *StopAttempt) GetToken() *Token {
@@ -3587,7 +3863,7 @@ type StatusAnswer struct {
 
 func (x *StatusAnswer) Reset() {
 	*x = StatusAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3599,7 +3875,7 @@ func (x *StatusAnswer) String() string {
 func (*StatusAnswer) ProtoMessage() {}
 
 func (x *StatusAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3612,7 +3888,7 @@ func (x *StatusAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusAnswer.ProtoReflect.Descriptor instead.
 func (*StatusAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{39}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *StatusAnswer) GetToken() *Token {
@@ -3647,7 +3923,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3659,7 +3935,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3672,7 +3948,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{40}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Redirect) GetId() string {
@@ -3701,7 +3977,7 @@ type Refused struct {
 
 func (x *Refused) Reset() {
 	*x = Refused{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3713,7 +3989,7 @@ func (x *Refused) String() string {
 func (*Refused) ProtoMessage() {}
 
 func (x *Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3726,7 +4002,7 @@ func (x *Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refused.ProtoReflect.Descriptor instead.
 func (*Refused) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{41}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Refused) GetExpired() bool {
@@ -3756,7 +4032,7 @@ type OutputRequest struct {
 
 func (x *OutputRequest) Reset() {
 	*x = OutputRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3768,7 +4044,7 @@ func (x *OutputRequest) String() string {
 func (*OutputRequest) ProtoMessage() {}
 
 func (x *OutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3781,7 +4057,7 @@ func (x *OutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputRequest.ProtoReflect.Descriptor instead.
 func (*OutputRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{42}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *OutputRequest) GetToken() *Token {
@@ -3832,7 +4108,7 @@ type OutputChunk struct {
 
 func (x *OutputChunk) Reset() {
 	*x = OutputChunk{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3844,7 +4120,7 @@ func (x *OutputChunk) String() string {
 func (*OutputChunk) ProtoMessage() {}
 
 func (x *OutputChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3857,7 +4133,7 @@ func (x *OutputChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputChunk.ProtoReflect.Descriptor instead.
 func (*OutputChunk) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{43}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *OutputChunk) GetOffset() int64 {
@@ -3917,7 +4193,7 @@ type AttachInput struct {
 
 func (x *AttachInput) Reset() {
 	*x = AttachInput{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3929,7 +4205,7 @@ func (x *AttachInput) String() string {
 func (*AttachInput) ProtoMessage() {}
 
 func (x *AttachInput) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3942,7 +4218,7 @@ func (x *AttachInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachInput.ProtoReflect.Descriptor instead.
 func (*AttachInput) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{44}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *AttachInput) GetToken() *Token {
@@ -4028,7 +4304,7 @@ type InputData struct {
 
 func (x *InputData) Reset() {
 	*x = InputData{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4040,7 +4316,7 @@ func (x *InputData) String() string {
 func (*InputData) ProtoMessage() {}
 
 func (x *InputData) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4053,7 +4329,7 @@ func (x *InputData) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InputData.ProtoReflect.Descriptor instead.
 func (*InputData) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{45}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *InputData) GetOffset() int64 {
@@ -4087,7 +4363,7 @@ type WindowSize struct {
 
 func (x *WindowSize) Reset() {
 	*x = WindowSize{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4099,7 +4375,7 @@ func (x *WindowSize) String() string {
 func (*WindowSize) ProtoMessage() {}
 
 func (x *WindowSize) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4112,7 +4388,7 @@ func (x *WindowSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WindowSize.ProtoReflect.Descriptor instead.
 func (*WindowSize) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{46}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *WindowSize) GetRows() uint32 {
@@ -4141,7 +4417,7 @@ type AttachAck struct {
 
 func (x *AttachAck) Reset() {
 	*x = AttachAck{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4153,7 +4429,7 @@ func (x *AttachAck) String() string {
 func (*AttachAck) ProtoMessage() {}
 
 func (x *AttachAck) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4166,7 +4442,7 @@ func (x *AttachAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachAck.ProtoReflect.Descriptor instead.
 func (*AttachAck) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{47}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *AttachAck) GetTaken() int64 {
@@ -4192,7 +4468,7 @@ type ProposeRequest struct {
 
 func (x *ProposeRequest) Reset() {
 	*x = ProposeRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4204,7 +4480,7 @@ func (x *ProposeRequest) String() string {
 func (*ProposeRequest) ProtoMessage() {}
 
 func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4217,7 +4493,7 @@ func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeRequest.ProtoReflect.Descriptor instead.
 func (*ProposeRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{48}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ProposeRequest) GetCommand() *Command {
@@ -4241,7 +4517,7 @@ type ProposeAnswer struct {
 
 func (x *ProposeAnswer) Reset() {
 	*x = ProposeAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4253,7 +4529,7 @@ func (x *ProposeAnswer) String() string {
 func (*ProposeAnswer) ProtoMessage() {}
 
 func (x *ProposeAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4266,7 +4542,7 @@ func (x *ProposeAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeAnswer.ProtoReflect.Descriptor instead.
 func (*ProposeAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{49}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ProposeAnswer) GetIndex() uint64 {
@@ -4322,7 +4598,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4334,7 +4610,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4347,7 +4623,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{50}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Refusal) GetCode() string {
@@ -4372,7 +4648,7 @@ type ReadIndexRequest struct {
 
 func (x *ReadIndexRequest) Reset() {
 	*x = ReadIndexRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4384,7 +4660,7 @@ func (x *ReadIndexRequest) String() string {
 func (*ReadIndexRequest) ProtoMessage() {}
 
 func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4397,7 +4673,7 @@ func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
 func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{51}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{55}
 }
 
 type ReadIndexAnswer struct {
@@ -4410,7 +4686,7 @@ type ReadIndexAnswer struct {
 
 func (x *ReadIndexAnswer) Reset() {
 	*x = ReadIndexAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4422,7 +4698,7 @@ func (x *ReadIndexAnswer) String() string {
 func (*ReadIndexAnswer) ProtoMessage() {}
 
 func (x *ReadIndexAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4435,7 +4711,7 @@ func (x *ReadIndexAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexAnswer.ProtoReflect.Descriptor instead.
 func (*ReadIndexAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{52}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ReadIndexAnswer) GetIndex() uint64 {
@@ -4462,7 +4738,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4474,7 +4750,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4487,7 +4763,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{53}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ExplainRequest) GetTask() string {
@@ -4508,7 +4784,7 @@ type ExplainAnswer struct {
 
 func (x *ExplainAnswer) Reset() {
 	*x = ExplainAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4520,7 +4796,7 @@ func (x *ExplainAnswer) String() string {
 func (*ExplainAnswer) ProtoMessage() {}
 
 func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4533,7 +4809,7 @@ func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainAnswer.ProtoReflect.Descriptor instead.
 func (*ExplainAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{54}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ExplainAnswer) GetBecause() string {
@@ -4551,6 +4827,333 @@ func (x *ExplainAnswer) GetPosition() int32 {
 }
 
 func (x *ExplainAnswer) GetRefusal() *Refusal {
+	if x != nil {
+		return x.Refusal
+	}
+	return nil
+}
+
+// JoinRequest asks the leader to take a control node in, without a vote, or to
+// note its new address. Who asks is in its certificate.
+type JoinRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RaftAddr      string                 `protobuf:"bytes,1,opt,name=raft_addr,json=raftAddr,proto3" json:"raft_addr,omitempty"`
+	Empty         bool                   `protobuf:"varint,2,opt,name=empty,proto3" json:"empty,omitempty"`    // it has no log: whatever it acknowledged before is gone
+	Cluster       string                 `protobuf:"bytes,3,opt,name=cluster,proto3" json:"cluster,omitempty"` // that its log is of, if any
+	Incarnation   uint64                 `protobuf:"varint,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinRequest) Reset() {
+	*x = JoinRequest{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinRequest) ProtoMessage() {}
+
+func (x *JoinRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
+func (*JoinRequest) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *JoinRequest) GetRaftAddr() string {
+	if x != nil {
+		return x.RaftAddr
+	}
+	return ""
+}
+
+func (x *JoinRequest) GetEmpty() bool {
+	if x != nil {
+		return x.Empty
+	}
+	return false
+}
+
+func (x *JoinRequest) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *JoinRequest) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+type JoinAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Refusal       *Refusal               `protobuf:"bytes,1,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	LeaderAddr    string                 `protobuf:"bytes,2,opt,name=leader_addr,json=leaderAddr,proto3" json:"leader_addr,omitempty"` // gRPC, with a refusal of one that does not lead
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinAnswer) Reset() {
+	*x = JoinAnswer{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinAnswer) ProtoMessage() {}
+
+func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinAnswer.ProtoReflect.Descriptor instead.
+func (*JoinAnswer) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *JoinAnswer) GetRefusal() *Refusal {
+	if x != nil {
+		return x.Refusal
+	}
+	return nil
+}
+
+func (x *JoinAnswer) GetLeaderAddr() string {
+	if x != nil {
+		return x.LeaderAddr
+	}
+	return ""
+}
+
+// LeaveRequest asks the leader to have a node leave: by itself in good order
+// where it can be reached, with `force` without it. `removal` comes from a
+// control node that is done and wants to be taken out of the configuration;
+// `check` asks only whether that would be refused.
+type LeaveRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Force         bool                   `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
+	Removal       bool                   `protobuf:"varint,3,opt,name=removal,proto3" json:"removal,omitempty"`
+	Check         bool                   `protobuf:"varint,4,opt,name=check,proto3" json:"check,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaveRequest) Reset() {
+	*x = LeaveRequest{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaveRequest) ProtoMessage() {}
+
+func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
+func (*LeaveRequest) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *LeaveRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *LeaveRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+func (x *LeaveRequest) GetRemoval() bool {
+	if x != nil {
+		return x.Removal
+	}
+	return false
+}
+
+func (x *LeaveRequest) GetCheck() bool {
+	if x != nil {
+		return x.Check
+	}
+	return false
+}
+
+type LeaveAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Refusal       *Refusal               `protobuf:"bytes,1,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	Detail        string                 `protobuf:"bytes,2,opt,name=detail,proto3" json:"detail,omitempty"` // what happens now, for people
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaveAnswer) Reset() {
+	*x = LeaveAnswer{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaveAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaveAnswer) ProtoMessage() {}
+
+func (x *LeaveAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaveAnswer.ProtoReflect.Descriptor instead.
+func (*LeaveAnswer) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *LeaveAnswer) GetRefusal() *Refusal {
+	if x != nil {
+		return x.Refusal
+	}
+	return nil
+}
+
+func (x *LeaveAnswer) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+// GoRequest tells a control node to leave now, in good order.
+type GoRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GoRequest) Reset() {
+	*x = GoRequest{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GoRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GoRequest) ProtoMessage() {}
+
+func (x *GoRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GoRequest.ProtoReflect.Descriptor instead.
+func (*GoRequest) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{63}
+}
+
+type GoAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Refusal       *Refusal               `protobuf:"bytes,1,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GoAnswer) Reset() {
+	*x = GoAnswer{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GoAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GoAnswer) ProtoMessage() {}
+
+func (x *GoAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GoAnswer.ProtoReflect.Descriptor instead.
+func (*GoAnswer) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *GoAnswer) GetRefusal() *Refusal {
 	if x != nil {
 		return x.Refusal
 	}
@@ -4690,7 +5293,7 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	" \x01(\x03R\x06output\x12\x1a\n" +
 	"\breported\x18\v \x01(\x03R\breported\x12!\n" +
 	"\fleader_total\x18\f \x01(\x03R\vleaderTotal\x12\x12\n" +
-	"\x04warm\x18\r \x01(\tR\x04warm\"\xd6\x03\n" +
+	"\x04warm\x18\r \x01(\tR\x04warm\"\xf7\x03\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -4710,12 +5313,14 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"outputAddr\x12\x18\n" +
 	"\aversion\x18\r \x01(\tR\aversion\x12\x16\n" +
 	"\x06engine\x18\x0e \x01(\tR\x06engine\x12#\n" +
-	"\rregistered_at\x18\x0f \x01(\x03R\fregisteredAt\x1a=\n" +
+	"\rregistered_at\x18\x0f \x01(\x03R\fregisteredAt\x12\x1f\n" +
+	"\vgossip_addr\x18\x10 \x01(\tR\n" +
+	"gossipAddr\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"4\n" +
 	"\x05Entry\x12+\n" +
-	"\bcommands\x18\x01 \x03(\v2\x0f.ecs.v1.CommandR\bcommands\"\x8f\x04\n" +
+	"\bcommands\x18\x01 \x03(\v2\x0f.ecs.v1.CommandR\bcommands\"\xf0\x04\n" +
 	"\aCommand\x12\x10\n" +
 	"\x03now\x18\x01 \x01(\x03R\x03now\x12(\n" +
 	"\x06submit\x18\x02 \x01(\v2\x0e.ecs.v1.SubmitH\x00R\x06submit\x12.\n" +
@@ -4729,7 +5334,9 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\bset_node\x18\n" +
 	" \x01(\v2\x0f.ecs.v1.SetNodeH\x00R\asetNode\x12(\n" +
 	"\x06expire\x18\v \x01(\v2\x0e.ecs.v1.ExpireH\x00R\x06expire\x12(\n" +
-	"\x06forget\x18\f \x01(\v2\x0e.ecs.v1.ForgetH\x00R\x06forgetB\x06\n" +
+	"\x06forget\x18\f \x01(\v2\x0e.ecs.v1.ForgetH\x00R\x06forget\x12%\n" +
+	"\x05found\x18\r \x01(\v2\r.ecs.v1.FoundH\x00R\x05found\x128\n" +
+	"\fforget_nodes\x18\x0e \x01(\v2\x13.ecs.v1.ForgetNodesH\x00R\vforgetNodesB\x06\n" +
 	"\x04kind\"T\n" +
 	"\x06Submit\x12 \n" +
 	"\x04task\x18\x01 \x01(\v2\f.ecs.v1.TaskR\x04task\x12\x12\n" +
@@ -4785,17 +5392,26 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x06Expire\x12\x14\n" +
 	"\x05tasks\x18\x01 \x03(\tR\x05tasks\"\x1e\n" +
 	"\x06Forget\x12\x14\n" +
-	"\x05tasks\x18\x01 \x03(\tR\x05tasks\"\x92\x01\n" +
+	"\x05tasks\x18\x01 \x03(\tR\x05tasks\"!\n" +
+	"\x05Found\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\"5\n" +
+	"\vForgetNodes\x12&\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x10.ecs.v1.GoneNodeR\x05nodes\"4\n" +
+	"\bGoneNode\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\x92\x01\n" +
 	"\x0eSnapshotRecord\x120\n" +
 	"\x06header\x18\x01 \x01(\v2\x16.ecs.v1.SnapshotHeaderH\x00R\x06header\x12\"\n" +
 	"\x04node\x18\x02 \x01(\v2\f.ecs.v1.NodeH\x00R\x04node\x12\"\n" +
 	"\x04task\x18\x03 \x01(\v2\f.ecs.v1.TaskH\x00R\x04taskB\x06\n" +
-	"\x04kind\"j\n" +
+	"\x04kind\"\xa6\x01\n" +
 	"\x0eSnapshotHeader\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x14\n" +
 	"\x05nodes\x18\x03 \x01(\x04R\x05nodes\x12\x14\n" +
-	"\x05tasks\x18\x04 \x01(\x04R\x05tasks\"\xbc\x02\n" +
+	"\x05tasks\x18\x04 \x01(\x04R\x05tasks\x12\x18\n" +
+	"\acluster\x18\x05 \x01(\tR\acluster\x12 \n" +
+	"\vincarnation\x18\x06 \x01(\x04R\vincarnation\"\x8e\x03\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x12\n" +
@@ -4809,7 +5425,10 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\tmilli_cpu\x18\n" +
 	" \x01(\x03R\bmilliCpu\x12\x16\n" +
 	"\x06memory\x18\v \x01(\x03R\x06memory\x12\x1a\n" +
-	"\bdraining\x18\f \x01(\bR\bdraining\"\xce\x01\n" +
+	"\bdraining\x18\f \x01(\bR\bdraining\x12\x1a\n" +
+	"\bfounders\x18\r \x01(\x06R\bfounders\x12 \n" +
+	"\vincarnation\x18\x0e \x01(\x04R\vincarnation\x12\x12\n" +
+	"\x04name\x18\x0f \x01(\tR\x04name\"\xce\x01\n" +
 	"\fAgentMessage\x12%\n" +
 	"\x05hello\x18\x01 \x01(\v2\r.ecs.v1.HelloH\x00R\x05hello\x121\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x11.ecs.v1.HeartbeatH\x00R\theartbeat\x12/\n" +
@@ -4838,7 +5457,7 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"started_at\x18\x02 \x01(\x03R\tstartedAt\x12&\n" +
 	"\x06result\x18\x03 \x01(\v2\x0e.ecs.v1.ResultR\x06result\x12 \n" +
 	"\x04bill\x18\x04 \x01(\v2\f.ecs.v1.BillR\x04bill\"\t\n" +
-	"\aGoodbye\"\x96\x03\n" +
+	"\aGoodbye\"\xbd\x03\n" +
 	"\x0eControlMessage\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12+\n" +
@@ -4850,8 +5469,11 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x04stop\x18\x06 \x01(\v2\x13.ecs.v1.StopAttemptH\x00R\x04stop\x12.\n" +
 	"\x06status\x18\a \x01(\v2\x14.ecs.v1.StatusAnswerH\x00R\x06status\x12.\n" +
 	"\bredirect\x18\b \x01(\v2\x10.ecs.v1.RedirectH\x00R\bredirect\x12+\n" +
-	"\arefused\x18\t \x01(\v2\x0f.ecs.v1.RefusedH\x00R\arefusedB\x06\n" +
-	"\x04kind\"F\n" +
+	"\arefused\x18\t \x01(\v2\x0f.ecs.v1.RefusedH\x00R\arefused\x12%\n" +
+	"\x05leave\x18\n" +
+	" \x01(\v2\r.ecs.v1.LeaveH\x00R\x05leaveB\x06\n" +
+	"\x04kind\"\a\n" +
+	"\x05Leave\"F\n" +
 	"\aWelcome\x12%\n" +
 	"\x06forget\x18\x01 \x03(\v2\r.ecs.v1.TokenR\x06forget\x12\x14\n" +
 	"\x05lease\x18\x02 \x01(\x03R\x05lease\"?\n" +
@@ -4930,7 +5552,28 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\rExplainAnswer\x12\x18\n" +
 	"\abecause\x18\x01 \x01(\tR\abecause\x12\x1a\n" +
 	"\bposition\x18\x02 \x01(\x05R\bposition\x12)\n" +
-	"\arefusal\x18\x03 \x01(\v2\x0f.ecs.v1.RefusalR\arefusalB\x18Z\x16ecs/proto/ecs/v1;ecsv1b\x06proto3"
+	"\arefusal\x18\x03 \x01(\v2\x0f.ecs.v1.RefusalR\arefusal\"|\n" +
+	"\vJoinRequest\x12\x1b\n" +
+	"\traft_addr\x18\x01 \x01(\tR\braftAddr\x12\x14\n" +
+	"\x05empty\x18\x02 \x01(\bR\x05empty\x12\x18\n" +
+	"\acluster\x18\x03 \x01(\tR\acluster\x12 \n" +
+	"\vincarnation\x18\x04 \x01(\x04R\vincarnation\"X\n" +
+	"\n" +
+	"JoinAnswer\x12)\n" +
+	"\arefusal\x18\x01 \x01(\v2\x0f.ecs.v1.RefusalR\arefusal\x12\x1f\n" +
+	"\vleader_addr\x18\x02 \x01(\tR\n" +
+	"leaderAddr\"h\n" +
+	"\fLeaveRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\x12\x18\n" +
+	"\aremoval\x18\x03 \x01(\bR\aremoval\x12\x14\n" +
+	"\x05check\x18\x04 \x01(\bR\x05check\"P\n" +
+	"\vLeaveAnswer\x12)\n" +
+	"\arefusal\x18\x01 \x01(\v2\x0f.ecs.v1.RefusalR\arefusal\x12\x16\n" +
+	"\x06detail\x18\x02 \x01(\tR\x06detail\"\v\n" +
+	"\tGoRequest\"5\n" +
+	"\bGoAnswer\x12)\n" +
+	"\arefusal\x18\x01 \x01(\v2\x0f.ecs.v1.RefusalR\arefusalB\x18Z\x16ecs/proto/ecs/v1;ecsv1b\x06proto3"
 
 var (
 	file_ecs_v1_ecs_proto_rawDescOnce sync.Once
@@ -4944,7 +5587,7 @@ func file_ecs_v1_ecs_proto_rawDescGZIP() []byte {
 	return file_ecs_v1_ecs_proto_rawDescData
 }
 
-var file_ecs_v1_ecs_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
+var file_ecs_v1_ecs_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
 var file_ecs_v1_ecs_proto_goTypes = []any{
 	(*Task)(nil),             // 0: ecs.v1.Task
 	(*Spec)(nil),             // 1: ecs.v1.Spec
@@ -4971,50 +5614,60 @@ var file_ecs_v1_ecs_proto_goTypes = []any{
 	(*SetNode)(nil),          // 22: ecs.v1.SetNode
 	(*Expire)(nil),           // 23: ecs.v1.Expire
 	(*Forget)(nil),           // 24: ecs.v1.Forget
-	(*SnapshotRecord)(nil),   // 25: ecs.v1.SnapshotRecord
-	(*SnapshotHeader)(nil),   // 26: ecs.v1.SnapshotHeader
-	(*Member)(nil),           // 27: ecs.v1.Member
-	(*AgentMessage)(nil),     // 28: ecs.v1.AgentMessage
-	(*Hello)(nil),            // 29: ecs.v1.Hello
-	(*Heartbeat)(nil),        // 30: ecs.v1.Heartbeat
-	(*Parked)(nil),           // 31: ecs.v1.Parked
-	(*AttemptStatus)(nil),    // 32: ecs.v1.AttemptStatus
-	(*Goodbye)(nil),          // 33: ecs.v1.Goodbye
-	(*ControlMessage)(nil),   // 34: ecs.v1.ControlMessage
-	(*Welcome)(nil),          // 35: ecs.v1.Welcome
-	(*HeartbeatAnswer)(nil),  // 36: ecs.v1.HeartbeatAnswer
-	(*Assignment)(nil),       // 37: ecs.v1.Assignment
-	(*StopAttempt)(nil),      // 38: ecs.v1.StopAttempt
-	(*StatusAnswer)(nil),     // 39: ecs.v1.StatusAnswer
-	(*Redirect)(nil),         // 40: ecs.v1.Redirect
-	(*Refused)(nil),          // 41: ecs.v1.Refused
-	(*OutputRequest)(nil),    // 42: ecs.v1.OutputRequest
-	(*OutputChunk)(nil),      // 43: ecs.v1.OutputChunk
-	(*AttachInput)(nil),      // 44: ecs.v1.AttachInput
-	(*InputData)(nil),        // 45: ecs.v1.InputData
-	(*WindowSize)(nil),       // 46: ecs.v1.WindowSize
-	(*AttachAck)(nil),        // 47: ecs.v1.AttachAck
-	(*ProposeRequest)(nil),   // 48: ecs.v1.ProposeRequest
-	(*ProposeAnswer)(nil),    // 49: ecs.v1.ProposeAnswer
-	(*Refusal)(nil),          // 50: ecs.v1.Refusal
-	(*ReadIndexRequest)(nil), // 51: ecs.v1.ReadIndexRequest
-	(*ReadIndexAnswer)(nil),  // 52: ecs.v1.ReadIndexAnswer
-	(*ExplainRequest)(nil),   // 53: ecs.v1.ExplainRequest
-	(*ExplainAnswer)(nil),    // 54: ecs.v1.ExplainAnswer
-	nil,                      // 55: ecs.v1.Spec.LabelsEntry
-	nil,                      // 56: ecs.v1.Node.AttributesEntry
+	(*Found)(nil),            // 25: ecs.v1.Found
+	(*ForgetNodes)(nil),      // 26: ecs.v1.ForgetNodes
+	(*GoneNode)(nil),         // 27: ecs.v1.GoneNode
+	(*SnapshotRecord)(nil),   // 28: ecs.v1.SnapshotRecord
+	(*SnapshotHeader)(nil),   // 29: ecs.v1.SnapshotHeader
+	(*Member)(nil),           // 30: ecs.v1.Member
+	(*AgentMessage)(nil),     // 31: ecs.v1.AgentMessage
+	(*Hello)(nil),            // 32: ecs.v1.Hello
+	(*Heartbeat)(nil),        // 33: ecs.v1.Heartbeat
+	(*Parked)(nil),           // 34: ecs.v1.Parked
+	(*AttemptStatus)(nil),    // 35: ecs.v1.AttemptStatus
+	(*Goodbye)(nil),          // 36: ecs.v1.Goodbye
+	(*ControlMessage)(nil),   // 37: ecs.v1.ControlMessage
+	(*Leave)(nil),            // 38: ecs.v1.Leave
+	(*Welcome)(nil),          // 39: ecs.v1.Welcome
+	(*HeartbeatAnswer)(nil),  // 40: ecs.v1.HeartbeatAnswer
+	(*Assignment)(nil),       // 41: ecs.v1.Assignment
+	(*StopAttempt)(nil),      // 42: ecs.v1.StopAttempt
+	(*StatusAnswer)(nil),     // 43: ecs.v1.StatusAnswer
+	(*Redirect)(nil),         // 44: ecs.v1.Redirect
+	(*Refused)(nil),          // 45: ecs.v1.Refused
+	(*OutputRequest)(nil),    // 46: ecs.v1.OutputRequest
+	(*OutputChunk)(nil),      // 47: ecs.v1.OutputChunk
+	(*AttachInput)(nil),      // 48: ecs.v1.AttachInput
+	(*InputData)(nil),        // 49: ecs.v1.InputData
+	(*WindowSize)(nil),       // 50: ecs.v1.WindowSize
+	(*AttachAck)(nil),        // 51: ecs.v1.AttachAck
+	(*ProposeRequest)(nil),   // 52: ecs.v1.ProposeRequest
+	(*ProposeAnswer)(nil),    // 53: ecs.v1.ProposeAnswer
+	(*Refusal)(nil),          // 54: ecs.v1.Refusal
+	(*ReadIndexRequest)(nil), // 55: ecs.v1.ReadIndexRequest
+	(*ReadIndexAnswer)(nil),  // 56: ecs.v1.ReadIndexAnswer
+	(*ExplainRequest)(nil),   // 57: ecs.v1.ExplainRequest
+	(*ExplainAnswer)(nil),    // 58: ecs.v1.ExplainAnswer
+	(*JoinRequest)(nil),      // 59: ecs.v1.JoinRequest
+	(*JoinAnswer)(nil),       // 60: ecs.v1.JoinAnswer
+	(*LeaveRequest)(nil),     // 61: ecs.v1.LeaveRequest
+	(*LeaveAnswer)(nil),      // 62: ecs.v1.LeaveAnswer
+	(*GoRequest)(nil),        // 63: ecs.v1.GoRequest
+	(*GoAnswer)(nil),         // 64: ecs.v1.GoAnswer
+	nil,                      // 65: ecs.v1.Spec.LabelsEntry
+	nil,                      // 66: ecs.v1.Node.AttributesEntry
 }
 var file_ecs_v1_ecs_proto_depIdxs = []int32{
 	1,  // 0: ecs.v1.Task.spec:type_name -> ecs.v1.Spec
 	4,  // 1: ecs.v1.Task.attempts:type_name -> ecs.v1.Attempt
 	5,  // 2: ecs.v1.Task.result:type_name -> ecs.v1.Result
 	8,  // 3: ecs.v1.Task.bill:type_name -> ecs.v1.Bill
-	55, // 4: ecs.v1.Spec.labels:type_name -> ecs.v1.Spec.LabelsEntry
+	65, // 4: ecs.v1.Spec.labels:type_name -> ecs.v1.Spec.LabelsEntry
 	2,  // 5: ecs.v1.Spec.files:type_name -> ecs.v1.File
 	7,  // 6: ecs.v1.Result.stdout:type_name -> ecs.v1.Stream
 	7,  // 7: ecs.v1.Result.stderr:type_name -> ecs.v1.Stream
 	6,  // 8: ecs.v1.Result.outputs:type_name -> ecs.v1.Outputs
-	56, // 9: ecs.v1.Node.attributes:type_name -> ecs.v1.Node.AttributesEntry
+	66, // 9: ecs.v1.Node.attributes:type_name -> ecs.v1.Node.AttributesEntry
 	11, // 10: ecs.v1.Entry.commands:type_name -> ecs.v1.Command
 	12, // 11: ecs.v1.Command.submit:type_name -> ecs.v1.Submit
 	13, // 12: ecs.v1.Command.register:type_name -> ecs.v1.Register
@@ -5027,56 +5680,63 @@ var file_ecs_v1_ecs_proto_depIdxs = []int32{
 	22, // 19: ecs.v1.Command.set_node:type_name -> ecs.v1.SetNode
 	23, // 20: ecs.v1.Command.expire:type_name -> ecs.v1.Expire
 	24, // 21: ecs.v1.Command.forget:type_name -> ecs.v1.Forget
-	0,  // 22: ecs.v1.Submit.task:type_name -> ecs.v1.Task
-	9,  // 23: ecs.v1.Register.node:type_name -> ecs.v1.Node
-	14, // 24: ecs.v1.Register.running:type_name -> ecs.v1.Token
-	16, // 25: ecs.v1.Place.decisions:type_name -> ecs.v1.Decision
-	14, // 26: ecs.v1.Progress.token:type_name -> ecs.v1.Token
-	14, // 27: ecs.v1.Finish.token:type_name -> ecs.v1.Token
-	5,  // 28: ecs.v1.Finish.result:type_name -> ecs.v1.Result
-	8,  // 29: ecs.v1.Finish.bill:type_name -> ecs.v1.Bill
-	14, // 30: ecs.v1.LoseAttempt.token:type_name -> ecs.v1.Token
-	26, // 31: ecs.v1.SnapshotRecord.header:type_name -> ecs.v1.SnapshotHeader
-	9,  // 32: ecs.v1.SnapshotRecord.node:type_name -> ecs.v1.Node
-	0,  // 33: ecs.v1.SnapshotRecord.task:type_name -> ecs.v1.Task
-	29, // 34: ecs.v1.AgentMessage.hello:type_name -> ecs.v1.Hello
-	30, // 35: ecs.v1.AgentMessage.heartbeat:type_name -> ecs.v1.Heartbeat
-	32, // 36: ecs.v1.AgentMessage.status:type_name -> ecs.v1.AttemptStatus
-	33, // 37: ecs.v1.AgentMessage.goodbye:type_name -> ecs.v1.Goodbye
-	9,  // 38: ecs.v1.Hello.node:type_name -> ecs.v1.Node
-	14, // 39: ecs.v1.Hello.running:type_name -> ecs.v1.Token
-	31, // 40: ecs.v1.Heartbeat.parked:type_name -> ecs.v1.Parked
-	14, // 41: ecs.v1.AttemptStatus.token:type_name -> ecs.v1.Token
-	5,  // 42: ecs.v1.AttemptStatus.result:type_name -> ecs.v1.Result
-	8,  // 43: ecs.v1.AttemptStatus.bill:type_name -> ecs.v1.Bill
-	35, // 44: ecs.v1.ControlMessage.welcome:type_name -> ecs.v1.Welcome
-	36, // 45: ecs.v1.ControlMessage.heartbeat:type_name -> ecs.v1.HeartbeatAnswer
-	37, // 46: ecs.v1.ControlMessage.assignment:type_name -> ecs.v1.Assignment
-	38, // 47: ecs.v1.ControlMessage.stop:type_name -> ecs.v1.StopAttempt
-	39, // 48: ecs.v1.ControlMessage.status:type_name -> ecs.v1.StatusAnswer
-	40, // 49: ecs.v1.ControlMessage.redirect:type_name -> ecs.v1.Redirect
-	41, // 50: ecs.v1.ControlMessage.refused:type_name -> ecs.v1.Refused
-	14, // 51: ecs.v1.Welcome.forget:type_name -> ecs.v1.Token
-	14, // 52: ecs.v1.Assignment.token:type_name -> ecs.v1.Token
-	1,  // 53: ecs.v1.Assignment.spec:type_name -> ecs.v1.Spec
-	3,  // 54: ecs.v1.Assignment.secrets:type_name -> ecs.v1.Secrets
-	14, // 55: ecs.v1.StopAttempt.token:type_name -> ecs.v1.Token
-	14, // 56: ecs.v1.StatusAnswer.token:type_name -> ecs.v1.Token
-	14, // 57: ecs.v1.OutputRequest.token:type_name -> ecs.v1.Token
-	14, // 58: ecs.v1.AttachInput.token:type_name -> ecs.v1.Token
-	45, // 59: ecs.v1.AttachInput.data:type_name -> ecs.v1.InputData
-	46, // 60: ecs.v1.AttachInput.resize:type_name -> ecs.v1.WindowSize
-	11, // 61: ecs.v1.ProposeRequest.command:type_name -> ecs.v1.Command
-	0,  // 62: ecs.v1.ProposeAnswer.task:type_name -> ecs.v1.Task
-	9,  // 63: ecs.v1.ProposeAnswer.node:type_name -> ecs.v1.Node
-	50, // 64: ecs.v1.ProposeAnswer.refusal:type_name -> ecs.v1.Refusal
-	50, // 65: ecs.v1.ReadIndexAnswer.refusal:type_name -> ecs.v1.Refusal
-	50, // 66: ecs.v1.ExplainAnswer.refusal:type_name -> ecs.v1.Refusal
-	67, // [67:67] is the sub-list for method output_type
-	67, // [67:67] is the sub-list for method input_type
-	67, // [67:67] is the sub-list for extension type_name
-	67, // [67:67] is the sub-list for extension extendee
-	0,  // [0:67] is the sub-list for field type_name
+	25, // 22: ecs.v1.Command.found:type_name -> ecs.v1.Found
+	26, // 23: ecs.v1.Command.forget_nodes:type_name -> ecs.v1.ForgetNodes
+	0,  // 24: ecs.v1.Submit.task:type_name -> ecs.v1.Task
+	9,  // 25: ecs.v1.Register.node:type_name -> ecs.v1.Node
+	14, // 26: ecs.v1.Register.running:type_name -> ecs.v1.Token
+	16, // 27: ecs.v1.Place.decisions:type_name -> ecs.v1.Decision
+	14, // 28: ecs.v1.Progress.token:type_name -> ecs.v1.Token
+	14, // 29: ecs.v1.Finish.token:type_name -> ecs.v1.Token
+	5,  // 30: ecs.v1.Finish.result:type_name -> ecs.v1.Result
+	8,  // 31: ecs.v1.Finish.bill:type_name -> ecs.v1.Bill
+	14, // 32: ecs.v1.LoseAttempt.token:type_name -> ecs.v1.Token
+	27, // 33: ecs.v1.ForgetNodes.nodes:type_name -> ecs.v1.GoneNode
+	29, // 34: ecs.v1.SnapshotRecord.header:type_name -> ecs.v1.SnapshotHeader
+	9,  // 35: ecs.v1.SnapshotRecord.node:type_name -> ecs.v1.Node
+	0,  // 36: ecs.v1.SnapshotRecord.task:type_name -> ecs.v1.Task
+	32, // 37: ecs.v1.AgentMessage.hello:type_name -> ecs.v1.Hello
+	33, // 38: ecs.v1.AgentMessage.heartbeat:type_name -> ecs.v1.Heartbeat
+	35, // 39: ecs.v1.AgentMessage.status:type_name -> ecs.v1.AttemptStatus
+	36, // 40: ecs.v1.AgentMessage.goodbye:type_name -> ecs.v1.Goodbye
+	9,  // 41: ecs.v1.Hello.node:type_name -> ecs.v1.Node
+	14, // 42: ecs.v1.Hello.running:type_name -> ecs.v1.Token
+	34, // 43: ecs.v1.Heartbeat.parked:type_name -> ecs.v1.Parked
+	14, // 44: ecs.v1.AttemptStatus.token:type_name -> ecs.v1.Token
+	5,  // 45: ecs.v1.AttemptStatus.result:type_name -> ecs.v1.Result
+	8,  // 46: ecs.v1.AttemptStatus.bill:type_name -> ecs.v1.Bill
+	39, // 47: ecs.v1.ControlMessage.welcome:type_name -> ecs.v1.Welcome
+	40, // 48: ecs.v1.ControlMessage.heartbeat:type_name -> ecs.v1.HeartbeatAnswer
+	41, // 49: ecs.v1.ControlMessage.assignment:type_name -> ecs.v1.Assignment
+	42, // 50: ecs.v1.ControlMessage.stop:type_name -> ecs.v1.StopAttempt
+	43, // 51: ecs.v1.ControlMessage.status:type_name -> ecs.v1.StatusAnswer
+	44, // 52: ecs.v1.ControlMessage.redirect:type_name -> ecs.v1.Redirect
+	45, // 53: ecs.v1.ControlMessage.refused:type_name -> ecs.v1.Refused
+	38, // 54: ecs.v1.ControlMessage.leave:type_name -> ecs.v1.Leave
+	14, // 55: ecs.v1.Welcome.forget:type_name -> ecs.v1.Token
+	14, // 56: ecs.v1.Assignment.token:type_name -> ecs.v1.Token
+	1,  // 57: ecs.v1.Assignment.spec:type_name -> ecs.v1.Spec
+	3,  // 58: ecs.v1.Assignment.secrets:type_name -> ecs.v1.Secrets
+	14, // 59: ecs.v1.StopAttempt.token:type_name -> ecs.v1.Token
+	14, // 60: ecs.v1.StatusAnswer.token:type_name -> ecs.v1.Token
+	14, // 61: ecs.v1.OutputRequest.token:type_name -> ecs.v1.Token
+	14, // 62: ecs.v1.AttachInput.token:type_name -> ecs.v1.Token
+	49, // 63: ecs.v1.AttachInput.data:type_name -> ecs.v1.InputData
+	50, // 64: ecs.v1.AttachInput.resize:type_name -> ecs.v1.WindowSize
+	11, // 65: ecs.v1.ProposeRequest.command:type_name -> ecs.v1.Command
+	0,  // 66: ecs.v1.ProposeAnswer.task:type_name -> ecs.v1.Task
+	9,  // 67: ecs.v1.ProposeAnswer.node:type_name -> ecs.v1.Node
+	54, // 68: ecs.v1.ProposeAnswer.refusal:type_name -> ecs.v1.Refusal
+	54, // 69: ecs.v1.ReadIndexAnswer.refusal:type_name -> ecs.v1.Refusal
+	54, // 70: ecs.v1.ExplainAnswer.refusal:type_name -> ecs.v1.Refusal
+	54, // 71: ecs.v1.JoinAnswer.refusal:type_name -> ecs.v1.Refusal
+	54, // 72: ecs.v1.LeaveAnswer.refusal:type_name -> ecs.v1.Refusal
+	54, // 73: ecs.v1.GoAnswer.refusal:type_name -> ecs.v1.Refusal
+	74, // [74:74] is the sub-list for method output_type
+	74, // [74:74] is the sub-list for method input_type
+	74, // [74:74] is the sub-list for extension type_name
+	74, // [74:74] is the sub-list for extension extendee
+	0,  // [0:74] is the sub-list for field type_name
 }
 
 func init() { file_ecs_v1_ecs_proto_init() }
@@ -5096,19 +5756,21 @@ func file_ecs_v1_ecs_proto_init() {
 		(*Command_SetNode)(nil),
 		(*Command_Expire)(nil),
 		(*Command_Forget)(nil),
+		(*Command_Found)(nil),
+		(*Command_ForgetNodes)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[25].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[28].OneofWrappers = []any{
 		(*SnapshotRecord_Header)(nil),
 		(*SnapshotRecord_Node)(nil),
 		(*SnapshotRecord_Task)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[28].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[31].OneofWrappers = []any{
 		(*AgentMessage_Hello)(nil),
 		(*AgentMessage_Heartbeat)(nil),
 		(*AgentMessage_Status)(nil),
 		(*AgentMessage_Goodbye)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[34].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[37].OneofWrappers = []any{
 		(*ControlMessage_Welcome)(nil),
 		(*ControlMessage_Heartbeat)(nil),
 		(*ControlMessage_Assignment)(nil),
@@ -5116,8 +5778,9 @@ func file_ecs_v1_ecs_proto_init() {
 		(*ControlMessage_Status)(nil),
 		(*ControlMessage_Redirect)(nil),
 		(*ControlMessage_Refused)(nil),
+		(*ControlMessage_Leave)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[44].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[48].OneofWrappers = []any{
 		(*AttachInput_Data)(nil),
 		(*AttachInput_Resize)(nil),
 		(*AttachInput_Signal)(nil),
@@ -5128,7 +5791,7 @@ func file_ecs_v1_ecs_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ecs_v1_ecs_proto_rawDesc), len(file_ecs_v1_ecs_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   57,
+			NumMessages:   67,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

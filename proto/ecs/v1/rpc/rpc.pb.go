@@ -31,11 +31,14 @@ const file_ecs_v1_rpc_rpc_proto_rawDesc = "" +
 	"\x14ecs/v1/rpc/rpc.proto\x12\n" +
 	"ecs.v1.rpc\x1a\x10ecs/v1/ecs.proto2G\n" +
 	"\bSessions\x12;\n" +
-	"\aSession\x12\x14.ecs.v1.AgentMessage\x1a\x16.ecs.v1.ControlMessage(\x010\x012\xbb\x01\n" +
+	"\aSession\x12\x14.ecs.v1.AgentMessage\x1a\x16.ecs.v1.ControlMessage(\x010\x012\xcb\x02\n" +
 	"\x05Peers\x128\n" +
 	"\aPropose\x12\x16.ecs.v1.ProposeRequest\x1a\x15.ecs.v1.ProposeAnswer\x12>\n" +
 	"\tReadIndex\x12\x18.ecs.v1.ReadIndexRequest\x1a\x17.ecs.v1.ReadIndexAnswer\x128\n" +
-	"\aExplain\x12\x16.ecs.v1.ExplainRequest\x1a\x15.ecs.v1.ExplainAnswer2>\n" +
+	"\aExplain\x12\x16.ecs.v1.ExplainRequest\x1a\x15.ecs.v1.ExplainAnswer\x12/\n" +
+	"\x04Join\x12\x13.ecs.v1.JoinRequest\x1a\x12.ecs.v1.JoinAnswer\x122\n" +
+	"\x05Leave\x12\x14.ecs.v1.LeaveRequest\x1a\x13.ecs.v1.LeaveAnswer\x12)\n" +
+	"\x02Go\x12\x11.ecs.v1.GoRequest\x1a\x10.ecs.v1.GoAnswer2>\n" +
 	"\x06Output\x124\n" +
 	"\x04Read\x12\x15.ecs.v1.OutputRequest\x1a\x13.ecs.v1.OutputChunk0\x012>\n" +
 	"\x06Attach\x124\n" +
@@ -46,30 +49,42 @@ var file_ecs_v1_rpc_rpc_proto_goTypes = []any{
 	(*v1.ProposeRequest)(nil),   // 1: ecs.v1.ProposeRequest
 	(*v1.ReadIndexRequest)(nil), // 2: ecs.v1.ReadIndexRequest
 	(*v1.ExplainRequest)(nil),   // 3: ecs.v1.ExplainRequest
-	(*v1.OutputRequest)(nil),    // 4: ecs.v1.OutputRequest
-	(*v1.AttachInput)(nil),      // 5: ecs.v1.AttachInput
-	(*v1.ControlMessage)(nil),   // 6: ecs.v1.ControlMessage
-	(*v1.ProposeAnswer)(nil),    // 7: ecs.v1.ProposeAnswer
-	(*v1.ReadIndexAnswer)(nil),  // 8: ecs.v1.ReadIndexAnswer
-	(*v1.ExplainAnswer)(nil),    // 9: ecs.v1.ExplainAnswer
-	(*v1.OutputChunk)(nil),      // 10: ecs.v1.OutputChunk
-	(*v1.AttachAck)(nil),        // 11: ecs.v1.AttachAck
+	(*v1.JoinRequest)(nil),      // 4: ecs.v1.JoinRequest
+	(*v1.LeaveRequest)(nil),     // 5: ecs.v1.LeaveRequest
+	(*v1.GoRequest)(nil),        // 6: ecs.v1.GoRequest
+	(*v1.OutputRequest)(nil),    // 7: ecs.v1.OutputRequest
+	(*v1.AttachInput)(nil),      // 8: ecs.v1.AttachInput
+	(*v1.ControlMessage)(nil),   // 9: ecs.v1.ControlMessage
+	(*v1.ProposeAnswer)(nil),    // 10: ecs.v1.ProposeAnswer
+	(*v1.ReadIndexAnswer)(nil),  // 11: ecs.v1.ReadIndexAnswer
+	(*v1.ExplainAnswer)(nil),    // 12: ecs.v1.ExplainAnswer
+	(*v1.JoinAnswer)(nil),       // 13: ecs.v1.JoinAnswer
+	(*v1.LeaveAnswer)(nil),      // 14: ecs.v1.LeaveAnswer
+	(*v1.GoAnswer)(nil),         // 15: ecs.v1.GoAnswer
+	(*v1.OutputChunk)(nil),      // 16: ecs.v1.OutputChunk
+	(*v1.AttachAck)(nil),        // 17: ecs.v1.AttachAck
 }
 var file_ecs_v1_rpc_rpc_proto_depIdxs = []int32{
 	0,  // 0: ecs.v1.rpc.Sessions.Session:input_type -> ecs.v1.AgentMessage
 	1,  // 1: ecs.v1.rpc.Peers.Propose:input_type -> ecs.v1.ProposeRequest
 	2,  // 2: ecs.v1.rpc.Peers.ReadIndex:input_type -> ecs.v1.ReadIndexRequest
 	3,  // 3: ecs.v1.rpc.Peers.Explain:input_type -> ecs.v1.ExplainRequest
-	4,  // 4: ecs.v1.rpc.Output.Read:input_type -> ecs.v1.OutputRequest
-	5,  // 5: ecs.v1.rpc.Attach.Attach:input_type -> ecs.v1.AttachInput
-	6,  // 6: ecs.v1.rpc.Sessions.Session:output_type -> ecs.v1.ControlMessage
-	7,  // 7: ecs.v1.rpc.Peers.Propose:output_type -> ecs.v1.ProposeAnswer
-	8,  // 8: ecs.v1.rpc.Peers.ReadIndex:output_type -> ecs.v1.ReadIndexAnswer
-	9,  // 9: ecs.v1.rpc.Peers.Explain:output_type -> ecs.v1.ExplainAnswer
-	10, // 10: ecs.v1.rpc.Output.Read:output_type -> ecs.v1.OutputChunk
-	11, // 11: ecs.v1.rpc.Attach.Attach:output_type -> ecs.v1.AttachAck
-	6,  // [6:12] is the sub-list for method output_type
-	0,  // [0:6] is the sub-list for method input_type
+	4,  // 4: ecs.v1.rpc.Peers.Join:input_type -> ecs.v1.JoinRequest
+	5,  // 5: ecs.v1.rpc.Peers.Leave:input_type -> ecs.v1.LeaveRequest
+	6,  // 6: ecs.v1.rpc.Peers.Go:input_type -> ecs.v1.GoRequest
+	7,  // 7: ecs.v1.rpc.Output.Read:input_type -> ecs.v1.OutputRequest
+	8,  // 8: ecs.v1.rpc.Attach.Attach:input_type -> ecs.v1.AttachInput
+	9,  // 9: ecs.v1.rpc.Sessions.Session:output_type -> ecs.v1.ControlMessage
+	10, // 10: ecs.v1.rpc.Peers.Propose:output_type -> ecs.v1.ProposeAnswer
+	11, // 11: ecs.v1.rpc.Peers.ReadIndex:output_type -> ecs.v1.ReadIndexAnswer
+	12, // 12: ecs.v1.rpc.Peers.Explain:output_type -> ecs.v1.ExplainAnswer
+	13, // 13: ecs.v1.rpc.Peers.Join:output_type -> ecs.v1.JoinAnswer
+	14, // 14: ecs.v1.rpc.Peers.Leave:output_type -> ecs.v1.LeaveAnswer
+	15, // 15: ecs.v1.rpc.Peers.Go:output_type -> ecs.v1.GoAnswer
+	16, // 16: ecs.v1.rpc.Output.Read:output_type -> ecs.v1.OutputChunk
+	17, // 17: ecs.v1.rpc.Attach.Attach:output_type -> ecs.v1.AttachAck
+	9,  // [9:18] is the sub-list for method output_type
+	0,  // [0:9] is the sub-list for method input_type
 	0,  // [0:0] is the sub-list for extension type_name
 	0,  // [0:0] is the sub-list for extension extendee
 	0,  // [0:0] is the sub-list for field type_name
