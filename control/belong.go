@@ -43,14 +43,12 @@ func (s *Server) belong(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	old := s.replica.HasState()
 	if err := s.enter(ctx); err != nil {
 		return err
 	}
 	s.members.Update(func(m *gossip.Member) { m.Bootstrapped = true })
-	if err := s.allFounded(ctx); err != nil {
-		return err
-	}
-	return s.stay(ctx)
+	return s.stay(ctx, old)
 }
 
 // enter returns once this node has state or may get it.
@@ -92,14 +90,17 @@ func established(members []gossip.Member) bool {
 
 // stay asks to be taken in again whenever the configuration does not name this
 // node at its address, or nobody leads it though others belong.
-func (s *Server) stay(ctx context.Context) error {
+//
+// old says that this node started with what it has on its disk.
+func (s *Server) stay(ctx context.Context, old bool) error {
 	for {
 		changed, elected := s.members.Changed(), s.replica.LeaderChanged()
 		incarnation := s.store.Snapshot().Incarnation()
 		s.members.Update(func(m *gossip.Member) { m.Incarnation = max(m.Incarnation, incarnation) })
 		members := s.members.Snapshot()
+		s.allFounded(members)
 		for _, m := range members {
-			if m.Role == roleControl && m.ID != s.cfg.ID && s.outdated(m.Incarnation) {
+			if m.Role == roleControl && m.ID != s.cfg.ID && old && m.Incarnation > incarnation {
 				return errStale
 			}
 		}
@@ -114,13 +115,6 @@ func (s *Server) stay(ctx context.Context) error {
 			return err
 		}
 	}
-}
-
-// outdated reports whether what this node has on its disk is of before the
-// cluster's present incarnation.
-func (s *Server) outdated(seen uint64) bool {
-	sn := s.store.Snapshot()
-	return seen > sn.Incarnation() && sn.Index() > 0
 }
 
 // named reports whether the newest configuration has this node where it is, as
@@ -141,6 +135,10 @@ func (s *Server) named() bool {
 // could be asked.
 func (s *Server) refused(err error) {
 	var refusal *task.Error
+	last := s.joining.Load()
+	if last != nil && (*last).Error() == err.Error() {
+		return // told already
+	}
 	if errors.As(err, &refusal) && refusal.Code != task.CodeNoLeader {
 		s.cfg.Log.Error("the cluster does not take this node in", "err", err)
 	} else {

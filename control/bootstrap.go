@@ -1,11 +1,11 @@
 package control
 
 import (
-	"context"
 	"fmt"
 	"hash/fnv"
 	"maps"
 	"slices"
+	"time"
 
 	"ecs/internal/gossip"
 )
@@ -22,27 +22,25 @@ func (s *Server) found(servers map[string]string) error {
 	return nil
 }
 
-// allFounded waits until every founder has formed the cluster and then ends the
-// time in which others may: one that has lost its disk since must not begin anew.
-func (s *Server) allFounded(ctx context.Context) error {
-	for {
-		changed := s.members.Changed()
-		waiting := s.members.Self().Founders != 0
-		belong := 0
-		for _, m := range s.members.Snapshot() {
-			if m.Role == roleControl && m.Bootstrapped && m.Expect == s.cfg.BootstrapExpect {
-				belong++
-			}
+// foundWithin bounds how long founders wait for each other; a node that comes
+// later joins.
+const foundWithin = time.Minute
+
+// allFounded ends the time in which others may form the same cluster, once every
+// founder has or it took too long: one that has lost its disk since must not begin
+// anew.
+func (s *Server) allFounded(members []gossip.Member) {
+	if s.members.Self().Founders == 0 {
+		return
+	}
+	belong := 0
+	for _, m := range members {
+		if m.Role == roleControl && m.Bootstrapped {
+			belong++
 		}
-		if !waiting || belong >= s.cfg.BootstrapExpect {
-			s.members.Update(func(m *gossip.Member) { m.Founders = 0 })
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	}
+	if belong >= s.cfg.BootstrapExpect || time.Since(s.started) > foundWithin {
+		s.members.Update(func(m *gossip.Member) { m.Founders = 0 })
 	}
 }
 
