@@ -107,6 +107,9 @@ func (s *Server) checkCertificate() api.Check {
 func (s *Server) checkAgents() api.Check {
 	total, able := 0, 0
 	for n := range s.store.Snapshot().Nodes() {
+		if n.Status == task.Left {
+			continue
+		}
 		total++
 		if n.Takes() {
 			able++

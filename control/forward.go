@@ -200,6 +200,19 @@ func (a *acquaintances) addresses() []string {
 	return addrs
 }
 
+// whereabouts are where gossip should find members: the control nodes that it ever
+// showed, and the agents of the record. After a partition each side finds the
+// other by them.
+func (s *Server) whereabouts() []string {
+	addrs := s.known.addresses()
+	for n := range s.store.Snapshot().Nodes() {
+		if n.GossipAddr != "" && n.Status != task.Left {
+			addrs = append(addrs, n.GossipAddr)
+		}
+	}
+	return addrs
+}
+
 // remember follows gossip until ctx ends.
 func (s *Server) remember(ctx context.Context) error {
 	for {

@@ -53,10 +53,11 @@ func New(cfg Config) (*Server, error) {
 		RPCAddr: cfg.RPCAdvertise, RaftAddr: cfg.RaftAdvertise, HTTPAddr: cfg.HTTPAdvertise, Expect: cfg.BootstrapExpect}
 	given := g.Rejoin
 	g.Rejoin = func() []string {
-		if given == nil {
-			return s.known.addresses()
+		addrs := s.whereabouts()
+		if given != nil {
+			addrs = append(addrs, given()...)
 		}
-		return append(given(), s.known.addresses()...)
+		return addrs
 	}
 	s.members = gossip.New(g)
 	s.sessions = dispatch.New(dispatch.Config{Log: s.replica, Snapshot: s.store.Snapshot, LeaderAddr: s.leaderAddr,

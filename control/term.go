@@ -85,6 +85,7 @@ func (s *Server) lead(ctx context.Context, term uint64) error {
 	g.Go(func() error { return s.schedule(ctx) })
 	g.Go(func() error { return s.reap(ctx) })
 	g.Go(func() error { return s.keepVoters(ctx) })
+	g.Go(func() error { return s.forgetGone(ctx) })
 	return g.Wait()
 }
 
