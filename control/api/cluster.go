@@ -165,6 +165,28 @@ func (h *Handler) cluster(w http.ResponseWriter, r *http.Request, _ httprouter.P
 	return nil
 }
 
+// snapshot serves POST /v2/cluster/snapshot: the whole record, as of a moment after
+// the request came.
+func (h *Handler) snapshot(w http.ResponseWriter, r *http.Request, _ httprouter.Params) error {
+	if err := noBody(w, r); err != nil {
+		return err
+	}
+	if _, err := query(r, nil); err != nil {
+		return err
+	}
+	if err := h.sync(r.Context()); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Disposition", `attachment; filename="ecs.snapshot"`)
+	w.WriteHeader(http.StatusOK)
+	// Whoever reads it sees by the checksum at its end whether it is whole.
+	if err := h.cfg.Reader.Snapshot().Archive(w); err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	return nil
+}
+
 func renderHealth(health Health) api.Health {
 	v := api.Health{Ready: health.Ready, Reasons: health.Reasons}
 	for _, c := range health.Checks {

@@ -117,8 +117,11 @@ func (c *change) read(r *bufio.Reader) error {
 		}
 		seq = t.Seq
 	}
-	if _, err := r.ReadByte(); !errors.Is(err, io.EOF) {
+	switch _, err := r.ReadByte(); {
+	case err == nil:
 		return errors.New("more follows after the last task")
+	case !errors.Is(err, io.EOF):
+		return err
 	}
 	return nil
 }

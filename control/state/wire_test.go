@@ -31,6 +31,8 @@ func everyCommand() []state.Command {
 		state.SetNode{Node: "n1"},
 		state.Expire{Tasks: []task.ID{"t1", "t2"}},
 		state.Forget{Tasks: []task.ID{"t1", "t2"}},
+		state.Found{Cluster: "01cluster"},
+		state.ForgetNodes{Nodes: []state.GoneNode{{Node: "n1", Epoch: 7}, {Node: "n2", Epoch: 9}}},
 	}
 }
 

@@ -3,7 +3,9 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -118,12 +120,23 @@ func (c *Client) Drain(ctx context.Context, id string, drain bool) (*Node, error
 // force one that can't be asked is taken out of it.
 func (c *Client) Leave(ctx context.Context, id string, force bool) (*Leaving, error) {
 	l := new(Leaving)
-	path := nodePath(id) + "/leave"
+	q := call{method: http.MethodPost, path: nodePath(id) + "/leave", into: l}
 	if force {
-		path += "?force=true"
+		q.query = url.Values{"force": {"true"}}
 	}
-	_, err := c.do(ctx, call{method: http.MethodPost, path: path, into: l})
+	_, err := c.do(ctx, q)
 	return l, err
+}
+
+// Save writes a snapshot of the whole record, whose checksum is at its end: see
+// `ecsctl cluster restore`. A write that broke off left no whole one.
+func (c *Client) Save(ctx context.Context, w io.Writer) error {
+	resp, err := c.do(ctx, call{method: http.MethodPost, path: "/v2/cluster/snapshot"})
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(w, resp.Body)
+	return errors.Join(err, resp.Body.Close())
 }
 
 // Cluster gives the cluster as one of its control nodes sees it.
