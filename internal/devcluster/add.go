@@ -124,6 +124,9 @@ func (c *cluster) planOne(role, zone string) (node, error) {
 	}
 	last, httpPort := 0, 0
 	zones := make(map[string]int)
+	for _, z := range c.Zones {
+		zones[z] = 0
+	}
 	for _, n := range c.Nodes {
 		if number, err := strconv.Atoi(strings.TrimPrefix(n.Name, prefix)); err == nil {
 			last = max(last, number)

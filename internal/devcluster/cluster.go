@@ -55,8 +55,9 @@ type cluster struct {
 	// Agents is what agents are started with, those that come later too.
 	Agents agentSettings `json:"agents"`
 	// HadAgents says that agents were removed: what they made for all is there.
-	HadAgents bool   `json:"had_agents,omitempty"`
-	Nodes     []node `json:"nodes"`
+	HadAgents bool     `json:"had_agents,omitempty"`
+	Zones     []string `json:"zones,omitempty"`
+	Nodes     []node   `json:"nodes"`
 }
 
 // agentSettings are what all agents of a cluster have in common.
@@ -98,7 +99,7 @@ func plan(o Options) (*cluster, error) {
 	credentials := clusterfiles.NewCredentials()
 	c := &cluster{dir: o.Dir, patience: termWithin, Name: "dev-" + credentials.Key[:8], DockerHost: o.DockerHost,
 		Key: credentials.Key, Secret: credentials.Secret,
-		Fenced: os.Geteuid() == 0,
+		Fenced: os.Geteuid() == 0, Zones: o.Zones,
 		Agents: agentSettings{CPUs: o.AgentCPUs, Memory: o.AgentMemory, WarmCount: o.WarmCount,
 			Starts:          max(1, engineStarts/max(1, o.Agents)),
 			DefaultRegistry: o.DefaultRegistry, InsecureRegistries: o.InsecureRegistries}}
