@@ -79,6 +79,9 @@ func TestVoterWithoutItsDataJoinsAgainEmpty(t *testing.T) {
 			lost.Lose()
 			lost.Restart()
 			c.Until(5*time.Second, "a leader without it", func() bool { return c.Leader() != nil })
+			c.Until(time.Minute, "it has everything again, and a vote", func() bool {
+				return lost.Snapshot().Cluster() != "" && c.Votes(lost)
+			})
 			c.Ready(time.Minute, 3)
 			if _, err := c.Client.Run(lost, ecstest.Script("print", "after")); err != nil {
 				t.Fatal(err)

@@ -2809,7 +2809,7 @@ type Member struct {
 	MilliCpu      int64                  `protobuf:"varint,10,opt,name=milli_cpu,json=milliCpu,proto3" json:"milli_cpu,omitempty"` // agent: capacity, a hint
 	Memory        int64                  `protobuf:"varint,11,opt,name=memory,proto3" json:"memory,omitempty"`
 	Draining      bool                   `protobuf:"varint,12,opt,name=draining,proto3" json:"draining,omitempty"`
-	Founders      uint64                 `protobuf:"fixed64,13,opt,name=founders,proto3" json:"founders,omitempty"`      // control: a hash of those it forms a cluster with, until all of them have
+	Founders      uint64                 `protobuf:"varint,13,opt,name=founders,proto3" json:"founders,omitempty"`       // control: a hash of those it forms a cluster with, until all of them have
 	Incarnation   uint64                 `protobuf:"varint,14,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // control: of the cluster it belongs to
 	Name          string                 `protobuf:"bytes,15,opt,name=name,proto3" json:"name,omitempty"`                // control: for people
 	unknownFields protoimpl.UnknownFields
@@ -5426,7 +5426,7 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	" \x01(\x03R\bmilliCpu\x12\x16\n" +
 	"\x06memory\x18\v \x01(\x03R\x06memory\x12\x1a\n" +
 	"\bdraining\x18\f \x01(\bR\bdraining\x12\x1a\n" +
-	"\bfounders\x18\r \x01(\x06R\bfounders\x12 \n" +
+	"\bfounders\x18\r \x01(\x04R\bfounders\x12 \n" +
 	"\vincarnation\x18\x0e \x01(\x04R\vincarnation\x12\x12\n" +
 	"\x04name\x18\x0f \x01(\tR\x04name\"\xce\x01\n" +
 	"\fAgentMessage\x12%\n" +
