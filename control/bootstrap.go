@@ -51,8 +51,8 @@ func founders(members []gossip.Member, expect int) (map[string]string, bool) {
 	servers := make(map[string]string, expect)
 	var begun []uint64
 	for _, m := range members {
-		if m.Role != roleControl {
-			continue
+		if m.Role != roleControl || m.Expect == 0 && !m.Bootstrapped {
+			continue // it waits to join what these form
 		}
 		if m.Expect != expect || m.Bootstrapped && m.Founders == 0 {
 			return nil, false

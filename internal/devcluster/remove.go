@@ -51,7 +51,7 @@ func (c *cluster) remove(ctx context.Context, n node, force bool, o Options) err
 	defer cancel()
 	door := admin.NewClient(c.path(n.Name, "data"))
 	err := door.Leave(ctx, force, func(text string) { o.say("%s: %s", n.Name, text) })
-	if err != nil && !force {
+	if err != nil && !force && !c.wentBadly(ctx, n) {
 		return err
 	}
 	if err != nil {
@@ -65,6 +65,20 @@ func (c *cluster) remove(ctx context.Context, n node, force bool, o Options) err
 	}
 	o.say("%s: gone", n.Name)
 	return nil
+}
+
+// wentBadly reports that an agent which was to leave has ended, though not in good
+// order: the engine was too slow, say. Its tasks move when its lease is over.
+func (c *cluster) wentBadly(ctx context.Context, n node) bool {
+	if n.Role != roleAgent {
+		return false
+	}
+	daemon := func(p process) bool { return p.name == n.Name }
+	if err := c.waitGone(ctx, daemon, killWithin); err != nil {
+		return false
+	}
+	running, err := c.running()
+	return err == nil && running[n.Name] == 0
 }
 
 // forceOut has the others take a control node out that can't do it itself.

@@ -42,13 +42,13 @@ func (c *cluster) voters(t *testing.T) (votes int) {
 	return votes
 }
 
-// keepBusy submits a task every quarter of a second, through whichever control
+// keepBusy submits a task every half second, through whichever control
 // node takes it, until stopped; stop gives the ids of all that were accepted.
 func (c *cluster) keepBusy(t *testing.T) (stop func() []string) {
 	var ids []string
 	var running sync.WaitGroup
 	end := make(chan struct{})
-	tick := time.NewTicker(250 * time.Millisecond)
+	tick := time.NewTicker(500 * time.Millisecond)
 	running.Go(func() {
 		defer tick.Stop()
 		for i := 0; ; i++ {
@@ -132,8 +132,8 @@ func TestDevClusterGrowsAndShrinksUnderLoadAndLosesNothing(t *testing.T) {
 	within(t, time.Minute, "three voters", func() bool { return c.voters(t) == 3 })
 	c.dev(t, "remove", "a1", "a2", "c1", "c2")
 	ids := stop()
-	if len(ids) < 40 {
-		t.Errorf("got %d tasks accepted, want at least 40 for a test of anything", len(ids))
+	if len(ids) < 30 {
+		t.Errorf("got %d tasks accepted, want at least 30 for a test of anything", len(ids))
 	}
 	c.wantAll(t, ids)
 	if c.voters(t) != 1 || len(c.Nodes) != 2 {
