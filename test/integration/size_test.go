@@ -65,7 +65,9 @@ func (c *cluster) keepBusy(t *testing.T) (stop func() []string) {
 			ids = append(ids, id)
 		}
 	})
-	return func() []string { close(end); running.Wait(); return ids }
+	once := sync.OnceFunc(func() { close(end); running.Wait() })
+	t.Cleanup(once) // before the cluster goes
+	return func() []string { once(); return ids }
 }
 
 // submitAnywhere posts a task under a key until somebody accepts it. It reads
