@@ -104,6 +104,12 @@ type Config struct {
 	// Unfit, if there is one, says why the node must take no tasks now, or
 	// nothing. It is asked for every heartbeat and must not block.
 	Unfit func() string
+	// Leave, if there is one, is called when the leader asks the node to leave:
+	// it ends Run's context, and must not block.
+	Leave func()
+	// GossipAddr gives where gossip reaches this node, for others to find it
+	// again; optional.
+	GossipAddr func() string
 	// WarmCount and WarmMemory are the budget for containers that are started
 	// ahead of their tasks (package warm). Default: none.
 	WarmCount  int

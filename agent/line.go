@@ -189,6 +189,11 @@ func (l *line) handle(m *ecsv1.ControlMessage) (answered bool, err error) {
 		return false, fmt.Errorf("%w: for epoch %d in epoch %d", errUnexpected, m.GetEpoch(), l.epoch)
 	}
 	switch kind := m.GetKind().(type) {
+	case *ecsv1.ControlMessage_Leave:
+		l.cfg.Log.Info("asked to leave the cluster")
+		if l.cfg.Leave != nil {
+			l.cfg.Leave()
+		}
 	case *ecsv1.ControlMessage_Heartbeat:
 		sent, known := l.beats.answered(kind.Heartbeat.GetNumber())
 		if !known {

@@ -237,7 +237,11 @@ func (s *session) node() *task.Node {
 	if engine.Egress {
 		attributes[task.AttributeEgress] = "true"
 	}
-	return &task.Node{ID: s.cfg.ID, Name: s.cfg.Name, Zone: s.cfg.Zone, Version: s.cfg.Version,
+	gossip := ""
+	if s.cfg.GossipAddr != nil {
+		gossip = s.cfg.GossipAddr()
+	}
+	return &task.Node{GossipAddr: gossip, ID: s.cfg.ID, Name: s.cfg.Name, Zone: s.cfg.Zone, Version: s.cfg.Version,
 		Capacity: s.cfg.Capacity, Attributes: attributes, OutputAddr: s.cfg.OutputAddr,
 		Engine: engine.Description, Unfit: now.unfit}
 }

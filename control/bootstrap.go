@@ -1,61 +1,79 @@
 package control
 
 import (
-	"context"
 	"fmt"
+	"hash/fnv"
+	"maps"
+	"slices"
+	"time"
 
 	"ecs/internal/gossip"
 )
 
-// bootstrap forms a new cluster once gossip shows the expected number of
-// control nodes, all as new as this one. Each of them starts Raft with the same
-// sorted configuration, which Raft allows and which needs no one to go first.
-// A node that has state, or sees one that has, never does it: it is added to
-// the cluster that exists.
-func (s *Server) bootstrap(ctx context.Context) error {
-	select {
-	case <-s.replica.Ready():
-	case <-ctx.Done():
-		return ctx.Err()
+// found forms a new cluster of the servers, by id. Each of them starts Raft with
+// the same sorted configuration, which Raft allows and which needs no one to go
+// first.
+func (s *Server) found(servers map[string]string) error {
+	if err := s.replica.Bootstrap(servers); err != nil {
+		return fmt.Errorf("bootstrap with %d control nodes: %w", len(servers), err)
 	}
-	for {
-		if s.replica.HasState() {
-			s.members.Update(func(m *gossip.Member) { m.Bootstrapped = true })
-			return nil
+	s.members.Update(func(m *gossip.Member) { m.Bootstrapped, m.Founders = true, hashOf(servers) })
+	s.cfg.Log.Info("cluster formed", "voters", servers)
+	return nil
+}
+
+// foundWithin bounds how long founders wait for each other; a node that comes
+// later joins.
+const foundWithin = time.Minute
+
+// allFounded ends the time in which others may form the same cluster, once every
+// founder has or it took too long: one that has lost its disk since must not begin
+// anew.
+func (s *Server) allFounded(members []gossip.Member) {
+	if s.members.Self().Founders == 0 {
+		return
+	}
+	belong := 0
+	for _, m := range members {
+		if m.Role == roleControl && m.Bootstrapped {
+			belong++
 		}
-		changed := s.members.Changed()
-		servers, ok := founders(s.members.Snapshot(), s.cfg.BootstrapExpect)
-		if ok {
-			err := s.replica.Bootstrap(servers)
-			if err != nil && s.replica.HasState() {
-				continue // another one was first and has asked for our vote
-			}
-			if err != nil {
-				return fmt.Errorf("bootstrap with %d control nodes: %w", len(servers), err)
-			}
-			s.cfg.Log.Info("cluster formed", "voters", servers)
-			continue
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	}
+	if belong >= s.cfg.BootstrapExpect || time.Since(s.started) > foundWithin {
+		s.members.Update(func(m *gossip.Member) { m.Founders = 0 })
 	}
 }
 
 // founders returns the control nodes that may form a cluster, by id, when they
-// are exactly as many as each of them expects and none belongs to one.
+// are exactly as many as each of them expects and none belongs to one: except to
+// the very one that these are just forming.
 func founders(members []gossip.Member, expect int) (map[string]string, bool) {
 	servers := make(map[string]string, expect)
+	var begun []uint64
 	for _, m := range members {
-		if m.Role != "control" {
-			continue
+		if m.Role != roleControl || m.Expect == 0 && !m.Bootstrapped {
+			continue // it waits to join what these form
 		}
-		if m.Bootstrapped || m.Expect != expect {
+		if m.Expect != expect || m.Bootstrapped && m.Founders == 0 {
 			return nil, false
+		}
+		if m.Bootstrapped {
+			begun = append(begun, m.Founders)
 		}
 		servers[m.ID] = m.RaftAddr
 	}
-	return servers, len(servers) == expect
+	if expect == 0 || len(servers) != expect {
+		return nil, false
+	}
+	same := !slices.ContainsFunc(begun, func(h uint64) bool { return h != hashOf(servers) })
+	return servers, same
+}
+
+// hashOf tells sets of founders apart; it is never 0.
+func hashOf(servers map[string]string) uint64 {
+	h := fnv.New64a()
+	for _, id := range slices.Sorted(maps.Keys(servers)) {
+		fmt.Fprintf(h, "%s=%s\n", id, servers[id])
+	}
+	return max(h.Sum64(), 1)
 }

@@ -35,7 +35,7 @@ func (s *Server) Info(context.Context) api.ClusterInfo {
 		info.Voters = append(info.Voters, api.Voter{ID: v.ID, Addr: v.Addr, Voter: v.Voter})
 	}
 	for _, m := range s.members.Snapshot() {
-		info.Members = append(info.Members, api.Member{ID: m.ID, Role: m.Role, Zone: m.Zone, Version: m.Version,
+		info.Members = append(info.Members, api.Member{ID: m.ID, Name: m.Name, Role: m.Role, Zone: m.Zone, Version: m.Version,
 			HTTPAddr: m.HTTPAddr, Draining: m.Draining})
 	}
 	return info
@@ -107,6 +107,9 @@ func (s *Server) checkCertificate() api.Check {
 func (s *Server) checkAgents() api.Check {
 	total, able := 0, 0
 	for n := range s.store.Snapshot().Nodes() {
+		if n.Status == task.Left {
+			continue
+		}
 		total++
 		if n.Takes() {
 			able++

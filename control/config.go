@@ -32,7 +32,8 @@ type Config struct {
 
 	DataDir string // holds raft/; unused when Stores is set
 	// BootstrapExpect is how many control nodes gossip must show before they
-	// form a new cluster: 1, 3 or 5. A node with state never bootstraps.
+	// form a new cluster: 1, 3 or 5; 0: it never does and waits to join one. A
+	// node with state never bootstraps.
 	BootstrapExpect int
 
 	// What others dial, host:port.
@@ -80,8 +81,8 @@ func (c *Config) Validate() error {
 	}
 	need(c.ID != "", "a node id is needed")
 	need(c.Zone != "", "a zone is needed: --zone")
-	need(c.BootstrapExpect == 1 || c.BootstrapExpect == 3 || c.BootstrapExpect == 5,
-		"--bootstrap-expect is 1, 3 or 5: an even number of voters survives no more losses than one fewer")
+	need(c.BootstrapExpect == 0 || c.BootstrapExpect == 1 || c.BootstrapExpect == 3 || c.BootstrapExpect == 5,
+		"--bootstrap-expect is 0, 1, 3 or 5: an even number of voters survives no more losses than one fewer")
 	need(c.HTTP != nil && c.RPC != nil && c.Raft != nil && c.Health != nil, "listeners for HTTP, health, RPC and Raft are needed")
 	need(c.Stores != nil || c.DataDir != "", "a data directory is needed: --data-dir")
 	need(c.Seal != nil, "the cluster's seal key is needed: --seal-key")

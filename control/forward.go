@@ -152,6 +152,15 @@ func (a *acquaintances) note(members []gossip.Member) map[string]gossip.Member {
 	return a.byID
 }
 
+// forget drops one that left for good: nothing looks for it any more.
+func (a *acquaintances) forget(id string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	next := maps.Clone(a.byID)
+	delete(next, id)
+	a.byID = next
+}
+
 // addresses are where gossip reached them.
 func (a *acquaintances) addresses() []string {
 	var addrs []string
@@ -163,15 +172,49 @@ func (a *acquaintances) addresses() []string {
 	return addrs
 }
 
+// whereabouts are where gossip should find members: the control nodes that it ever
+// showed, and the agents of the record. After a partition each side finds the
+// other by them.
+func (s *Server) whereabouts() []string {
+	addrs := s.known.addresses()
+	for n := range s.store.Snapshot().Nodes() {
+		if n.GossipAddr != "" && n.Status != task.Left {
+			addrs = append(addrs, n.GossipAddr)
+		}
+	}
+	return addrs
+}
+
 // remember follows gossip until ctx ends.
 func (s *Server) remember(ctx context.Context) error {
 	for {
 		changed := s.members.Changed()
-		s.known.note(s.members.Snapshot())
+		s.forgetStrangers(s.known.note(s.members.Snapshot()))
 		select {
 		case <-changed:
 		case <-ctx.Done():
 			return ctx.Err()
+		}
+	}
+}
+
+// forgetStrangers drops those that neither gossip shows nor the configuration
+// names.
+func (s *Server) forgetStrangers(known map[string]gossip.Member) {
+	voters := s.replica.Voters()
+	if len(voters) == 0 {
+		return
+	}
+	familiar := make(map[string]bool)
+	for _, v := range voters {
+		familiar[v.ID] = true
+	}
+	for _, m := range s.members.Snapshot() {
+		familiar[m.ID] = true
+	}
+	for id := range known {
+		if !familiar[id] {
+			s.known.forget(id)
 		}
 	}
 }

@@ -37,6 +37,8 @@ type Server struct {
 	outputs  *connections           // to agents' output ports
 	known    acquaintances
 	draining atomic.Bool
+	joining  atomic.Pointer[error] // why this node was not taken in last
+	goodbye  goodbye
 	started  time.Time
 }
 
@@ -45,18 +47,19 @@ func New(cfg Config) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, store: state.NewStore(state.Limits{}), peers: newConnections(cfg.DialPeer), outputs: newConnections(cfg.DialAgent)}
+	s := &Server{cfg: cfg, store: state.NewStore(state.Limits{}), peers: newConnections(cfg.DialPeer), outputs: newConnections(cfg.DialAgent), goodbye: newGoodbye()}
 	s.replica = replica.New(s.replicaConfig())
 	s.forwards = newForwarder(s.forwardToLeader)
 	g := cfg.Gossip
-	g.Self = gossip.Member{ID: cfg.ID, Role: "control", Zone: cfg.Zone, Version: cfg.Version,
+	g.Self = gossip.Member{ID: cfg.ID, Name: cfg.Name, Role: roleControl, Zone: cfg.Zone, Version: cfg.Version,
 		RPCAddr: cfg.RPCAdvertise, RaftAddr: cfg.RaftAdvertise, HTTPAddr: cfg.HTTPAdvertise, Expect: cfg.BootstrapExpect}
 	given := g.Rejoin
 	g.Rejoin = func() []string {
-		if given == nil {
-			return s.known.addresses()
+		addrs := s.whereabouts()
+		if given != nil {
+			addrs = append(addrs, given()...)
 		}
-		return append(given(), s.known.addresses()...)
+		return addrs
 	}
 	s.members = gossip.New(g)
 	s.sessions = dispatch.New(dispatch.Config{Log: s.replica, Snapshot: s.store.Snapshot, LeaderAddr: s.leaderAddr,
@@ -79,7 +82,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return s.replica.Run(life) })
 	g.Go(func() error { return s.serveRPC(life) })
 	g.Go(func() error { return s.serveHealth(life) })
-	g.Go(func() error { return s.bootstrap(life) })
+	g.Go(func() error { return s.belong(life) })
 	g.Go(func() error { return s.terms(life) })
 	g.Go(func() error { return s.forwards.run(life) })
 	open, closePublic := context.WithCancel(life)
@@ -101,17 +104,40 @@ func (s *Server) Run(ctx context.Context) error {
 			<-answered
 			s.handOver(life)
 			stop()
+		case <-s.goodbye.asked:
+			s.depart(life, func() { closePublic(); <-answered })
+			stop()
 		case <-life.Done():
 		}
 		return nil
 	})
 	err := g.Wait()
+	defer close(s.goodbye.done)
 	s.peers.close()
 	s.outputs.close()
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+	stopped := errors.Is(err, context.Canceled) && (ctx.Err() != nil || s.Left())
+	if stopped {
 		return nil
 	}
+	if s.goodbye.err != nil {
+		return fmt.Errorf("leave: %w", s.goodbye.err)
+	}
 	return err
+}
+
+// depart leaves the cluster for good, once nobody is owed an answer.
+func (s *Server) depart(ctx context.Context, closePublic func()) {
+	s.goodbye.say(fmt.Sprintf("the health check fails now; accepting requests for %s longer", s.cfg.DrainFor))
+	s.drain(ctx)
+	s.goodbye.say("finishing what is under way")
+	closePublic()
+	s.goodbye.say("handing leadership over")
+	s.handOver(ctx)
+	if s.goodbye.err = s.resign(ctx); s.goodbye.err != nil {
+		s.cfg.Log.Error("left without having been taken out of the configuration", "err", s.goodbye.err)
+		return
+	}
+	s.goodbye.say("leaving gossip")
 }
 
 // gossip runs once it is known whether this node belongs to a cluster: one that
@@ -224,5 +250,6 @@ func (s *Server) replicaConfig() replica.Config {
 	}
 	c.Store, c.Logger, c.Metrics, c.Fatal = s.store, s.cfg.Log, s.cfg.Metrics, s.cfg.Fatal
 	c.Compose = s.compose
+	c.Closed = true
 	return c
 }

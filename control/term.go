@@ -75,12 +75,17 @@ func (s *Server) lead(ctx context.Context, term uint64) error {
 	if err := s.replica.Barrier(ctx); err != nil {
 		return fmt.Errorf("barrier of term %d: %w", term, err)
 	}
+	if err := s.name(ctx); err != nil {
+		return err
+	}
 	s.cfg.Log.Info("leading", "term", term)
 	defer s.cfg.Log.Info("no longer leading", "term", term)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.sessions.Lead(ctx, term) })
 	g.Go(func() error { return s.schedule(ctx) })
 	g.Go(func() error { return s.reap(ctx) })
+	g.Go(func() error { return s.keepVoters(ctx) })
+	g.Go(func() error { return s.forgetGone(ctx) })
 	return g.Wait()
 }
 

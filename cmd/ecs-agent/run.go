@@ -18,6 +18,7 @@ import (
 	"ecs/agent/output"
 	"ecs/agent/runtime/docker"
 	"ecs/agent/spool"
+	"ecs/internal/admin"
 	"ecs/internal/daemon"
 	"ecs/internal/fence"
 	"ecs/internal/gossip"
@@ -53,11 +54,12 @@ func (o *options) run(ctx context.Context, log *slog.Logger, _ *telemetry.Ring) 
 	outer := o.outerFence(log)
 	engine := docker.New(docker.Config{Host: o.dockerHost, Cluster: id.Cluster, Node: id.ID, Egress: o.egress, EgressDeny: o.egressDeny,
 		InitBinary: o.init, StateDir: data.Path("containers"), Starts: o.starts, Fence: outer, Log: log, Metrics: measured})
-	gossiping, err := o.gossip(ctx, log, measured)
+	gossiping, err := o.gossip(ctx, log, measured, data.Peers(log))
 	if err != nil {
 		return err
 	}
 	members := gossip.New(gossiping)
+	ctx, leaving := withLeaving(ctx)
 	dial := daemon.Dialer(o.node, pki.RoleControl)
 	a := agent.New(agent.Config{
 		ID: task.NodeID(id.ID), Name: o.Name, Zone: o.Zone, Version: version.String(),
@@ -69,6 +71,7 @@ func (o *options) run(ctx context.Context, log *slog.Logger, _ *telemetry.Ring) 
 		Now:      daemon.Boottime, JournalDir: data.Path("journal"), Grace: grace(o.grace), Removals: o.starts, Log: log, Metrics: measured,
 		WarmCount: o.warmCount, WarmMemory: int64(o.warmMemory),
 		Unfit: func() string { return why(outer.Healthy()) },
+		Leave: func() { leaving.begin() }, GossipAddr: members.Addr,
 	})
 	log.Info("serving", "node", id.ID, "name", o.Name, "cluster", id.Cluster, "zone", o.Zone, "output", outputAddr,
 		"milli_cpu", o.capacity.MilliCPU, "memory", o.capacity.Memory)
@@ -79,7 +82,25 @@ func (o *options) run(ctx context.Context, log *slog.Logger, _ *telemetry.Ring) 
 	if o.healthAddr != "" {
 		services = append(services, func(ctx context.Context) error { return serveHTTP(ctx, o.healthAddr, health(a, scrape)) })
 	}
-	return errors.Join(live(ctx, a, services), closeEngine(ctx, engine))
+	admitted, err := admin.Listen(o.DataDir)
+	if err != nil {
+		return errors.Join(err, closeEngine(ctx, engine))
+	}
+	// The operator hears the end of a leave: the door closes last.
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	var door errgroup.Group
+	door.Go(func() error {
+		return admin.Serve(life, admitted, &operated{o: o, agent: a, members: members, leaving: leaving})
+	})
+	services = append(services, func(ctx context.Context) error { data.KeepPeers(ctx, members, log); return nil })
+	err = errors.Join(live(ctx, a, services), closeEngine(ctx, engine))
+	leaving.ended(err)
+	end()
+	err = errors.Join(err, door.Wait())
+	if leaving.left() {
+		err = errors.Join(err, data.Forget())
+	}
+	return err
 }
 
 // outerFence is the agent's side of ecs-fence, or nil when there is to be none.
@@ -125,14 +146,14 @@ func live(ctx context.Context, a *agent.Agent, services []service) error {
 	return errors.Join(g.Wait(), err)
 }
 
-func (o *options) gossip(ctx context.Context, log *slog.Logger, measured *metrics.Metrics) (gossip.Config, error) {
+func (o *options) gossip(ctx context.Context, log *slog.Logger, measured *metrics.Metrics, peers []string) (gossip.Config, error) {
 	id := o.node.Identity()
 	advertised, err := o.AdvertiseGossip(ctx)
 	return gossip.Config{
 		Self: gossip.Member{ID: id.ID, Role: string(pki.RoleAgent), Zone: o.Zone, Version: version.String(),
 			MilliCPU: o.capacity.MilliCPU, Memory: o.capacity.Memory},
 		Name: id.ID, Key: o.gossipKey, Label: id.Cluster, BindAddr: o.GossipAddr, AdvertiseAddr: advertised,
-		Join: o.Join, Logger: log, Metrics: measured,
+		Join: o.Join, Rejoin: func() []string { return peers }, Logger: log, Metrics: measured,
 	}, err
 }
 

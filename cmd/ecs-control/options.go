@@ -31,14 +31,14 @@ type options struct {
 func (o *options) define(fs *flag.FlagSet) {
 	o.Place.Define(fs, "/var/lib/ecs/control")
 	o.Trust.Define(fs)
-	fs.IntVar(&o.expect, "bootstrap-expect", 3, "`number` of control nodes (1, 3 or 5) that form a new cluster")
+	fs.IntVar(&o.expect, "bootstrap-expect", 3, "`number` of control nodes (1, 3 or 5) that form a new cluster; 0: this one forms none and waits to join one")
 	fs.StringVar(&o.httpAddr, "http-addr", "127.0.0.1:8448", "`host:port` for the HTTP API")
 	fs.StringVar(&o.healthAddr, "health-addr", ":8080", "`host:port` for load balancers' health checks")
 	fs.StringVar(&o.rpcAddr, "rpc-addr", ":7448", "`host:port` for agents and other control nodes")
 	fs.StringVar(&o.raftAddr, "raft-addr", ":7449", "`host:port` for Raft")
 	fs.StringVar(&o.htpasswd, "htpasswd", "/etc/ecs/htpasswd", "`file` of API keys and hashes of their secrets")
 	fs.StringVar(&o.sealKey, "seal-key", "/etc/ecs/seal.key", "`file` with the key that seals what the log must not show")
-	fs.DurationVar(&o.drain, "drain", 0, "how `long` to go on accepting after the health check failed, when stopped; 20s behind a load balancer")
+	fs.DurationVar(&o.drain, "drain", 20*time.Second, "how `long` to go on accepting after the health check failed, when stopped or leaving, so that load balancers notice")
 }
 
 func (o *options) check() error {
@@ -50,8 +50,8 @@ func (o *options) check() error {
 		daemon.CheckAddr("rpc-addr", o.rpcAddr),
 		daemon.CheckAddr("raft-addr", o.raftAddr),
 	}
-	if o.expect != 1 && o.expect != 3 && o.expect != 5 {
-		faults = append(faults, fmt.Errorf("--bootstrap-expect %d: want 1, 3 or 5", o.expect))
+	if o.expect != 0 && o.expect != 1 && o.expect != 3 && o.expect != 5 {
+		faults = append(faults, fmt.Errorf("--bootstrap-expect %d: want 0, 1, 3 or 5", o.expect))
 	}
 	if o.node, o.gossipKey, err = o.Trust.Load(pki.RoleControl); err != nil {
 		faults = append(faults, err)

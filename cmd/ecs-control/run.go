@@ -8,10 +8,12 @@ import (
 	"net"
 	"os"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/credentials"
 
 	"ecs/control"
 	"ecs/control/replica"
+	"ecs/internal/admin"
 	"ecs/internal/daemon"
 	"ecs/internal/gossip"
 	"ecs/internal/pki"
@@ -63,7 +65,7 @@ func (o *options) run(ctx context.Context, log *slog.Logger, _ *telemetry.Ring) 
 		log.Warn("keys and secrets cross the network in the clear: HTTP listens beyond loopback without TLS", "addr", o.httpAddr)
 	}
 	daemon.WarnOfExpiry(log, o.node)
-	cfg, err := o.config(ctx, log, ports)
+	cfg, err := o.config(ctx, log, ports, data.Peers(log))
 	if err != nil {
 		return err
 	}
@@ -76,10 +78,42 @@ func (o *options) run(ctx context.Context, log *slog.Logger, _ *telemetry.Ring) 
 	go func() { defer close(relaxed); daemon.RelaxCollector(collecting, heapFloor) }()
 	defer func() { stop(); <-relaxed }()
 	log.Info("serving", "name", o.Name, "cluster", id.Cluster, "zone", o.Zone, "http", ports.http.Addr().String(), "rpc", cfg.RPCAdvertise)
-	return server.Run(ctx)
+	admitted, err := admin.Listen(o.DataDir)
+	if err != nil {
+		return err
+	}
+	// The operator hears the end of a leave: the door closes last.
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	var beside errgroup.Group
+	beside.Go(func() error { return admin.Serve(life, admitted, operated{server, o}) })
+	beside.Go(func() error { data.KeepPeers(life, server.Members(), log); return nil })
+	err = server.Run(ctx)
+	end()
+	err = errors.Join(err, beside.Wait())
+	if server.Left() {
+		err = errors.Join(err, data.Forget("raft"))
+	}
+	return err
 }
 
-func (o *options) config(ctx context.Context, log *slog.Logger, ports listeners) (control.Config, error) {
+// operated is a control node as its operator changes it.
+type operated struct {
+	*control.Server
+	o *options
+}
+
+// About implements admin.Node.
+func (n operated) About() admin.About {
+	id := n.o.node.Identity()
+	return admin.About{Role: string(id.Role), ID: id.ID, Name: n.o.Name, Cluster: id.Cluster, State: n.Standing()}
+}
+
+// Join implements admin.Node.
+func (n operated) Join(ctx context.Context, addrs []string, say func(string)) error {
+	return n.JoinCluster(ctx, addrs, say)
+}
+
+func (o *options) config(ctx context.Context, log *slog.Logger, ports listeners, peers []string) (control.Config, error) {
 	id := o.node.Identity()
 	metrics, handler := telemetry.NewMetrics("ecs")
 	cfg := control.Config{
@@ -87,7 +121,7 @@ func (o *options) config(ctx context.Context, log *slog.Logger, ports listeners)
 		DataDir: o.DataDir, BootstrapExpect: o.expect,
 		HTTP: ports.http, Health: ports.health, RPC: ports.rpc,
 		Gossip: gossip.Config{Name: id.ID, Key: o.gossipKey, Label: id.Cluster, BindAddr: o.GossipAddr,
-			Join: o.Join, Logger: log, Metrics: metrics},
+			Join: o.Join, Rejoin: func() []string { return peers }, Logger: log, Metrics: metrics},
 		ServerCreds: credentials.NewTLS(o.node.ServerTLS(pki.RoleControl, pki.RoleAgent)),
 		DialPeer:    daemon.Dialer(o.node, pki.RoleControl),
 		DialAgent:   daemon.Dialer(o.node, pki.RoleAgent),

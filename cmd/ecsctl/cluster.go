@@ -28,7 +28,8 @@ func (a *app) clusterCommand() *cobra.Command {
 		}
 		return showCluster(a.stdout, info)
 	}
-	return group("cluster", "Look at the cluster as a whole", c)
+	return group("cluster", "Look at the cluster as a whole, save and recover it", c,
+		a.clusterSnapshot(), a.clusterRestore(), a.clusterRecover())
 }
 
 func showCluster(w io.Writer, c *api.Cluster) error {
@@ -71,12 +72,12 @@ func showCluster(w io.Writer, c *api.Cluster) error {
 
 // memberTable lists who gossips, and which control nodes vote.
 func memberTable(c *api.Cluster) *table {
-	t := &table{header: []string{"ROLE", "ZONE", "VOTER", "HTTP", "VERSION", "ID"}}
+	t := &table{header: []string{"NAME", "ROLE", "ZONE", "VOTER", "HTTP", "VERSION", "ID"}}
 	voters := make(map[string]api.Voter, len(c.Voters))
 	for _, v := range c.Voters {
 		voters[v.ID] = v
 	}
-	row := func(role, zone, http, version, id string) {
+	row := func(name, role, zone, http, version, id string) {
 		vote := ""
 		if v, known := voters[id]; known && v.Voter {
 			vote = "yes"
@@ -85,14 +86,14 @@ func memberTable(c *api.Cluster) *table {
 			}
 		}
 		delete(voters, id)
-		t.add(role, zone, vote, http, version, id)
+		t.add(name, role, zone, vote, http, version, id)
 	}
 	for _, m := range c.Members {
-		row(m.Role, m.Zone, m.HTTP, m.Version, m.ID)
+		row(m.Name, m.Role, m.Zone, m.HTTP, m.Version, m.ID)
 	}
 	for _, v := range c.Voters {
 		if _, unseen := voters[v.ID]; unseen {
-			row("control, not seen", "", "", "", v.ID)
+			row("", "control, not seen", "", "", "", v.ID)
 		}
 	}
 	return t

@@ -15,7 +15,7 @@ import (
 )
 
 func (a *app) devCommand() *cobra.Command {
-	return group("dev", "Run a whole cluster of real processes on this machine", a.devUp(), a.devDown(), a.devStatus())
+	return group("dev", "Run a whole cluster of real processes on this machine", a.devUp(), a.devDown(), a.devStatus(), a.devAdd(), a.devRemove())
 }
 
 func (a *app) devUp() *cobra.Command {

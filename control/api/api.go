@@ -65,6 +65,10 @@ type Cluster interface {
 	Info(ctx context.Context) ClusterInfo
 	// Drain makes a node take nothing new, or take tasks again.
 	Drain(ctx context.Context, node task.NodeID, drain bool) (*task.Node, error)
+	// SendAway has a node leave the cluster in good order, an agent or a control
+	// node. With force one that can't be asked is taken out all the same. It says
+	// what happens now; that goes on after it returned.
+	SendAway(ctx context.Context, node string, force bool) (detail string, err error)
 	Health(ctx context.Context) Health
 }
 
@@ -87,8 +91,8 @@ type Voter struct {
 
 // Member is one process that gossip shows.
 type Member struct {
-	ID, Role, Zone, Version, HTTPAddr string
-	Draining                          bool
+	ID, Name, Role, Zone, Version, HTTPAddr string
+	Draining                                bool
 }
 
 // Health says whether this node can accept and answer a task.

@@ -52,6 +52,60 @@ func (h *Handler) drain(drain bool) handle {
 	}
 }
 
+// leave serves POST /v2/nodes/{id}/leave.
+func (h *Handler) leave(w http.ResponseWriter, r *http.Request, p httprouter.Params) error {
+	if err := noBody(w, r); err != nil {
+		return err
+	}
+	values, err := query(r, []string{"force"})
+	if err != nil {
+		return err
+	}
+	force := first(values, "force")
+	if force != "" && force != "true" && force != "false" {
+		return badParameter("force", "must be true or false")
+	}
+	id, role, err := h.findMember(r, p.ByName("id"))
+	if err != nil {
+		return err
+	}
+	detail, err := h.cfg.Cluster.SendAway(r.Context(), id, force == "true")
+	if err != nil {
+		return err
+	}
+	h.json(w, r, http.StatusOK, api.Leaving{Node: id, Role: role, Detail: detail})
+	return nil
+}
+
+// findMember finds a control node or an agent by id or name.
+func (h *Handler) findMember(r *http.Request, name string) (id, role string, err error) {
+	info := h.cfg.Cluster.Info(r.Context())
+	for _, v := range info.Voters {
+		if v.ID == name {
+			return name, roleControl, nil
+		}
+	}
+	for _, m := range info.Members {
+		if m.Role != roleControl || m.Name != name && m.ID != name {
+			continue
+		}
+		if id != "" {
+			return "", "", badParameter("id", fmt.Sprintf("names more than one node: %s and %s; use the id", id, m.ID))
+		}
+		id, role = m.ID, m.Role
+	}
+	if id != "" {
+		return id, role, nil
+	}
+	n, err := h.findNode(r, name)
+	if err != nil {
+		return "", "", err
+	}
+	return string(n.ID), "agent", nil
+}
+
+const roleControl = "control"
+
 // findNode finds a node by id, else by name when one node alone has it. Before
 // it says that there is none, it makes sure that this one has seen everything.
 func (h *Handler) findNode(r *http.Request, name string) (*task.Node, error) {
@@ -104,10 +158,32 @@ func (h *Handler) cluster(w http.ResponseWriter, r *http.Request, _ httprouter.P
 		v.Voters = append(v.Voters, api.Voter{ID: o.ID, Addr: o.Addr, Voter: o.Voter, Leader: o.ID == info.Leader})
 	}
 	for _, m := range info.Members {
-		v.Members = append(v.Members, api.Member{ID: m.ID, Role: m.Role, Zone: m.Zone, Version: m.Version,
+		v.Members = append(v.Members, api.Member{ID: m.ID, Name: m.Name, Role: m.Role, Zone: m.Zone, Version: m.Version,
 			HTTP: m.HTTPAddr, Draining: m.Draining})
 	}
 	h.json(w, r, http.StatusOK, v)
+	return nil
+}
+
+// snapshot serves POST /v2/cluster/snapshot: the whole record, as of a moment after
+// the request came.
+func (h *Handler) snapshot(w http.ResponseWriter, r *http.Request, _ httprouter.Params) error {
+	if err := noBody(w, r); err != nil {
+		return err
+	}
+	if _, err := query(r, nil); err != nil {
+		return err
+	}
+	if err := h.sync(r.Context()); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Disposition", `attachment; filename="ecs.snapshot"`)
+	w.WriteHeader(http.StatusOK)
+	// Whoever reads it sees by the checksum at its end whether it is whole.
+	if err := h.cfg.Reader.Snapshot().Archive(w); err != nil {
+		panic(http.ErrAbortHandler)
+	}
 	return nil
 }
 

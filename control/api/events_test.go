@@ -1,7 +1,9 @@
 package api
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -188,6 +190,23 @@ func TestClientSeesTheServiceAsItIs(t *testing.T) {
 	n, err := c.Drain(ctx, "agent-1", true)
 	if err != nil || !n.Drain || n.ID != "a1" {
 		t.Errorf("got %+v, %v, want a1 drained by its name", n, err)
+	}
+	if _, err := c.Leave(ctx, "agent-1", false); !errors.Is(err, &api.Problem{Code: api.CodeMembership}) {
+		t.Errorf("got %v, want the refusal", err)
+	}
+	if l, err := c.Leave(ctx, "c1", true); err != nil || l.Node != "c1" || l.Role != "control" || l.Detail == "" {
+		t.Errorf("got %+v, %v, want c1 to go", l, err)
+	}
+	var saved bytes.Buffer
+	if err := c.Save(ctx, &saved); err != nil {
+		t.Errorf("save: %v", err)
+	}
+	record, err := state.OpenArchive(&saved)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := state.NewStore(state.Limits{}); s.Restore(record) != nil || s.Snapshot().Hash() != w.Snapshot().Hash() {
+		t.Error("got another record than the service's, or none")
 	}
 	if n, err = c.Node(ctx, "a1"); err != nil || !n.Drain || n.Capacity.CPU != 64000 {
 		t.Errorf("got %+v, %v", n, err)

@@ -45,8 +45,9 @@ func (h *Handler) routes() []route {
 		{post, "/v2/nodes/:id/undrain", h.drain(false), false},
 		{get, "/v2/images", h.images, false},
 		{post, "/v2/images/warm", h.warm, false},
+		{post, "/v2/nodes/:id/leave", h.leave, false},
 		{get, "/v2/cluster", h.cluster, false},
-		{post, "/v2/cluster/snapshot", h.notYet, false},
+		{post, "/v2/cluster/snapshot", h.snapshot, false},
 
 		{get, "/v2/keys", h.notYet, false},
 		{post, "/v2/keys", h.notYet, false},

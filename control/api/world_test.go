@@ -176,6 +176,13 @@ func (w *world) Explain(ctx context.Context, _ task.ID) (string, int, error) { r
 func (w *world) Info(context.Context) ClusterInfo                            { return w.info }
 func (w *world) Health(context.Context) Health                               { return w.health }
 
+func (w *world) SendAway(_ context.Context, node string, force bool) (string, error) {
+	if !force {
+		return "", &task.Error{Code: task.CodeMembership, Message: "it can't be asked"}
+	}
+	return node + " goes", nil
+}
+
 func (w *world) Drain(_ context.Context, node task.NodeID, drain bool) (*task.Node, error) {
 	out := w.apply(state.SetNode{Node: node, Drain: &drain})
 	return out.Node, out.Err

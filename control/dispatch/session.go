@@ -335,6 +335,25 @@ func (s *session) report(ctx context.Context, st *ecsv1.AttemptStatus, received 
 		Token: st.GetToken(), Final: final || stale, Stale: stale}}})
 }
 
+// SendAway asks an agent that has a session here to leave the cluster, and reports
+// whether there is one.
+func (s *Server) SendAway(ctx context.Context, node task.NodeID) bool {
+	t := s.enter()
+	if t == nil {
+		return false
+	}
+	defer t.active.Done()
+	t.mu.Lock()
+	session := t.mu.sessions[node]
+	t.mu.Unlock()
+	if session == nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, endWithin)
+	defer cancel()
+	return session.say(ctx, &ecsv1.ControlMessage{Kind: &ecsv1.ControlMessage_Leave{Leave: &ecsv1.Leave{}}}) == nil
+}
+
 // leave gives the lease up for the agent, which has ended everything.
 func (s *session) leave(ctx context.Context) error {
 	s.expire(s.node)

@@ -140,8 +140,10 @@ func (n *Node) Stats() map[string]string {
 // log, a snapshot, or was asked for its vote. It means nothing before Ready.
 func (n *Node) HasState() bool {
 	up := n.up.Load()
-	return up != nil && (up.raft.LastIndex() > 0 || up.raft.CurrentTerm() > 0)
+	return up != nil && up.hasState()
 }
+
+func (up *running) hasState() bool { return up.raft.LastIndex() > 0 || up.raft.CurrentTerm() > 0 }
 
 // Bootstrap forms a new cluster of the servers, by their addresses, this node
 // among them. Several of them may do it, if all name the same servers. It is
@@ -163,6 +165,7 @@ func (n *Node) Bootstrap(servers map[string]string) error {
 	if err := up.raft.BootstrapCluster(c).Error(); err != nil {
 		return fmt.Errorf("bootstrap: %w", err)
 	}
+	up.gate.open.Store(true)
 	return nil
 }
 

@@ -46,6 +46,10 @@ type Config struct {
 	Stream StreamLayer
 	Stores *Stores      // nil: on disk in Dir
 	Store  *state.Store // fresh: Run fills it from snapshot and log
+	// Closed has a node without state answer no peer until it founds a cluster
+	// (Bootstrap) or Admit is called. A voter that lost its disk must not vote as
+	// if it had never acknowledged anything.
+	Closed bool
 	// Logger takes raft's own logs too.
 	Logger  *slog.Logger
 	Metrics *metrics.Metrics
@@ -96,6 +100,9 @@ type Timing struct {
 	// SnapshotInterval is how often a snapshot is considered; between one and
 	// two of them apart.
 	SnapshotInterval time.Duration
+	// Stabilization is how long a node without a vote must have answered and kept
+	// up before it may get one.
+	Stabilization time.Duration
 }
 
 // DefaultConfig gives the settings of production.
@@ -117,6 +124,7 @@ func DefaultConfig() Config {
 			CommitTimeout:      time.Second,
 			RPCTimeout:         3 * time.Second,
 			SnapshotInterval:   2 * time.Minute,
+			Stabilization:      5 * time.Second,
 		},
 		SnapshotThreshold: 8192,
 		TrailingLogs:      10240,
@@ -132,6 +140,7 @@ func (c Config) withDefaults() Config {
 	fill(&c.CommitTimeout, d.CommitTimeout)
 	fill(&c.RPCTimeout, d.RPCTimeout)
 	fill(&c.SnapshotInterval, d.SnapshotInterval)
+	fill(&c.Stabilization, d.Stabilization)
 	fill(&c.SnapshotThreshold, d.SnapshotThreshold)
 	fill(&c.TrailingLogs, d.TrailingLogs)
 	return c
@@ -194,6 +203,7 @@ type Node struct {
 type running struct {
 	raft      *raft.Raft
 	transport *transport
+	gate      *gate
 	// established is the last term in which everything earlier leaders
 	// committed is known to be applied here.
 	established atomic.Uint64
@@ -260,7 +270,8 @@ func (n *Node) Run(ctx context.Context) error {
 func (n *Node) start(stores *Stores) (*running, error) {
 	logger := newHCLogger(n.cfg.Logger)
 	up := &running{}
-	up.transport = newTransport(n.cfg.Stream, n.cfg.RPCTimeout, logger, func(term uint64) bool {
+	up.gate = &gate{StreamLayer: n.cfg.Stream}
+	up.transport = newTransport(up.gate, n.cfg.RPCTimeout, logger, func(term uint64) bool {
 		up := n.up.Load()
 		return up != nil && leads(up.raft, term)
 	})
@@ -271,6 +282,9 @@ func (n *Node) start(stores *Stores) (*running, error) {
 	if err != nil {
 		up.transport.shut()
 		return nil, fmt.Errorf("start raft on %s: %w", n.cfg.ID, err)
+	}
+	if !n.cfg.Closed || up.hasState() {
+		up.gate.open.Store(true)
 	}
 	n.up.Store(up)
 	close(n.ready)

@@ -186,6 +186,17 @@ func (t *transport) confirmed(servers []raft.Server, self string, term, after ui
 	return agree > voters/2
 }
 
+// contact is what a follower's answers in a term say of it.
+func (t *transport) contact(id raft.ServerID, term uint64) (Contact, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.mu.peers[id]
+	if p == nil || p.term != term {
+		return Contact{}, false
+	}
+	return Contact{Heard: time.Since(p.heard), Match: p.match}, true
+}
+
 // committed notes the newest entry that is applied here, and lets those know
 // who have it.
 func (t *transport) committed(index, term uint64) {

@@ -26,6 +26,9 @@ type change struct {
 	now     time.Time
 	counts  Counts
 
+	cluster     string
+	incarnation uint64
+
 	tasks   *iradix.Txn[*task.Task]
 	pending *iradix.Txn[*task.Task]
 	on      *iradix.Txn[*task.Task]
@@ -36,10 +39,14 @@ type change struct {
 
 func newChange(before *Snapshot, x *indexes, lim Limits, index uint64) *change {
 	return &change{
-		before:  before,
-		limits:  lim,
-		index:   index,
-		counts:  before.counts,
+		before: before,
+		limits: lim,
+		index:  index,
+		counts: before.counts,
+
+		cluster:     before.cluster,
+		incarnation: before.incarnation,
+
 		tasks:   tracked(before.tasks),
 		pending: tracked(before.pending),
 		on:      tracked(before.on),
@@ -59,8 +66,12 @@ func tracked[T any](tree *iradix.Tree[T]) *iradix.Txn[T] {
 // it is to be called once the snapshot is published.
 func (c *change) commit() (*Snapshot, func()) {
 	sn := &Snapshot{
-		index:   c.index,
-		counts:  c.counts,
+		index:  c.index,
+		counts: c.counts,
+
+		cluster:     c.cluster,
+		incarnation: c.incarnation,
+
 		tasks:   c.tasks.CommitOnly(),
 		pending: c.pending.CommitOnly(),
 		on:      c.on.CommitOnly(),
@@ -245,6 +256,15 @@ func (c *change) putNode(n *task.Node) {
 		c.touched.remove(touch{index: last, node: n.ID})
 		c.touched.insert(touch{index: c.index, node: n.ID})
 		c.touches[n.ID] = c.index
+	}
+}
+
+// dropNode removes a node that holds nothing.
+func (c *change) dropNode(id task.NodeID) {
+	c.nodes.Delete([]byte(id))
+	if last, known := c.touches[id]; known {
+		c.touched.remove(touch{index: last, node: id})
+		delete(c.touches, id)
 	}
 }
 

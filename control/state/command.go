@@ -124,6 +124,24 @@ type Resume struct {
 	Tasks []task.ID
 }
 
+// Found names the cluster, once and for ever: the first one holds. Two clusters
+// may have the same name and even the same authority; this one tells them apart.
+type Found struct {
+	Cluster string
+}
+
+// ForgetNodes drops the records of nodes that are gone for good. Of those, the
+// ones go that are lost or have left, hold nothing and have not registered since.
+type ForgetNodes struct {
+	Nodes []GoneNode
+}
+
+// GoneNode is a node as of one registration.
+type GoneNode struct {
+	Node  task.NodeID
+	Epoch uint64
+}
+
 // Outcome is what applying one command decided, the same on every replica.
 type Outcome struct {
 	Index uint64 // of the entry that carried the command

@@ -26,11 +26,13 @@ const format = 1
 func (sn *Snapshot) Write(w io.Writer) error {
 	out := bufio.NewWriterSize(w, 64<<10)
 	header := &ecsv1.SnapshotHeader{
-		Format: format,
-		Index:  sn.index,
-		Nodes:  uint64(sn.nodes.Len()),
-		Tasks:  uint64(sn.tasks.Len()),
-		Wishes: uint64(len(sn.wishes)),
+		Format:      format,
+		Index:       sn.index,
+		Nodes:       uint64(sn.nodes.Len()),
+		Tasks:       uint64(sn.tasks.Len()),
+		Wishes:      uint64(len(sn.wishes)),
+		Cluster:     sn.cluster,
+		Incarnation: sn.incarnation,
 	}
 	err := writeRecord(out, &ecsv1.SnapshotRecord{Kind: &ecsv1.SnapshotRecord_Header{Header: header}})
 	for n := range sn.Nodes() {
@@ -107,6 +109,7 @@ func (c *change) read(r *bufio.Reader) error {
 		return fmt.Errorf("header: format %d, this version reads %d", header.GetFormat(), format)
 	}
 	c.index = header.GetIndex()
+	c.cluster, c.incarnation = header.GetCluster(), header.GetIncarnation()
 	for i := range header.GetNodes() {
 		if err := c.readNode(r); err != nil {
 			return fmt.Errorf("node %d of %d: %w", i+1, header.GetNodes(), err)
@@ -123,8 +126,11 @@ func (c *change) read(r *bufio.Reader) error {
 	if err := c.readWishes(r, header.GetWishes()); err != nil {
 		return err
 	}
-	if _, err := r.ReadByte(); !errors.Is(err, io.EOF) {
+	switch _, err := r.ReadByte(); {
+	case err == nil:
 		return errors.New("more follows after the last record")
+	case !errors.Is(err, io.EOF):
+		return err
 	}
 	return nil
 }

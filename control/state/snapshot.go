@@ -16,6 +16,9 @@ type Snapshot struct {
 	index  uint64
 	counts Counts
 
+	cluster     string
+	incarnation uint64
+
 	tasks   *iradix.Tree[*task.Task] // by ID
 	pending *iradix.Tree[*task.Task] // by Seq, big endian
 	on      *iradix.Tree[*task.Task] // live ones by node, zero byte, ID; nil at every node's prefix
@@ -65,6 +68,13 @@ func (sn *Snapshot) Index() uint64 { return sn.index }
 
 // AcceptedAt is the index of the entry that brought a task into the record.
 func AcceptedAt(t *task.Task) uint64 { return t.Seq >> ordinalBits }
+
+// Cluster is the identity that Found gave the cluster, empty before.
+func (sn *Snapshot) Cluster() string { return sn.cluster }
+
+// Incarnation counts how often the cluster was recovered from one survivor.
+// What a node knows of an earlier incarnation may never have happened.
+func (sn *Snapshot) Incarnation() uint64 { return sn.incarnation }
 
 // Counts gives the sizes of the record.
 func (sn *Snapshot) Counts() Counts { return sn.counts }
@@ -144,12 +154,13 @@ func (sn *Snapshot) Node(id task.NodeID) *task.Node {
 	return n
 }
 
-// Nodes gives every node ever registered, by ID.
+// Nodes gives every node that registered and is not forgotten, by ID.
 func (sn *Snapshot) Nodes() iter.Seq[*task.Node] { return values(sn.nodes, nil) }
 
 // NodesSince gives the nodes that changed after the entry of an index, also in
 // what is reserved on them, at a cost that does not depend on how many did not.
-// Nodes never leave the record. A Restore counts as a change of all of them.
+// It does not tell of nodes that were forgotten: they took no tasks before either.
+// A Restore counts as a change of all of them.
 func (sn *Snapshot) NodesSince(index uint64) iter.Seq[*task.Node] {
 	return func(yield func(*task.Node) bool) {
 		sn.touched.AscendGreaterOrEqual(touch{index: index + 1}, func(t touch) bool {

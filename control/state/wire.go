@@ -70,6 +70,10 @@ func ToWire(c Command, now time.Time) *ecsv1.Command {
 		m.Kind = &ecsv1.Command_Wish{Wish: FromWish(c)}
 	case Resume:
 		m.Kind = &ecsv1.Command_Resume{Resume: &ecsv1.Resume{Tasks: toStrings(c.Tasks)}}
+	case Found:
+		m.Kind = &ecsv1.Command_Found{Found: &ecsv1.Found{Cluster: c.Cluster}}
+	case ForgetNodes:
+		m.Kind = &ecsv1.Command_ForgetNodes{ForgetNodes: fromForgetNodes(c)}
 	}
 	return m
 }
@@ -148,6 +152,10 @@ func FromWire(m *ecsv1.Command) (Command, time.Time, error) {
 		return toWish(k.Wish), now, nil
 	case *ecsv1.Command_Resume:
 		return Resume{Tasks: toIDs(k.Resume.GetTasks())}, now, nil
+	case *ecsv1.Command_Found:
+		return Found{Cluster: k.Found.GetCluster()}, now, nil
+	case *ecsv1.Command_ForgetNodes:
+		return toForgetNodes(k.ForgetNodes), now, nil
 	}
 	return nil, now, fmt.Errorf("command of a kind this version does not know: %T", m.GetKind())
 }
@@ -198,6 +206,22 @@ func toSetNode(m *ecsv1.SetNode) SetNode {
 	}
 	if m.GetHasUnfit() {
 		c.Unfit = new(m.GetUnfit())
+	}
+	return c
+}
+
+func fromForgetNodes(c ForgetNodes) *ecsv1.ForgetNodes {
+	m := &ecsv1.ForgetNodes{}
+	for _, n := range c.Nodes {
+		m.Nodes = append(m.Nodes, &ecsv1.GoneNode{Node: string(n.Node), Epoch: n.Epoch})
+	}
+	return m
+}
+
+func toForgetNodes(m *ecsv1.ForgetNodes) ForgetNodes {
+	var c ForgetNodes
+	for _, n := range m.GetNodes() {
+		c.Nodes = append(c.Nodes, GoneNode{Node: task.NodeID(n.GetNode()), Epoch: n.GetEpoch()})
 	}
 	return c
 }

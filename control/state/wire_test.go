@@ -33,6 +33,8 @@ func everyCommand() []state.Command {
 		state.Forget{Tasks: []task.ID{"t1", "t2"}},
 		state.Wish{Spec: task.Spec{Image: "busybox:1"}.WithDefaults(task.V2, true), Count: 3, Owner: "ann"},
 		state.Resume{Tasks: []task.ID{"t1", "t2"}},
+		state.Found{Cluster: "01cluster"},
+		state.ForgetNodes{Nodes: []state.GoneNode{{Node: "n1", Epoch: 7}, {Node: "n2", Epoch: 9}}},
 	}
 }
 

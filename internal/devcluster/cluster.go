@@ -52,7 +52,22 @@ type cluster struct {
 	DockerHost string `json:"docker_host,omitempty"`
 	MadeDir    bool   `json:"made_dir"` // the directory itself is ours, not only what is in it
 	Fenced     bool   `json:"fenced"`   // each agent has a fence; only root can run one
-	Nodes      []node `json:"nodes"`
+	// Agents is what agents are started with, those that come later too.
+	Agents agentSettings `json:"agents"`
+	// HadAgents says that agents were removed: what they made for all is there.
+	HadAgents bool     `json:"had_agents,omitempty"`
+	Zones     []string `json:"zones,omitempty"`
+	Nodes     []node   `json:"nodes"`
+}
+
+// agentSettings are what all agents of a cluster have in common.
+type agentSettings struct {
+	CPUs               api.CPU  `json:"cpus"`
+	Memory             api.Size `json:"memory"`
+	WarmCount          int      `json:"warm_count,omitempty"`
+	Starts             int      `json:"starts"`
+	DefaultRegistry    string   `json:"default_registry,omitempty"`
+	InsecureRegistries []string `json:"insecure_registries,omitempty"`
 }
 
 // node is one process with its addresses, host:port.
@@ -84,7 +99,10 @@ func plan(o Options) (*cluster, error) {
 	credentials := clusterfiles.NewCredentials()
 	c := &cluster{dir: o.Dir, patience: termWithin, Name: "dev-" + credentials.Key[:8], DockerHost: o.DockerHost,
 		Key: credentials.Key, Secret: credentials.Secret,
-		Fenced: os.Geteuid() == 0}
+		Fenced: os.Geteuid() == 0, Zones: o.Zones,
+		Agents: agentSettings{CPUs: o.AgentCPUs, Memory: o.AgentMemory, WarmCount: o.WarmCount,
+			Starts:          max(1, engineStarts/max(1, o.Agents)),
+			DefaultRegistry: o.DefaultRegistry, InsecureRegistries: o.InsecureRegistries}}
 	for i := range o.Controls {
 		c.Nodes = append(c.Nodes, node{ID: ulid.Make().String(), Name: fmt.Sprintf("c%d", i+1), Role: roleControl,
 			Zone: o.Zones[i%len(o.Zones)], HTTP: local(o.HTTPPort + i), Health: next(), RPC: next(), Raft: next(), Gossip: next()})
@@ -113,7 +131,7 @@ func (c *cluster) claim() error {
 	if err := checkDir(c.dir); err != nil {
 		return err
 	}
-	text, err := json.MarshalIndent(c, "", "  ")
+	text, err := c.record()
 	if err != nil {
 		return err
 	}
@@ -124,8 +142,26 @@ func (c *cluster) claim() error {
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(append(text, '\n'))
+	_, err = f.Write(text)
 	return errors.Join(err, f.Close())
+}
+
+func (c *cluster) record() ([]byte, error) {
+	text, err := json.MarshalIndent(c, "", "  ")
+	return append(text, '\n'), err
+}
+
+// save replaces the record by what the cluster is now.
+func (c *cluster) save() error {
+	text, err := c.record()
+	if err != nil {
+		return err
+	}
+	next := c.path(recordFile + ".tmp")
+	if err := os.WriteFile(next, text, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(next, c.path(recordFile))
 }
 
 // checkDir refuses a directory with something in it; one that is not there is
@@ -206,13 +242,22 @@ func (c *cluster) writeFiles(o Options) error {
 		return err
 	}
 	for _, n := range c.Nodes {
-		id := pki.Identity{Cluster: c.Name, Role: pki.Role(n.Role), ID: n.ID}
-		if err := clusterfiles.IssueNode(ca, id, c.path(n.Name), []string{"127.0.0.1"}, now, certLifetime); err != nil {
-			return fmt.Errorf("make the certificate of %s: %w", n.Name, err)
+		if err := c.writeNode(ca, n, o.Controls); err != nil {
+			return err
 		}
-		if err := c.writeSettings(n, o); err != nil {
-			return fmt.Errorf("write the settings of %s: %w", n.Name, err)
-		}
+	}
+	return nil
+}
+
+// writeNode makes a node's certificate and settings. expect is how many control
+// nodes form a new cluster; 0: they join this one.
+func (c *cluster) writeNode(ca *pki.CA, n node, expect int) error {
+	id := pki.Identity{Cluster: c.Name, Role: pki.Role(n.Role), ID: n.ID}
+	if err := clusterfiles.IssueNode(ca, id, c.path(n.Name), []string{"127.0.0.1"}, time.Now(), certLifetime); err != nil {
+		return fmt.Errorf("make the certificate of %s: %w", n.Name, err)
+	}
+	if err := c.writeSettings(n, expect); err != nil {
+		return fmt.Errorf("write the settings of %s: %w", n.Name, err)
 	}
 	return nil
 }

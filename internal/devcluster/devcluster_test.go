@@ -170,7 +170,7 @@ func TestClusterOfAnOrdinaryUserHasNoFences(t *testing.T) {
 	if err := os.Mkdir(c.path("a1"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.writeSettings(c.Nodes[0], Options{}); err != nil {
+	if err := c.writeSettings(c.Nodes[0], 1); err != nil {
 		t.Fatal(err)
 	}
 	text, err := os.ReadFile(c.path("a1", configFile))

@@ -152,6 +152,9 @@ func (c *cluster) usedEngine() bool {
 	entries, err := os.ReadDir(c.dir)
 	// An earlier down got as far as the engine: the record is all it left.
 	broken := err != nil || len(entries) == 1
+	if c.HadAgents {
+		return true
+	}
 	for _, n := range c.Nodes {
 		if n.Role == roleAgent && (broken || c.started(n)) {
 			return true

@@ -1,7 +1,9 @@
 package devcluster
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -14,6 +16,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"ecs/internal/admin"
 	"ecs/internal/task"
 	"ecs/proto/api"
 )
@@ -64,6 +67,7 @@ func fakeDaemon(config string) int {
 		Name   string `yaml:"name"`
 		HTTP   string `yaml:"http_addr"`
 		Health string `yaml:"health_addr"`
+		Data   string `yaml:"data_dir"`
 	}
 	if err := yaml.Unmarshal(text, &settings); err != nil {
 		fmt.Println(err)
@@ -83,7 +87,8 @@ func fakeDaemon(config string) int {
 	} else {
 		signal.Notify(end, syscall.SIGTERM)
 	}
-	failed := make(chan error, 2)
+	failed := make(chan error, 3)
+	go func() { failed <- serveFakeDoor(settings.Data, fakeNode{fault: fault, end: end}) }()
 	serve := func(addr string, h http.HandlerFunc) {
 		go func() { failed <- http.ListenAndServe(addr, h) }()
 	}
@@ -102,6 +107,45 @@ func fakeDaemon(config string) int {
 		fmt.Println(err)
 		return 1
 	}
+}
+
+// fakeNode joins and leaves at once, unless it refuses.
+type fakeNode struct {
+	fault string
+	end   chan<- os.Signal
+}
+
+// refuses, as a fault: it neither joins nor leaves.
+const refuses = "refuses"
+
+func serveFakeDoor(dir string, n fakeNode) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	l, err := admin.Listen(dir)
+	if err != nil {
+		return err
+	}
+	return admin.Serve(context.Background(), l, n)
+}
+
+func (n fakeNode) About() admin.About { return admin.About{} }
+
+func (n fakeNode) Join(_ context.Context, addrs []string, say func(string)) error {
+	if n.fault == refuses {
+		return errors.New("nobody there")
+	}
+	say("joining through " + strings.Join(addrs, " "))
+	return nil
+}
+
+func (n fakeNode) Leave(_ context.Context, force bool, say func(string)) error {
+	if n.fault == refuses && !force {
+		return errors.New("it is the last voter")
+	}
+	say("leaving")
+	go func() { n.end <- syscall.SIGTERM }()
+	return nil
 }
 
 func fakeAPI(w http.ResponseWriter, r *http.Request, dir string) {

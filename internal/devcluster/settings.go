@@ -20,7 +20,7 @@ const engineStarts = 6
 
 // writeSettings writes the YAML files that the node's daemon and its fence are
 // started with.
-func (c *cluster) writeSettings(n node, o Options) error {
+func (c *cluster) writeSettings(n node, expect int) error {
 	settings := map[string]any{
 		"name":        n.Name,
 		"zone":        n.Zone,
@@ -35,7 +35,8 @@ func (c *cluster) writeSettings(n node, o Options) error {
 		"log_level":   "info",
 	}
 	if n.Role == roleControl {
-		settings["bootstrap_expect"] = o.Controls
+		settings["bootstrap_expect"] = expect
+		settings["drain"] = "0s"
 		settings["http_addr"] = n.HTTP
 		settings["rpc_addr"] = n.RPC
 		settings["debug_addr"] = n.Debug
@@ -44,15 +45,15 @@ func (c *cluster) writeSettings(n node, o Options) error {
 		settings["seal_key"] = c.path(clusterfiles.SealKey)
 	} else {
 		settings["output_addr"] = n.Output
-		settings["cpus"] = o.AgentCPUs.String()
-		settings["memory"] = o.AgentMemory.String()
-		settings["warm_count"] = o.WarmCount
-		settings["warm_memory"] = (max(api.Size(o.WarmCount), 1) * warmMemory).String()
+		settings["cpus"] = c.Agents.CPUs.String()
+		settings["memory"] = c.Agents.Memory.String()
+		settings["warm_count"] = c.Agents.WarmCount
+		settings["warm_memory"] = (max(api.Size(c.Agents.WarmCount), 1) * warmMemory).String()
 		settings["docker_host"] = c.DockerHost
-		settings["default_registry"] = o.DefaultRegistry
-		settings["insecure_registry"] = o.InsecureRegistries
+		settings["default_registry"] = c.Agents.DefaultRegistry
+		settings["insecure_registry"] = c.Agents.InsecureRegistries
 		settings["grace"] = agentGrace
-		settings["starts"] = max(1, engineStarts/max(1, o.Agents))
+		settings["starts"] = max(1, c.Agents.Starts)
 		settings["fence_socket"] = "" // none
 	}
 	if c.fenced(n) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -91,7 +92,7 @@ func (cl *Client) Do(ctx context.Context, node *Control, method, path, key strin
 // before must be the same task.
 func (cl *Client) Submit(ctx context.Context, key string, req api.TaskRequest) (string, error) {
 	for {
-		node := cl.c.Controls[cl.pick(len(cl.c.Controls))]
+		node := cl.anyNode()
 		var t api.Task
 		call, cancel := context.WithTimeout(ctx, 15*time.Second)
 		status, err := cl.Do(call, node, http.MethodPost, "/v2/tasks", key, req, &t)
@@ -108,6 +109,20 @@ func (cl *Client) Submit(ctx context.Context, key string, req api.TaskRequest) (
 			return "", fmt.Errorf("submit %s: %w (last: %v)", key, ctx.Err(), err)
 		}
 	}
+}
+
+// anyNode draws a control node. Nodes come and go while tasks are submitted.
+func (cl *Client) anyNode() *Control {
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	return cl.c.Controls[cl.c.Rand.IntN(len(cl.c.Controls))]
+}
+
+// setControls changes which control nodes there are.
+func (cl *Client) setControls(change func([]*Control) []*Control) {
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	cl.c.Controls = change(slices.Clone(cl.c.Controls))
 }
 
 // pick draws from the cluster's random source, which is not safe for

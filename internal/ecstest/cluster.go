@@ -61,7 +61,11 @@ type Cluster struct {
 	Agents   []*Agent
 	Client   *Client
 
-	opts    Options
+	opts Options
+	// Of nodes that came later, and of agents that left.
+	numbered, hired int
+	former          []*Agent
+
 	gossip  []byte
 	sealKey []byte
 	running sync.WaitGroup

@@ -203,7 +203,7 @@ type run struct {
 // task at the same moment, and an at-most-once program started once at most.
 func (c *Cluster) runs() {
 	byTask := make(map[task.ID][]run)
-	for _, a := range c.Agents {
+	for _, a := range append(slices.Clone(c.Agents), c.former...) {
 		history := a.engine.History()
 		c.leases(a.host.Name(), history)
 		used := make(map[int64]task.Token)

@@ -101,11 +101,7 @@ func (p *process) stop(cause error) {
 }
 
 func (c *Cluster) join() []string {
-	addrs := make([]string, 0, c.opts.Controls)
-	for i := range c.opts.Controls {
-		addrs = append(addrs, gossip.MemAddr(fmt.Sprintf("c%d", i+1), gossipPort))
-	}
-	return addrs
+	return c.through()
 }
 
 func (c *Cluster) gossipConfig(h *memnet.Host) gossip.Config {
@@ -123,6 +119,7 @@ type Control struct {
 	c      *Cluster
 	host   *memnet.Host
 	zone   string
+	late   bool // it came when the cluster was there, and forms none
 	stores *replica.Stores
 	server *control.Server
 }
@@ -140,13 +137,17 @@ func (n *Control) Start() {
 		}
 		return l
 	}
+	expect := c.opts.Controls
+	if n.late {
+		expect = 0
+	}
 	box, err := seal.NewBox(c.sealKey)
 	if err != nil {
 		c.T.Fatal(err)
 	}
 	addr := func(port int) string { return fmt.Sprintf("%s:%d", h.Name(), port) }
 	server, err := control.New(control.Config{
-		ID: h.Name(), Name: h.Name(), Zone: n.zone, Version: "test", Cluster: "bubble", BootstrapExpect: c.opts.Controls,
+		ID: h.Name(), Name: h.Name(), Zone: n.zone, Version: "test", Cluster: "bubble", BootstrapExpect: expect,
 		HTTPAdvertise: addr(httpPort), RPCAdvertise: addr(rpcPort), RaftAdvertise: addr(raftPort),
 		HTTP: listen(httpPort), Health: listen(healthPort), RPC: listen(rpcPort),
 		Raft:   replica.NewStream(listen(raftPort), addr(raftPort), h.DialFunc()),

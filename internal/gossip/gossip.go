@@ -73,6 +73,7 @@ type Members struct {
 		members map[string]Member // by memberlist name
 		changed chan struct{}
 	}
+	joiner joiner
 	// update asks Run to spread new metadata of this member.
 	update chan struct{}
 	// conflicts takes a second node seen under a known name.
@@ -112,6 +113,7 @@ func (m *Members) Run(ctx context.Context) error {
 		return errors.Join(fmt.Errorf("gossip: start on %s: %w", m.cfg.BindAddr, err), network.Shutdown())
 	}
 	m.noteAddr(addrOf(list.LocalNode()))
+	m.joiner.open(list, network)
 	close(m.ready)
 
 	var loops sync.WaitGroup

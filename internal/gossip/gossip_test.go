@@ -376,3 +376,21 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+func TestMemberThatWaitsJoinsWhenItIsTold(t *testing.T) {
+	inBubble(t, 2, func(s *swarm) {
+		s.tune = func(c *Config) { c.Join = nil }
+		late := s.add()
+		time.Sleep(time.Minute)
+		if !s.see(1, late) || !s.see(2, s.members[:2]...) {
+			t.Fatal("got it among the others, want it to wait")
+		}
+		if err := late.Join(s.ctx, []string{"nowhere:7946"}); err == nil || !strings.Contains(err.Error(), "no member of cluster test answers") {
+			t.Errorf("got %v, want it told that nobody is there", err)
+		}
+		if err := late.Join(s.ctx, []string{"nowhere:7946", "m0:7946"}); err != nil {
+			t.Fatal(err)
+		}
+		s.until(20*time.Second, "everyone sees everyone", func() bool { return s.see(3, s.members...) })
+	})
+}

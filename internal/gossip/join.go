@@ -2,6 +2,8 @@ package gossip
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -65,7 +67,7 @@ func (m *Members) keepJoined(ctx context.Context, list *memberlist.Memberlist, n
 // missing are known addresses at which no member is now, a few of them chosen
 // at random.
 func (m *Members) missing(ctx context.Context, network *network) []string {
-	known := slices.Clone(m.cfg.Join)
+	known := append(slices.Clone(m.cfg.Join), m.joiner.given()...)
 	if m.cfg.Rejoin != nil {
 		known = append(known, m.cfg.Rejoin()...)
 	}
@@ -113,6 +115,59 @@ func (m *Members) join(list *memberlist.Memberlist, addrs []string) int {
 		m.cfg.Logger.Info("gossip joined", "answered", n, "asked", len(addrs), "members", len(m.Snapshot()))
 	}
 	return len(answered)
+}
+
+// joiner is what Join needs of a member that runs.
+type joiner struct {
+	mu struct {
+		sync.Mutex
+		list    *memberlist.Memberlist
+		network *network
+		addrs   []string // that Join was given
+	}
+}
+
+func (j *joiner) open(list *memberlist.Memberlist, network *network) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.mu.list, j.mu.network = list, network
+}
+
+func (j *joiner) given() []string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.Clone(j.mu.addrs)
+}
+
+// Join looks for the cluster at further addresses, host:port, now and whenever
+// nobody is there later. It returns once one of them has answered; the error says
+// what came of each.
+func (m *Members) Join(ctx context.Context, addrs []string) error {
+	select {
+	case <-m.ready:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	m.joiner.mu.Lock()
+	list, network := m.joiner.mu.list, m.joiner.mu.network
+	m.joiner.mu.Unlock()
+	var faults []error
+	for _, addr := range addrs {
+		resolved, err := network.resolve(ctx, addr)
+		if err == nil {
+			_, err = list.Join(resolved)
+		}
+		if err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", addr, err))
+		}
+	}
+	if len(faults) == len(addrs) {
+		return fmt.Errorf("no member of cluster %s answers there: %w", m.cfg.Label, errors.Join(faults...))
+	}
+	m.joiner.mu.Lock()
+	defer m.joiner.mu.Unlock()
+	m.joiner.mu.addrs = slices.Clone(addrs)
+	return nil
 }
 
 // conflict is a second node under a known name.

@@ -12,11 +12,16 @@ import (
 // Member is what a process tells of itself. It is comparable.
 type Member struct {
 	ID, Role, Zone, Version string
+	Name                    string // for people; control nodes only
 	// Where its services are, host:port; control nodes only.
 	RPCAddr, RaftAddr, HTTPAddr string
 	Expect                      int  // voters it waits for to form a cluster
 	Bootstrapped                bool // it belongs to a cluster
 	Draining                    bool
+	// Founders is a hash of those that a control node forms a cluster with, until
+	// all of them belong to it.
+	Founders    uint64
+	Incarnation uint64 // of the cluster that a control node belongs to
 	// Capacity, a hint; agents only.
 	MilliCPU, Memory int64
 	// GossipAddr is where gossip reaches it; filled in by this package.
@@ -30,6 +35,7 @@ func encode(m Member) ([]byte, error) {
 		RpcAddr: m.RPCAddr, RaftAddr: m.RaftAddr, HttpAddr: m.HTTPAddr,
 		Expect: uint32(m.Expect), Bootstrapped: m.Bootstrapped, Draining: m.Draining,
 		MilliCpu: m.MilliCPU, Memory: m.Memory,
+		Name: m.Name, Founders: m.Founders, Incarnation: m.Incarnation,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("encode metadata: %w", err)
@@ -51,5 +57,6 @@ func decode(meta []byte) (Member, error) {
 		RPCAddr: m.GetRpcAddr(), RaftAddr: m.GetRaftAddr(), HTTPAddr: m.GetHttpAddr(),
 		Expect: int(m.GetExpect()), Bootstrapped: m.GetBootstrapped(), Draining: m.GetDraining(),
 		MilliCPU: m.GetMilliCpu(), Memory: m.GetMemory(),
+		Name: m.GetName(), Founders: m.GetFounders(), Incarnation: m.GetIncarnation(),
 	}, nil
 }

@@ -76,6 +76,19 @@ func NewNode(caPEM, certPEM, keyPEM []byte) (*Node, error) {
 	return n, nil
 }
 
+// IdentityInFile reads who a certificate speaks for. It checks nothing else.
+func IdentityInFile(certFile string) (Identity, error) {
+	text, err := os.ReadFile(certFile)
+	if err != nil {
+		return Identity{}, fmt.Errorf("read the node's certificate: %w", err)
+	}
+	cert, err := parseCert(text)
+	if err != nil {
+		return Identity{}, fmt.Errorf("read %s: %w", certFile, err)
+	}
+	return identityIn(cert)
+}
+
 // Identity is who this node is.
 func (n *Node) Identity() Identity { return n.identity }
 

@@ -21,6 +21,7 @@ const (
 	CodeUnknown       Code = "outcome_unknown"
 	CodeStale         Code = "stale" // an older attempt, epoch or term
 	CodeOutputLost    Code = "output_lost"
+	CodeMembership    Code = "membership_refused" // joining or leaving would do harm
 )
 
 // Fault is one thing wrong with a request.

@@ -30,6 +30,7 @@ type Node struct {
 	Capacity   Capacity
 	Attributes map[string]string
 	OutputAddr string // host:port of the agent's output service
+	GossipAddr string // host:port at which gossip reached it when it registered
 	Version    string
 	// Engine describes the container engine, for people.
 	Engine       string

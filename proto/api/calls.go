@@ -3,7 +3,9 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -134,6 +136,29 @@ func (c *Client) Warm(ctx context.Context, image string, count int) (*WarmReques
 	answer := new(WarmRequest)
 	_, err = c.do(ctx, call{method: http.MethodPost, path: "/v2/images/warm", body: body, into: answer})
 	return answer, err
+}
+
+// Leave has a node, named by id or by name, leave the cluster in good order; with
+// force one that can't be asked is taken out of it.
+func (c *Client) Leave(ctx context.Context, id string, force bool) (*Leaving, error) {
+	l := new(Leaving)
+	q := call{method: http.MethodPost, path: nodePath(id) + "/leave", into: l}
+	if force {
+		q.query = url.Values{"force": {"true"}}
+	}
+	_, err := c.do(ctx, q)
+	return l, err
+}
+
+// Save writes a snapshot of the whole record, whose checksum is at its end: see
+// `ecsctl cluster restore`. A write that broke off left no whole one.
+func (c *Client) Save(ctx context.Context, w io.Writer) error {
+	resp, err := c.do(ctx, call{method: http.MethodPost, path: "/v2/cluster/snapshot"})
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(w, resp.Body)
+	return errors.Join(err, resp.Body.Close())
 }
 
 // Cluster gives the cluster as one of its control nodes sees it.

@@ -57,11 +57,19 @@ type Voter struct {
 // Member is one process that gossip shows.
 type Member struct {
 	ID       string `json:"id"`
-	Role     string `json:"role"` // control | agent
+	Name     string `json:"name,omitempty"` // of a control node
+	Role     string `json:"role"`           // control | agent
 	Zone     string `json:"zone"`
 	Version  string `json:"version"`
 	HTTP     string `json:"http,omitempty"` // host:port of a control node
 	Draining bool   `json:"draining,omitempty"`
+}
+
+// Leaving is what becomes of a node that was asked to leave.
+type Leaving struct {
+	Node   string `json:"node"`
+	Role   string `json:"role"`   // control | agent
+	Detail string `json:"detail"` // what happens now, for people
 }
 
 // Counts are numbers of tasks.

@@ -20,6 +20,7 @@ const (
 	CodeKeyConflict   Code = "key_conflict"
 	CodeStale         Code = "stale"
 	CodeOutputLost    Code = "output_lost"
+	CodeMembership    Code = "membership_refused"
 	CodeTooLarge      Code = "too_large"
 	CodeMediaType     Code = "unsupported_encoding"
 	CodeRange         Code = "range_not_satisfiable"
@@ -70,6 +71,8 @@ func Codes() []CodeInfo {
 			"What the request refers to has been replaced since."},
 		{CodeOutputLost, http.StatusGone, "The output is gone", false,
 			"The task ran and its result stands, but the node that kept its output does not have it any more; lost gives size and hash."},
+		{CodeMembership, http.StatusConflict, "The node can't join or leave so", false,
+			"It would cost the cluster its majority, or the node is not reachable, or belongs elsewhere; the detail says what to do."},
 		{CodeTooLarge, http.StatusRequestEntityTooLarge, "Too large", false,
 			"The body, an argument or a variable is beyond its bound."},
 		{CodeMediaType, http.StatusUnsupportedMediaType, "Content-Encoding is not supported", false,

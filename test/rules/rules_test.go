@@ -99,9 +99,10 @@ func TestImportsPointInward(t *testing.T) {
 
 func TestEachLibraryHasOneImporter(t *testing.T) {
 	only := map[string][]string{
-		"github.com/hashicorp/raft":       {"ecs/control/replica"},
-		"github.com/hashicorp/raft-wal":   {"ecs/control/replica"},
-		"github.com/hashicorp/memberlist": {"ecs/internal/gossip"},
+		"github.com/hashicorp/raft":           {"ecs/control/replica"},
+		"github.com/hashicorp/raft-wal":       {"ecs/control/replica"},
+		"github.com/hashicorp/raft-autopilot": {"ecs/control/replica"},
+		"github.com/hashicorp/memberlist":     {"ecs/internal/gossip"},
 		// devcluster removes what a cluster made; test/images makes images.
 		"github.com/docker/docker/client": {"ecs/agent/runtime/docker", "ecs/cmd/ecs-agent", "ecs/internal/devcluster", "ecs/test/"},
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/client"
 
@@ -24,21 +25,7 @@ func Cleanup(ctx context.Context, c *client.Client, cluster string) (removed int
 	if cluster == "" {
 		return 0, errors.New("clean up: no cluster named")
 	}
-	r := New(Config{Client: c, Cluster: cluster, Log: slog.New(slog.DiscardHandler), Metrics: telemetry.Discard()})
-	found, err := c.ContainerList(ctx, container.ListOptions{All: true, Filters: ofCluster(cluster)})
-	if err != nil {
-		return 0, fmt.Errorf("clean up cluster %s: list containers: %w", cluster, err)
-	}
-	ids := make([]string, len(found))
-	var homes []home
-	for i := range found {
-		ids[i] = found[i].ID
-		homes = append(homes, homesOf(found[i])...)
-	}
-	removed, errContainers := r.removeAll(ctx, ids)
-	for _, h := range homes {
-		errContainers = errors.Join(errContainers, h.remove())
-	}
+	removed, errContainers := cleanContainers(ctx, c, cluster, ofCluster(cluster))
 	networks := 0
 	errNetworks := withLock(ctx, networkName(cluster), func() (err error) {
 		networks, err = removeNetworks(ctx, c, cluster)
@@ -49,6 +36,37 @@ func Cleanup(ctx context.Context, c *client.Client, cluster string) (removed int
 		return removed, fmt.Errorf("clean up cluster %s: %w", cluster, err)
 	}
 	return removed, nil
+}
+
+// CleanupNode removes the containers of one agent of a cluster, with their
+// directories. It is for when that agent is gone from this machine.
+func CleanupNode(ctx context.Context, c *client.Client, cluster, node string) (removed int, err error) {
+	if cluster == "" || node == "" {
+		return 0, errors.New("clean up: no cluster or no node named")
+	}
+	only := ofCluster(cluster)
+	only.Add("label", labelNode+"="+node)
+	return cleanContainers(ctx, c, cluster, only)
+}
+
+// cleanContainers removes the containers of a cluster that a filter lets through.
+func cleanContainers(ctx context.Context, c *client.Client, cluster string, only filters.Args) (removed int, err error) {
+	r := New(Config{Client: c, Cluster: cluster, Log: slog.New(slog.DiscardHandler), Metrics: telemetry.Discard()})
+	found, err := c.ContainerList(ctx, container.ListOptions{All: true, Filters: only})
+	if err != nil {
+		return 0, fmt.Errorf("clean up cluster %s: list containers: %w", cluster, err)
+	}
+	ids := make([]string, len(found))
+	var homes []home
+	for i := range found {
+		ids[i] = found[i].ID
+		homes = append(homes, homesOf(found[i])...)
+	}
+	removed, err = r.removeAll(ctx, ids)
+	for _, h := range homes {
+		err = errors.Join(err, h.remove())
+	}
+	return removed, err
 }
 
 // homesOf are the directories that a container's attempt has on this machine.

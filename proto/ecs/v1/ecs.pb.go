@@ -1260,6 +1260,7 @@ type Node struct {
 	Version       string                 `protobuf:"bytes,13,opt,name=version,proto3" json:"version,omitempty"`
 	Engine        string                 `protobuf:"bytes,14,opt,name=engine,proto3" json:"engine,omitempty"`
 	RegisteredAt  int64                  `protobuf:"varint,15,opt,name=registered_at,json=registeredAt,proto3" json:"registered_at,omitempty"`
+	GossipAddr    string                 `protobuf:"bytes,16,opt,name=gossip_addr,json=gossipAddr,proto3" json:"gossip_addr,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1399,6 +1400,13 @@ func (x *Node) GetRegisteredAt() int64 {
 	return 0
 }
 
+func (x *Node) GetGossipAddr() string {
+	if x != nil {
+		return x.GossipAddr
+	}
+	return ""
+}
+
 // Entry is one raft log entry: commands that are applied in order.
 type Entry struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1464,6 +1472,8 @@ type Command struct {
 	//	*Command_Forget
 	//	*Command_Wish
 	//	*Command_Resume
+	//	*Command_Found
+	//	*Command_ForgetNodes
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1630,6 +1640,24 @@ func (x *Command) GetResume() *Resume {
 	return nil
 }
 
+func (x *Command) GetFound() *Found {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_Found); ok {
+			return x.Found
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetForgetNodes() *ForgetNodes {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_ForgetNodes); ok {
+			return x.ForgetNodes
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -1686,6 +1714,14 @@ type Command_Resume struct {
 	Resume *Resume `protobuf:"bytes,21,opt,name=resume,proto3,oneof"`
 }
 
+type Command_Found struct {
+	Found *Found `protobuf:"bytes,14,opt,name=found,proto3,oneof"`
+}
+
+type Command_ForgetNodes struct {
+	ForgetNodes *ForgetNodes `protobuf:"bytes,15,opt,name=forget_nodes,json=forgetNodes,proto3,oneof"`
+}
+
 func (*Command_Submit) isCommand_Kind() {}
 
 func (*Command_Register) isCommand_Kind() {}
@@ -1711,6 +1747,10 @@ func (*Command_Forget) isCommand_Kind() {}
 func (*Command_Wish) isCommand_Kind() {}
 
 func (*Command_Resume) isCommand_Kind() {}
+
+func (*Command_Found) isCommand_Kind() {}
+
+func (*Command_ForgetNodes) isCommand_Kind() {}
 
 // Submit accepts a task. The same id again is the same task; the same owner
 // and key with another body is refused. A node and its epoch are where the
@@ -2624,6 +2664,149 @@ func (x *Resume) GetTasks() []string {
 	return nil
 }
 
+// Found names the cluster, once and for ever: the first one holds.
+type Found struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Found) Reset() {
+	*x = Found{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Found) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Found) ProtoMessage() {}
+
+func (x *Found) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Found.ProtoReflect.Descriptor instead.
+func (*Found) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *Found) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+// ForgetNodes drops the records of nodes that are gone for good: those that are
+// lost or have left, hold nothing, and have not registered since.
+type ForgetNodes struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Nodes         []*GoneNode            `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForgetNodes) Reset() {
+	*x = ForgetNodes{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForgetNodes) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForgetNodes) ProtoMessage() {}
+
+func (x *ForgetNodes) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForgetNodes.ProtoReflect.Descriptor instead.
+func (*ForgetNodes) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ForgetNodes) GetNodes() []*GoneNode {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+type GoneNode struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GoneNode) Reset() {
+	*x = GoneNode{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GoneNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GoneNode) ProtoMessage() {}
+
+func (x *GoneNode) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GoneNode.ProtoReflect.Descriptor instead.
+func (*GoneNode) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *GoneNode) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *GoneNode) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
 // A snapshot is a stream of length-delimited SnapshotRecords: one header, the
 // nodes by id, the tasks by seq, the wishes by image.
 type SnapshotRecord struct {
@@ -2641,7 +2824,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[27]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2653,7 +2836,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[27]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2666,7 +2849,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{27}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SnapshotRecord) GetKind() isSnapshotRecord_Kind {
@@ -2747,13 +2930,15 @@ type SnapshotHeader struct {
 	Nodes         uint64                 `protobuf:"varint,3,opt,name=nodes,proto3" json:"nodes,omitempty"`
 	Tasks         uint64                 `protobuf:"varint,4,opt,name=tasks,proto3" json:"tasks,omitempty"`
 	Wishes        uint64                 `protobuf:"varint,5,opt,name=wishes,proto3" json:"wishes,omitempty"`
+	Cluster       string                 `protobuf:"bytes,6,opt,name=cluster,proto3" json:"cluster,omitempty"`          // see Found
+	Incarnation   uint64                 `protobuf:"varint,7,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // how often the cluster was recovered from one survivor
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[28]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2765,7 +2950,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[28]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2778,7 +2963,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{28}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -2816,6 +3001,20 @@ func (x *SnapshotHeader) GetWishes() uint64 {
 	return 0
 }
 
+func (x *SnapshotHeader) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *SnapshotHeader) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
 // Member is a node's gossip metadata, at most 512 bytes encoded.
 type Member struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2831,13 +3030,16 @@ type Member struct {
 	MilliCpu      int64                  `protobuf:"varint,10,opt,name=milli_cpu,json=milliCpu,proto3" json:"milli_cpu,omitempty"` // agent: capacity, a hint
 	Memory        int64                  `protobuf:"varint,11,opt,name=memory,proto3" json:"memory,omitempty"`
 	Draining      bool                   `protobuf:"varint,12,opt,name=draining,proto3" json:"draining,omitempty"`
+	Founders      uint64                 `protobuf:"varint,13,opt,name=founders,proto3" json:"founders,omitempty"`       // control: a hash of those it forms a cluster with, until all of them have
+	Incarnation   uint64                 `protobuf:"varint,14,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // control: of the cluster it belongs to
+	Name          string                 `protobuf:"bytes,15,opt,name=name,proto3" json:"name,omitempty"`                // control: for people
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[29]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2849,7 +3051,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[29]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2862,7 +3064,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{29}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Member) GetId() string {
@@ -2949,6 +3151,27 @@ func (x *Member) GetDraining() bool {
 	return false
 }
 
+func (x *Member) GetFounders() uint64 {
+	if x != nil {
+		return x.Founders
+	}
+	return 0
+}
+
+func (x *Member) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *Member) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 // AgentMessage is what an agent says on its session. The first is a Hello.
 type AgentMessage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2965,7 +3188,7 @@ type AgentMessage struct {
 
 func (x *AgentMessage) Reset() {
 	*x = AgentMessage{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[30]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2977,7 +3200,7 @@ func (x *AgentMessage) String() string {
 func (*AgentMessage) ProtoMessage() {}
 
 func (x *AgentMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[30]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2990,7 +3213,7 @@ func (x *AgentMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentMessage.ProtoReflect.Descriptor instead.
 func (*AgentMessage) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{30}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *AgentMessage) GetKind() isAgentMessage_Kind {
@@ -3078,7 +3301,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3090,7 +3313,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3103,7 +3326,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{31}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Hello) GetNode() *Node {
@@ -3143,7 +3366,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3155,7 +3378,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3168,7 +3391,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{32}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Heartbeat) GetNumber() uint64 {
@@ -3224,7 +3447,7 @@ type Parked struct {
 
 func (x *Parked) Reset() {
 	*x = Parked{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3236,7 +3459,7 @@ func (x *Parked) String() string {
 func (*Parked) ProtoMessage() {}
 
 func (x *Parked) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3249,7 +3472,7 @@ func (x *Parked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Parked.ProtoReflect.Descriptor instead.
 func (*Parked) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{33}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Parked) GetShape() uint64 {
@@ -3279,7 +3502,7 @@ type AttemptStatus struct {
 
 func (x *AttemptStatus) Reset() {
 	*x = AttemptStatus{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3291,7 +3514,7 @@ func (x *AttemptStatus) String() string {
 func (*AttemptStatus) ProtoMessage() {}
 
 func (x *AttemptStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3304,7 +3527,7 @@ func (x *AttemptStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptStatus.ProtoReflect.Descriptor instead.
 func (*AttemptStatus) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{34}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *AttemptStatus) GetToken() *Token {
@@ -3344,7 +3567,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3356,7 +3579,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3369,7 +3592,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{35}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{38}
 }
 
 // ControlMessage is what the leader says on a session.
@@ -3386,6 +3609,7 @@ type ControlMessage struct {
 	//	*ControlMessage_Status
 	//	*ControlMessage_Redirect
 	//	*ControlMessage_Refused
+	//	*ControlMessage_Leave
 	Kind          isControlMessage_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3393,7 +3617,7 @@ type ControlMessage struct {
 
 func (x *ControlMessage) Reset() {
 	*x = ControlMessage{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3405,7 +3629,7 @@ func (x *ControlMessage) String() string {
 func (*ControlMessage) ProtoMessage() {}
 
 func (x *ControlMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3418,7 +3642,7 @@ func (x *ControlMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControlMessage.ProtoReflect.Descriptor instead.
 func (*ControlMessage) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{36}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ControlMessage) GetTerm() uint64 {
@@ -3505,6 +3729,15 @@ func (x *ControlMessage) GetRefused() *Refused {
 	return nil
 }
 
+func (x *ControlMessage) GetLeave() *Leave {
+	if x != nil {
+		if x, ok := x.Kind.(*ControlMessage_Leave); ok {
+			return x.Leave
+		}
+	}
+	return nil
+}
+
 type isControlMessage_Kind interface {
 	isControlMessage_Kind()
 }
@@ -3537,6 +3770,10 @@ type ControlMessage_Refused struct {
 	Refused *Refused `protobuf:"bytes,9,opt,name=refused,proto3,oneof"`
 }
 
+type ControlMessage_Leave struct {
+	Leave *Leave `protobuf:"bytes,10,opt,name=leave,proto3,oneof"`
+}
+
 func (*ControlMessage_Welcome) isControlMessage_Kind() {}
 
 func (*ControlMessage_Heartbeat) isControlMessage_Kind() {}
@@ -3551,6 +3788,45 @@ func (*ControlMessage_Redirect) isControlMessage_Kind() {}
 
 func (*ControlMessage_Refused) isControlMessage_Kind() {}
 
+func (*ControlMessage_Leave) isControlMessage_Kind() {}
+
+// Leave asks the agent to leave the cluster in good order and to end.
+type Leave struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Leave) Reset() {
+	*x = Leave{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Leave) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Leave) ProtoMessage() {}
+
+func (x *Leave) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Leave.ProtoReflect.Descriptor instead.
+func (*Leave) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{40}
+}
+
 // Welcome answers Hello. Attempts in `forget` are not the agent's (any more):
 // it ends them without a report.
 type Welcome struct {
@@ -3563,7 +3839,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3575,7 +3851,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3588,7 +3864,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{37}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Welcome) GetForget() []*Token {
@@ -3616,7 +3892,7 @@ type HeartbeatAnswer struct {
 
 func (x *HeartbeatAnswer) Reset() {
 	*x = HeartbeatAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3628,7 +3904,7 @@ func (x *HeartbeatAnswer) String() string {
 func (*HeartbeatAnswer) ProtoMessage() {}
 
 func (x *HeartbeatAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3641,7 +3917,7 @@ func (x *HeartbeatAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatAnswer.ProtoReflect.Descriptor instead.
 func (*HeartbeatAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{38}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *HeartbeatAnswer) GetNumber() uint64 {
@@ -3679,7 +3955,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3691,7 +3967,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3704,7 +3980,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{39}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Assignment) GetToken() *Token {
@@ -3754,7 +4030,7 @@ type StopAttempt struct {
 
 func (x *StopAttempt) Reset() {
 	*x = StopAttempt{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3766,7 +4042,7 @@ func (x *StopAttempt) String() string {
 func (*StopAttempt) ProtoMessage() {}
 
 func (x *StopAttempt) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3779,7 +4055,7 @@ func (x *StopAttempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAttempt.ProtoReflect.Descriptor instead.
 func (*StopAttempt) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{40}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *StopAttempt) GetToken() *Token {
@@ -3816,7 +4092,7 @@ type StatusAnswer struct {
 
 func (x *StatusAnswer) Reset() {
 	*x = StatusAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3828,7 +4104,7 @@ func (x *StatusAnswer) String() string {
 func (*StatusAnswer) ProtoMessage() {}
 
 func (x *StatusAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3841,7 +4117,7 @@ func (x *StatusAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusAnswer.ProtoReflect.Descriptor instead.
 func (*StatusAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{41}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *StatusAnswer) GetToken() *Token {
@@ -3876,7 +4152,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3888,7 +4164,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3901,7 +4177,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{42}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Redirect) GetId() string {
@@ -3930,7 +4206,7 @@ type Refused struct {
 
 func (x *Refused) Reset() {
 	*x = Refused{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3942,7 +4218,7 @@ func (x *Refused) String() string {
 func (*Refused) ProtoMessage() {}
 
 func (x *Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3955,7 +4231,7 @@ func (x *Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refused.ProtoReflect.Descriptor instead.
 func (*Refused) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{43}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Refused) GetExpired() bool {
@@ -3985,7 +4261,7 @@ type OutputRequest struct {
 
 func (x *OutputRequest) Reset() {
 	*x = OutputRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3997,7 +4273,7 @@ func (x *OutputRequest) String() string {
 func (*OutputRequest) ProtoMessage() {}
 
 func (x *OutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4010,7 +4286,7 @@ func (x *OutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputRequest.ProtoReflect.Descriptor instead.
 func (*OutputRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{44}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *OutputRequest) GetToken() *Token {
@@ -4061,7 +4337,7 @@ type OutputChunk struct {
 
 func (x *OutputChunk) Reset() {
 	*x = OutputChunk{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4073,7 +4349,7 @@ func (x *OutputChunk) String() string {
 func (*OutputChunk) ProtoMessage() {}
 
 func (x *OutputChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4086,7 +4362,7 @@ func (x *OutputChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputChunk.ProtoReflect.Descriptor instead.
 func (*OutputChunk) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{45}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *OutputChunk) GetOffset() int64 {
@@ -4146,7 +4422,7 @@ type AttachInput struct {
 
 func (x *AttachInput) Reset() {
 	*x = AttachInput{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4158,7 +4434,7 @@ func (x *AttachInput) String() string {
 func (*AttachInput) ProtoMessage() {}
 
 func (x *AttachInput) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4171,7 +4447,7 @@ func (x *AttachInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachInput.ProtoReflect.Descriptor instead.
 func (*AttachInput) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{46}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *AttachInput) GetToken() *Token {
@@ -4257,7 +4533,7 @@ type InputData struct {
 
 func (x *InputData) Reset() {
 	*x = InputData{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4269,7 +4545,7 @@ func (x *InputData) String() string {
 func (*InputData) ProtoMessage() {}
 
 func (x *InputData) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4282,7 +4558,7 @@ func (x *InputData) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InputData.ProtoReflect.Descriptor instead.
 func (*InputData) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{47}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *InputData) GetOffset() int64 {
@@ -4316,7 +4592,7 @@ type WindowSize struct {
 
 func (x *WindowSize) Reset() {
 	*x = WindowSize{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4328,7 +4604,7 @@ func (x *WindowSize) String() string {
 func (*WindowSize) ProtoMessage() {}
 
 func (x *WindowSize) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4341,7 +4617,7 @@ func (x *WindowSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WindowSize.ProtoReflect.Descriptor instead.
 func (*WindowSize) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{48}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *WindowSize) GetRows() uint32 {
@@ -4370,7 +4646,7 @@ type AttachAck struct {
 
 func (x *AttachAck) Reset() {
 	*x = AttachAck{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4382,7 +4658,7 @@ func (x *AttachAck) String() string {
 func (*AttachAck) ProtoMessage() {}
 
 func (x *AttachAck) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4395,7 +4671,7 @@ func (x *AttachAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachAck.ProtoReflect.Descriptor instead.
 func (*AttachAck) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{49}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *AttachAck) GetTaken() int64 {
@@ -4423,7 +4699,7 @@ type ForwardRequest struct {
 
 func (x *ForwardRequest) Reset() {
 	*x = ForwardRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4435,7 +4711,7 @@ func (x *ForwardRequest) String() string {
 func (*ForwardRequest) ProtoMessage() {}
 
 func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4448,7 +4724,7 @@ func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardRequest.ProtoReflect.Descriptor instead.
 func (*ForwardRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{50}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ForwardRequest) GetCommands() []*Command {
@@ -4467,7 +4743,7 @@ type ForwardAnswer struct {
 
 func (x *ForwardAnswer) Reset() {
 	*x = ForwardAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4479,7 +4755,7 @@ func (x *ForwardAnswer) String() string {
 func (*ForwardAnswer) ProtoMessage() {}
 
 func (x *ForwardAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4492,7 +4768,7 @@ func (x *ForwardAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardAnswer.ProtoReflect.Descriptor instead.
 func (*ForwardAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{51}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ForwardAnswer) GetForwarded() []*Forwarded {
@@ -4517,7 +4793,7 @@ type Forwarded struct {
 
 func (x *Forwarded) Reset() {
 	*x = Forwarded{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4529,7 +4805,7 @@ func (x *Forwarded) String() string {
 func (*Forwarded) ProtoMessage() {}
 
 func (x *Forwarded) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4542,7 +4818,7 @@ func (x *Forwarded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forwarded.ProtoReflect.Descriptor instead.
 func (*Forwarded) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{52}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Forwarded) GetIndex() uint64 {
@@ -4604,7 +4880,7 @@ type ProposeRequest struct {
 
 func (x *ProposeRequest) Reset() {
 	*x = ProposeRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4616,7 +4892,7 @@ func (x *ProposeRequest) String() string {
 func (*ProposeRequest) ProtoMessage() {}
 
 func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4629,7 +4905,7 @@ func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeRequest.ProtoReflect.Descriptor instead.
 func (*ProposeRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{53}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ProposeRequest) GetCommand() *Command {
@@ -4653,7 +4929,7 @@ type ProposeAnswer struct {
 
 func (x *ProposeAnswer) Reset() {
 	*x = ProposeAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4665,7 +4941,7 @@ func (x *ProposeAnswer) String() string {
 func (*ProposeAnswer) ProtoMessage() {}
 
 func (x *ProposeAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4678,7 +4954,7 @@ func (x *ProposeAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeAnswer.ProtoReflect.Descriptor instead.
 func (*ProposeAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{54}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ProposeAnswer) GetIndex() uint64 {
@@ -4734,7 +5010,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[55]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4746,7 +5022,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[55]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4759,7 +5035,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{55}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Refusal) GetCode() string {
@@ -4784,7 +5060,7 @@ type ReadIndexRequest struct {
 
 func (x *ReadIndexRequest) Reset() {
 	*x = ReadIndexRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[56]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4796,7 +5072,7 @@ func (x *ReadIndexRequest) String() string {
 func (*ReadIndexRequest) ProtoMessage() {}
 
 func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[56]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4809,7 +5085,7 @@ func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
 func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{56}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{60}
 }
 
 type ReadIndexAnswer struct {
@@ -4822,7 +5098,7 @@ type ReadIndexAnswer struct {
 
 func (x *ReadIndexAnswer) Reset() {
 	*x = ReadIndexAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[57]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4834,7 +5110,7 @@ func (x *ReadIndexAnswer) String() string {
 func (*ReadIndexAnswer) ProtoMessage() {}
 
 func (x *ReadIndexAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[57]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4847,7 +5123,7 @@ func (x *ReadIndexAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexAnswer.ProtoReflect.Descriptor instead.
 func (*ReadIndexAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{57}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ReadIndexAnswer) GetIndex() uint64 {
@@ -4874,7 +5150,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[58]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4886,7 +5162,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[58]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4899,7 +5175,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{58}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ExplainRequest) GetTask() string {
@@ -4920,7 +5196,7 @@ type ExplainAnswer struct {
 
 func (x *ExplainAnswer) Reset() {
 	*x = ExplainAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[59]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4932,7 +5208,7 @@ func (x *ExplainAnswer) String() string {
 func (*ExplainAnswer) ProtoMessage() {}
 
 func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[59]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4945,7 +5221,7 @@ func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainAnswer.ProtoReflect.Descriptor instead.
 func (*ExplainAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{59}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ExplainAnswer) GetBecause() string {
@@ -4979,7 +5255,7 @@ type ImagesRequest struct {
 
 func (x *ImagesRequest) Reset() {
 	*x = ImagesRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[60]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4991,7 +5267,7 @@ func (x *ImagesRequest) String() string {
 func (*ImagesRequest) ProtoMessage() {}
 
 func (x *ImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[60]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5004,7 +5280,7 @@ func (x *ImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImagesRequest.ProtoReflect.Descriptor instead.
 func (*ImagesRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{60}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ImagesRequest) GetNode() string {
@@ -5025,7 +5301,7 @@ type ImagesAnswer struct {
 
 func (x *ImagesAnswer) Reset() {
 	*x = ImagesAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[61]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5037,7 +5313,7 @@ func (x *ImagesAnswer) String() string {
 func (*ImagesAnswer) ProtoMessage() {}
 
 func (x *ImagesAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[61]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5050,7 +5326,7 @@ func (x *ImagesAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImagesAnswer.ProtoReflect.Descriptor instead.
 func (*ImagesAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{61}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ImagesAnswer) GetImages() []*ImageCount {
@@ -5087,7 +5363,7 @@ type ImageCount struct {
 
 func (x *ImageCount) Reset() {
 	*x = ImageCount{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[62]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5099,7 +5375,7 @@ func (x *ImageCount) String() string {
 func (*ImageCount) ProtoMessage() {}
 
 func (x *ImageCount) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[62]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5112,7 +5388,7 @@ func (x *ImageCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageCount.ProtoReflect.Descriptor instead.
 func (*ImageCount) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{62}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ImageCount) GetImage() string {
@@ -5134,6 +5410,333 @@ func (x *ImageCount) GetParked() uint32 {
 		return x.Parked
 	}
 	return 0
+}
+
+// JoinRequest asks the leader to take a control node in, without a vote, or to
+// note its new address. Who asks is in its certificate.
+type JoinRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RaftAddr      string                 `protobuf:"bytes,1,opt,name=raft_addr,json=raftAddr,proto3" json:"raft_addr,omitempty"`
+	Empty         bool                   `protobuf:"varint,2,opt,name=empty,proto3" json:"empty,omitempty"`    // it has no log: whatever it acknowledged before is gone
+	Cluster       string                 `protobuf:"bytes,3,opt,name=cluster,proto3" json:"cluster,omitempty"` // that its log is of, if any
+	Incarnation   uint64                 `protobuf:"varint,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinRequest) Reset() {
+	*x = JoinRequest{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinRequest) ProtoMessage() {}
+
+func (x *JoinRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
+func (*JoinRequest) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *JoinRequest) GetRaftAddr() string {
+	if x != nil {
+		return x.RaftAddr
+	}
+	return ""
+}
+
+func (x *JoinRequest) GetEmpty() bool {
+	if x != nil {
+		return x.Empty
+	}
+	return false
+}
+
+func (x *JoinRequest) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *JoinRequest) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+type JoinAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Refusal       *Refusal               `protobuf:"bytes,1,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	LeaderAddr    string                 `protobuf:"bytes,2,opt,name=leader_addr,json=leaderAddr,proto3" json:"leader_addr,omitempty"` // gRPC, with a refusal of one that does not lead
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinAnswer) Reset() {
+	*x = JoinAnswer{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinAnswer) ProtoMessage() {}
+
+func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinAnswer.ProtoReflect.Descriptor instead.
+func (*JoinAnswer) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *JoinAnswer) GetRefusal() *Refusal {
+	if x != nil {
+		return x.Refusal
+	}
+	return nil
+}
+
+func (x *JoinAnswer) GetLeaderAddr() string {
+	if x != nil {
+		return x.LeaderAddr
+	}
+	return ""
+}
+
+// LeaveRequest asks the leader to have a node leave: by itself in good order
+// where it can be reached, with `force` without it. `removal` comes from a
+// control node that is done and wants to be taken out of the configuration;
+// `check` asks only whether that would be refused.
+type LeaveRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Force         bool                   `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
+	Removal       bool                   `protobuf:"varint,3,opt,name=removal,proto3" json:"removal,omitempty"`
+	Check         bool                   `protobuf:"varint,4,opt,name=check,proto3" json:"check,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaveRequest) Reset() {
+	*x = LeaveRequest{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaveRequest) ProtoMessage() {}
+
+func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
+func (*LeaveRequest) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *LeaveRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *LeaveRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+func (x *LeaveRequest) GetRemoval() bool {
+	if x != nil {
+		return x.Removal
+	}
+	return false
+}
+
+func (x *LeaveRequest) GetCheck() bool {
+	if x != nil {
+		return x.Check
+	}
+	return false
+}
+
+type LeaveAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Refusal       *Refusal               `protobuf:"bytes,1,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	Detail        string                 `protobuf:"bytes,2,opt,name=detail,proto3" json:"detail,omitempty"` // what happens now, for people
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaveAnswer) Reset() {
+	*x = LeaveAnswer{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaveAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaveAnswer) ProtoMessage() {}
+
+func (x *LeaveAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaveAnswer.ProtoReflect.Descriptor instead.
+func (*LeaveAnswer) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{70}
+}
+
+func (x *LeaveAnswer) GetRefusal() *Refusal {
+	if x != nil {
+		return x.Refusal
+	}
+	return nil
+}
+
+func (x *LeaveAnswer) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+// GoRequest tells a control node to leave now, in good order.
+type GoRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GoRequest) Reset() {
+	*x = GoRequest{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GoRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GoRequest) ProtoMessage() {}
+
+func (x *GoRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GoRequest.ProtoReflect.Descriptor instead.
+func (*GoRequest) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{71}
+}
+
+type GoAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Refusal       *Refusal               `protobuf:"bytes,1,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GoAnswer) Reset() {
+	*x = GoAnswer{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[72]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GoAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GoAnswer) ProtoMessage() {}
+
+func (x *GoAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[72]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GoAnswer.ProtoReflect.Descriptor instead.
+func (*GoAnswer) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{72}
+}
+
+func (x *GoAnswer) GetRefusal() *Refusal {
+	if x != nil {
+		return x.Refusal
+	}
+	return nil
 }
 
 var File_ecs_v1_ecs_proto protoreflect.FileDescriptor
@@ -5278,7 +5881,7 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	" \x01(\x03R\x06output\x12\x1a\n" +
 	"\breported\x18\v \x01(\x03R\breported\x12!\n" +
 	"\fleader_total\x18\f \x01(\x03R\vleaderTotal\x12\x12\n" +
-	"\x04warm\x18\r \x01(\tR\x04warm\"\xd6\x03\n" +
+	"\x04warm\x18\r \x01(\tR\x04warm\"\xf7\x03\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -5298,12 +5901,14 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"outputAddr\x12\x18\n" +
 	"\aversion\x18\r \x01(\tR\aversion\x12\x16\n" +
 	"\x06engine\x18\x0e \x01(\tR\x06engine\x12#\n" +
-	"\rregistered_at\x18\x0f \x01(\x03R\fregisteredAt\x1a=\n" +
+	"\rregistered_at\x18\x0f \x01(\x03R\fregisteredAt\x12\x1f\n" +
+	"\vgossip_addr\x18\x10 \x01(\tR\n" +
+	"gossipAddr\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"4\n" +
 	"\x05Entry\x12+\n" +
-	"\bcommands\x18\x01 \x03(\v2\x0f.ecs.v1.CommandR\bcommands\"\xdd\x04\n" +
+	"\bcommands\x18\x01 \x03(\v2\x0f.ecs.v1.CommandR\bcommands\"\xbe\x05\n" +
 	"\aCommand\x12\x10\n" +
 	"\x03now\x18\x01 \x01(\x03R\x03now\x12(\n" +
 	"\x06submit\x18\x02 \x01(\v2\x0e.ecs.v1.SubmitH\x00R\x06submit\x12.\n" +
@@ -5319,7 +5924,9 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x06expire\x18\v \x01(\v2\x0e.ecs.v1.ExpireH\x00R\x06expire\x12(\n" +
 	"\x06forget\x18\f \x01(\v2\x0e.ecs.v1.ForgetH\x00R\x06forget\x12\"\n" +
 	"\x04wish\x18\r \x01(\v2\f.ecs.v1.WishH\x00R\x04wish\x12(\n" +
-	"\x06resume\x18\x15 \x01(\v2\x0e.ecs.v1.ResumeH\x00R\x06resumeB\x06\n" +
+	"\x06resume\x18\x15 \x01(\v2\x0e.ecs.v1.ResumeH\x00R\x06resume\x12%\n" +
+	"\x05found\x18\x0e \x01(\v2\r.ecs.v1.FoundH\x00R\x05found\x128\n" +
+	"\fforget_nodes\x18\x0f \x01(\v2\x13.ecs.v1.ForgetNodesH\x00R\vforgetNodesB\x06\n" +
 	"\x04kind\"T\n" +
 	"\x06Submit\x12 \n" +
 	"\x04task\x18\x01 \x01(\v2\f.ecs.v1.TaskR\x04task\x12\x12\n" +
@@ -5381,19 +5988,28 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x05count\x18\x02 \x01(\rR\x05count\x12\x14\n" +
 	"\x05owner\x18\x03 \x01(\tR\x05owner\"\x1e\n" +
 	"\x06Resume\x12\x14\n" +
-	"\x05tasks\x18\x01 \x03(\tR\x05tasks\"\xb6\x01\n" +
+	"\x05tasks\x18\x01 \x03(\tR\x05tasks\"!\n" +
+	"\x05Found\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\"5\n" +
+	"\vForgetNodes\x12&\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x10.ecs.v1.GoneNodeR\x05nodes\"4\n" +
+	"\bGoneNode\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\xb6\x01\n" +
 	"\x0eSnapshotRecord\x120\n" +
 	"\x06header\x18\x01 \x01(\v2\x16.ecs.v1.SnapshotHeaderH\x00R\x06header\x12\"\n" +
 	"\x04node\x18\x02 \x01(\v2\f.ecs.v1.NodeH\x00R\x04node\x12\"\n" +
 	"\x04task\x18\x03 \x01(\v2\f.ecs.v1.TaskH\x00R\x04task\x12\"\n" +
 	"\x04wish\x18\x04 \x01(\v2\f.ecs.v1.WishH\x00R\x04wishB\x06\n" +
-	"\x04kind\"\x82\x01\n" +
+	"\x04kind\"\xbe\x01\n" +
 	"\x0eSnapshotHeader\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x14\n" +
 	"\x05nodes\x18\x03 \x01(\x04R\x05nodes\x12\x14\n" +
 	"\x05tasks\x18\x04 \x01(\x04R\x05tasks\x12\x16\n" +
-	"\x06wishes\x18\x05 \x01(\x04R\x06wishes\"\xbc\x02\n" +
+	"\x06wishes\x18\x05 \x01(\x04R\x06wishes\x12\x18\n" +
+	"\acluster\x18\x06 \x01(\tR\acluster\x12 \n" +
+	"\vincarnation\x18\a \x01(\x04R\vincarnation\"\x8e\x03\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x12\n" +
@@ -5407,7 +6023,10 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\tmilli_cpu\x18\n" +
 	" \x01(\x03R\bmilliCpu\x12\x16\n" +
 	"\x06memory\x18\v \x01(\x03R\x06memory\x12\x1a\n" +
-	"\bdraining\x18\f \x01(\bR\bdraining\"\xce\x01\n" +
+	"\bdraining\x18\f \x01(\bR\bdraining\x12\x1a\n" +
+	"\bfounders\x18\r \x01(\x04R\bfounders\x12 \n" +
+	"\vincarnation\x18\x0e \x01(\x04R\vincarnation\x12\x12\n" +
+	"\x04name\x18\x0f \x01(\tR\x04name\"\xce\x01\n" +
 	"\fAgentMessage\x12%\n" +
 	"\x05hello\x18\x01 \x01(\v2\r.ecs.v1.HelloH\x00R\x05hello\x121\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x11.ecs.v1.HeartbeatH\x00R\theartbeat\x12/\n" +
@@ -5436,7 +6055,7 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"started_at\x18\x02 \x01(\x03R\tstartedAt\x12&\n" +
 	"\x06result\x18\x03 \x01(\v2\x0e.ecs.v1.ResultR\x06result\x12 \n" +
 	"\x04bill\x18\x04 \x01(\v2\f.ecs.v1.BillR\x04bill\"\t\n" +
-	"\aGoodbye\"\x96\x03\n" +
+	"\aGoodbye\"\xbd\x03\n" +
 	"\x0eControlMessage\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12+\n" +
@@ -5448,8 +6067,11 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x04stop\x18\x06 \x01(\v2\x13.ecs.v1.StopAttemptH\x00R\x04stop\x12.\n" +
 	"\x06status\x18\a \x01(\v2\x14.ecs.v1.StatusAnswerH\x00R\x06status\x12.\n" +
 	"\bredirect\x18\b \x01(\v2\x10.ecs.v1.RedirectH\x00R\bredirect\x12+\n" +
-	"\arefused\x18\t \x01(\v2\x0f.ecs.v1.RefusedH\x00R\arefusedB\x06\n" +
-	"\x04kind\"F\n" +
+	"\arefused\x18\t \x01(\v2\x0f.ecs.v1.RefusedH\x00R\arefused\x12%\n" +
+	"\x05leave\x18\n" +
+	" \x01(\v2\r.ecs.v1.LeaveH\x00R\x05leaveB\x06\n" +
+	"\x04kind\"\a\n" +
+	"\x05Leave\"F\n" +
 	"\aWelcome\x12%\n" +
 	"\x06forget\x18\x01 \x03(\v2\r.ecs.v1.TokenR\x06forget\x12\x14\n" +
 	"\x05lease\x18\x02 \x01(\x03R\x05lease\"e\n" +
@@ -5552,7 +6174,28 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"ImageCount\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x14\n" +
 	"\x05nodes\x18\x02 \x01(\rR\x05nodes\x12\x16\n" +
-	"\x06parked\x18\x03 \x01(\rR\x06parkedB\x18Z\x16ecs/proto/ecs/v1;ecsv1b\x06proto3"
+	"\x06parked\x18\x03 \x01(\rR\x06parked\"|\n" +
+	"\vJoinRequest\x12\x1b\n" +
+	"\traft_addr\x18\x01 \x01(\tR\braftAddr\x12\x14\n" +
+	"\x05empty\x18\x02 \x01(\bR\x05empty\x12\x18\n" +
+	"\acluster\x18\x03 \x01(\tR\acluster\x12 \n" +
+	"\vincarnation\x18\x04 \x01(\x04R\vincarnation\"X\n" +
+	"\n" +
+	"JoinAnswer\x12)\n" +
+	"\arefusal\x18\x01 \x01(\v2\x0f.ecs.v1.RefusalR\arefusal\x12\x1f\n" +
+	"\vleader_addr\x18\x02 \x01(\tR\n" +
+	"leaderAddr\"h\n" +
+	"\fLeaveRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\x12\x18\n" +
+	"\aremoval\x18\x03 \x01(\bR\aremoval\x12\x14\n" +
+	"\x05check\x18\x04 \x01(\bR\x05check\"P\n" +
+	"\vLeaveAnswer\x12)\n" +
+	"\arefusal\x18\x01 \x01(\v2\x0f.ecs.v1.RefusalR\arefusal\x12\x16\n" +
+	"\x06detail\x18\x02 \x01(\tR\x06detail\"\v\n" +
+	"\tGoRequest\"5\n" +
+	"\bGoAnswer\x12)\n" +
+	"\arefusal\x18\x01 \x01(\v2\x0f.ecs.v1.RefusalR\arefusalB\x18Z\x16ecs/proto/ecs/v1;ecsv1b\x06proto3"
 
 var (
 	file_ecs_v1_ecs_proto_rawDescOnce sync.Once
@@ -5566,7 +6209,7 @@ func file_ecs_v1_ecs_proto_rawDescGZIP() []byte {
 	return file_ecs_v1_ecs_proto_rawDescData
 }
 
-var file_ecs_v1_ecs_proto_msgTypes = make([]protoimpl.MessageInfo, 65)
+var file_ecs_v1_ecs_proto_msgTypes = make([]protoimpl.MessageInfo, 75)
 var file_ecs_v1_ecs_proto_goTypes = []any{
 	(*Task)(nil),             // 0: ecs.v1.Task
 	(*Spec)(nil),             // 1: ecs.v1.Spec
@@ -5595,56 +6238,66 @@ var file_ecs_v1_ecs_proto_goTypes = []any{
 	(*Forget)(nil),           // 24: ecs.v1.Forget
 	(*Wish)(nil),             // 25: ecs.v1.Wish
 	(*Resume)(nil),           // 26: ecs.v1.Resume
-	(*SnapshotRecord)(nil),   // 27: ecs.v1.SnapshotRecord
-	(*SnapshotHeader)(nil),   // 28: ecs.v1.SnapshotHeader
-	(*Member)(nil),           // 29: ecs.v1.Member
-	(*AgentMessage)(nil),     // 30: ecs.v1.AgentMessage
-	(*Hello)(nil),            // 31: ecs.v1.Hello
-	(*Heartbeat)(nil),        // 32: ecs.v1.Heartbeat
-	(*Parked)(nil),           // 33: ecs.v1.Parked
-	(*AttemptStatus)(nil),    // 34: ecs.v1.AttemptStatus
-	(*Goodbye)(nil),          // 35: ecs.v1.Goodbye
-	(*ControlMessage)(nil),   // 36: ecs.v1.ControlMessage
-	(*Welcome)(nil),          // 37: ecs.v1.Welcome
-	(*HeartbeatAnswer)(nil),  // 38: ecs.v1.HeartbeatAnswer
-	(*Assignment)(nil),       // 39: ecs.v1.Assignment
-	(*StopAttempt)(nil),      // 40: ecs.v1.StopAttempt
-	(*StatusAnswer)(nil),     // 41: ecs.v1.StatusAnswer
-	(*Redirect)(nil),         // 42: ecs.v1.Redirect
-	(*Refused)(nil),          // 43: ecs.v1.Refused
-	(*OutputRequest)(nil),    // 44: ecs.v1.OutputRequest
-	(*OutputChunk)(nil),      // 45: ecs.v1.OutputChunk
-	(*AttachInput)(nil),      // 46: ecs.v1.AttachInput
-	(*InputData)(nil),        // 47: ecs.v1.InputData
-	(*WindowSize)(nil),       // 48: ecs.v1.WindowSize
-	(*AttachAck)(nil),        // 49: ecs.v1.AttachAck
-	(*ForwardRequest)(nil),   // 50: ecs.v1.ForwardRequest
-	(*ForwardAnswer)(nil),    // 51: ecs.v1.ForwardAnswer
-	(*Forwarded)(nil),        // 52: ecs.v1.Forwarded
-	(*ProposeRequest)(nil),   // 53: ecs.v1.ProposeRequest
-	(*ProposeAnswer)(nil),    // 54: ecs.v1.ProposeAnswer
-	(*Refusal)(nil),          // 55: ecs.v1.Refusal
-	(*ReadIndexRequest)(nil), // 56: ecs.v1.ReadIndexRequest
-	(*ReadIndexAnswer)(nil),  // 57: ecs.v1.ReadIndexAnswer
-	(*ExplainRequest)(nil),   // 58: ecs.v1.ExplainRequest
-	(*ExplainAnswer)(nil),    // 59: ecs.v1.ExplainAnswer
-	(*ImagesRequest)(nil),    // 60: ecs.v1.ImagesRequest
-	(*ImagesAnswer)(nil),     // 61: ecs.v1.ImagesAnswer
-	(*ImageCount)(nil),       // 62: ecs.v1.ImageCount
-	nil,                      // 63: ecs.v1.Spec.LabelsEntry
-	nil,                      // 64: ecs.v1.Node.AttributesEntry
+	(*Found)(nil),            // 27: ecs.v1.Found
+	(*ForgetNodes)(nil),      // 28: ecs.v1.ForgetNodes
+	(*GoneNode)(nil),         // 29: ecs.v1.GoneNode
+	(*SnapshotRecord)(nil),   // 30: ecs.v1.SnapshotRecord
+	(*SnapshotHeader)(nil),   // 31: ecs.v1.SnapshotHeader
+	(*Member)(nil),           // 32: ecs.v1.Member
+	(*AgentMessage)(nil),     // 33: ecs.v1.AgentMessage
+	(*Hello)(nil),            // 34: ecs.v1.Hello
+	(*Heartbeat)(nil),        // 35: ecs.v1.Heartbeat
+	(*Parked)(nil),           // 36: ecs.v1.Parked
+	(*AttemptStatus)(nil),    // 37: ecs.v1.AttemptStatus
+	(*Goodbye)(nil),          // 38: ecs.v1.Goodbye
+	(*ControlMessage)(nil),   // 39: ecs.v1.ControlMessage
+	(*Leave)(nil),            // 40: ecs.v1.Leave
+	(*Welcome)(nil),          // 41: ecs.v1.Welcome
+	(*HeartbeatAnswer)(nil),  // 42: ecs.v1.HeartbeatAnswer
+	(*Assignment)(nil),       // 43: ecs.v1.Assignment
+	(*StopAttempt)(nil),      // 44: ecs.v1.StopAttempt
+	(*StatusAnswer)(nil),     // 45: ecs.v1.StatusAnswer
+	(*Redirect)(nil),         // 46: ecs.v1.Redirect
+	(*Refused)(nil),          // 47: ecs.v1.Refused
+	(*OutputRequest)(nil),    // 48: ecs.v1.OutputRequest
+	(*OutputChunk)(nil),      // 49: ecs.v1.OutputChunk
+	(*AttachInput)(nil),      // 50: ecs.v1.AttachInput
+	(*InputData)(nil),        // 51: ecs.v1.InputData
+	(*WindowSize)(nil),       // 52: ecs.v1.WindowSize
+	(*AttachAck)(nil),        // 53: ecs.v1.AttachAck
+	(*ForwardRequest)(nil),   // 54: ecs.v1.ForwardRequest
+	(*ForwardAnswer)(nil),    // 55: ecs.v1.ForwardAnswer
+	(*Forwarded)(nil),        // 56: ecs.v1.Forwarded
+	(*ProposeRequest)(nil),   // 57: ecs.v1.ProposeRequest
+	(*ProposeAnswer)(nil),    // 58: ecs.v1.ProposeAnswer
+	(*Refusal)(nil),          // 59: ecs.v1.Refusal
+	(*ReadIndexRequest)(nil), // 60: ecs.v1.ReadIndexRequest
+	(*ReadIndexAnswer)(nil),  // 61: ecs.v1.ReadIndexAnswer
+	(*ExplainRequest)(nil),   // 62: ecs.v1.ExplainRequest
+	(*ExplainAnswer)(nil),    // 63: ecs.v1.ExplainAnswer
+	(*ImagesRequest)(nil),    // 64: ecs.v1.ImagesRequest
+	(*ImagesAnswer)(nil),     // 65: ecs.v1.ImagesAnswer
+	(*ImageCount)(nil),       // 66: ecs.v1.ImageCount
+	(*JoinRequest)(nil),      // 67: ecs.v1.JoinRequest
+	(*JoinAnswer)(nil),       // 68: ecs.v1.JoinAnswer
+	(*LeaveRequest)(nil),     // 69: ecs.v1.LeaveRequest
+	(*LeaveAnswer)(nil),      // 70: ecs.v1.LeaveAnswer
+	(*GoRequest)(nil),        // 71: ecs.v1.GoRequest
+	(*GoAnswer)(nil),         // 72: ecs.v1.GoAnswer
+	nil,                      // 73: ecs.v1.Spec.LabelsEntry
+	nil,                      // 74: ecs.v1.Node.AttributesEntry
 }
 var file_ecs_v1_ecs_proto_depIdxs = []int32{
 	1,  // 0: ecs.v1.Task.spec:type_name -> ecs.v1.Spec
 	4,  // 1: ecs.v1.Task.attempts:type_name -> ecs.v1.Attempt
 	5,  // 2: ecs.v1.Task.result:type_name -> ecs.v1.Result
 	8,  // 3: ecs.v1.Task.bill:type_name -> ecs.v1.Bill
-	63, // 4: ecs.v1.Spec.labels:type_name -> ecs.v1.Spec.LabelsEntry
+	73, // 4: ecs.v1.Spec.labels:type_name -> ecs.v1.Spec.LabelsEntry
 	2,  // 5: ecs.v1.Spec.files:type_name -> ecs.v1.File
 	7,  // 6: ecs.v1.Result.stdout:type_name -> ecs.v1.Stream
 	7,  // 7: ecs.v1.Result.stderr:type_name -> ecs.v1.Stream
 	6,  // 8: ecs.v1.Result.outputs:type_name -> ecs.v1.Outputs
-	64, // 9: ecs.v1.Node.attributes:type_name -> ecs.v1.Node.AttributesEntry
+	74, // 9: ecs.v1.Node.attributes:type_name -> ecs.v1.Node.AttributesEntry
 	11, // 10: ecs.v1.Entry.commands:type_name -> ecs.v1.Command
 	12, // 11: ecs.v1.Command.submit:type_name -> ecs.v1.Submit
 	13, // 12: ecs.v1.Command.register:type_name -> ecs.v1.Register
@@ -5659,66 +6312,73 @@ var file_ecs_v1_ecs_proto_depIdxs = []int32{
 	24, // 21: ecs.v1.Command.forget:type_name -> ecs.v1.Forget
 	25, // 22: ecs.v1.Command.wish:type_name -> ecs.v1.Wish
 	26, // 23: ecs.v1.Command.resume:type_name -> ecs.v1.Resume
-	0,  // 24: ecs.v1.Submit.task:type_name -> ecs.v1.Task
-	9,  // 25: ecs.v1.Register.node:type_name -> ecs.v1.Node
-	14, // 26: ecs.v1.Register.running:type_name -> ecs.v1.Token
-	16, // 27: ecs.v1.Place.decisions:type_name -> ecs.v1.Decision
-	14, // 28: ecs.v1.Progress.token:type_name -> ecs.v1.Token
-	14, // 29: ecs.v1.Finish.token:type_name -> ecs.v1.Token
-	5,  // 30: ecs.v1.Finish.result:type_name -> ecs.v1.Result
-	8,  // 31: ecs.v1.Finish.bill:type_name -> ecs.v1.Bill
-	14, // 32: ecs.v1.LoseAttempt.token:type_name -> ecs.v1.Token
-	1,  // 33: ecs.v1.Wish.spec:type_name -> ecs.v1.Spec
-	28, // 34: ecs.v1.SnapshotRecord.header:type_name -> ecs.v1.SnapshotHeader
-	9,  // 35: ecs.v1.SnapshotRecord.node:type_name -> ecs.v1.Node
-	0,  // 36: ecs.v1.SnapshotRecord.task:type_name -> ecs.v1.Task
-	25, // 37: ecs.v1.SnapshotRecord.wish:type_name -> ecs.v1.Wish
-	31, // 38: ecs.v1.AgentMessage.hello:type_name -> ecs.v1.Hello
-	32, // 39: ecs.v1.AgentMessage.heartbeat:type_name -> ecs.v1.Heartbeat
-	34, // 40: ecs.v1.AgentMessage.status:type_name -> ecs.v1.AttemptStatus
-	35, // 41: ecs.v1.AgentMessage.goodbye:type_name -> ecs.v1.Goodbye
-	9,  // 42: ecs.v1.Hello.node:type_name -> ecs.v1.Node
-	14, // 43: ecs.v1.Hello.running:type_name -> ecs.v1.Token
-	33, // 44: ecs.v1.Heartbeat.parked:type_name -> ecs.v1.Parked
-	14, // 45: ecs.v1.AttemptStatus.token:type_name -> ecs.v1.Token
-	5,  // 46: ecs.v1.AttemptStatus.result:type_name -> ecs.v1.Result
-	8,  // 47: ecs.v1.AttemptStatus.bill:type_name -> ecs.v1.Bill
-	37, // 48: ecs.v1.ControlMessage.welcome:type_name -> ecs.v1.Welcome
-	38, // 49: ecs.v1.ControlMessage.heartbeat:type_name -> ecs.v1.HeartbeatAnswer
-	39, // 50: ecs.v1.ControlMessage.assignment:type_name -> ecs.v1.Assignment
-	40, // 51: ecs.v1.ControlMessage.stop:type_name -> ecs.v1.StopAttempt
-	41, // 52: ecs.v1.ControlMessage.status:type_name -> ecs.v1.StatusAnswer
-	42, // 53: ecs.v1.ControlMessage.redirect:type_name -> ecs.v1.Redirect
-	43, // 54: ecs.v1.ControlMessage.refused:type_name -> ecs.v1.Refused
-	14, // 55: ecs.v1.Welcome.forget:type_name -> ecs.v1.Token
-	25, // 56: ecs.v1.HeartbeatAnswer.wishes:type_name -> ecs.v1.Wish
-	14, // 57: ecs.v1.Assignment.token:type_name -> ecs.v1.Token
-	1,  // 58: ecs.v1.Assignment.spec:type_name -> ecs.v1.Spec
-	3,  // 59: ecs.v1.Assignment.secrets:type_name -> ecs.v1.Secrets
-	14, // 60: ecs.v1.StopAttempt.token:type_name -> ecs.v1.Token
-	14, // 61: ecs.v1.StatusAnswer.token:type_name -> ecs.v1.Token
-	14, // 62: ecs.v1.OutputRequest.token:type_name -> ecs.v1.Token
-	14, // 63: ecs.v1.AttachInput.token:type_name -> ecs.v1.Token
-	47, // 64: ecs.v1.AttachInput.data:type_name -> ecs.v1.InputData
-	48, // 65: ecs.v1.AttachInput.resize:type_name -> ecs.v1.WindowSize
-	11, // 66: ecs.v1.ForwardRequest.commands:type_name -> ecs.v1.Command
-	52, // 67: ecs.v1.ForwardAnswer.forwarded:type_name -> ecs.v1.Forwarded
-	0,  // 68: ecs.v1.Forwarded.made:type_name -> ecs.v1.Task
-	9,  // 69: ecs.v1.Forwarded.node:type_name -> ecs.v1.Node
-	55, // 70: ecs.v1.Forwarded.refusal:type_name -> ecs.v1.Refusal
-	11, // 71: ecs.v1.ProposeRequest.command:type_name -> ecs.v1.Command
-	0,  // 72: ecs.v1.ProposeAnswer.task:type_name -> ecs.v1.Task
-	9,  // 73: ecs.v1.ProposeAnswer.node:type_name -> ecs.v1.Node
-	55, // 74: ecs.v1.ProposeAnswer.refusal:type_name -> ecs.v1.Refusal
-	55, // 75: ecs.v1.ReadIndexAnswer.refusal:type_name -> ecs.v1.Refusal
-	55, // 76: ecs.v1.ExplainAnswer.refusal:type_name -> ecs.v1.Refusal
-	62, // 77: ecs.v1.ImagesAnswer.images:type_name -> ecs.v1.ImageCount
-	55, // 78: ecs.v1.ImagesAnswer.refusal:type_name -> ecs.v1.Refusal
-	79, // [79:79] is the sub-list for method output_type
-	79, // [79:79] is the sub-list for method input_type
-	79, // [79:79] is the sub-list for extension type_name
-	79, // [79:79] is the sub-list for extension extendee
-	0,  // [0:79] is the sub-list for field type_name
+	27, // 24: ecs.v1.Command.found:type_name -> ecs.v1.Found
+	28, // 25: ecs.v1.Command.forget_nodes:type_name -> ecs.v1.ForgetNodes
+	0,  // 26: ecs.v1.Submit.task:type_name -> ecs.v1.Task
+	9,  // 27: ecs.v1.Register.node:type_name -> ecs.v1.Node
+	14, // 28: ecs.v1.Register.running:type_name -> ecs.v1.Token
+	16, // 29: ecs.v1.Place.decisions:type_name -> ecs.v1.Decision
+	14, // 30: ecs.v1.Progress.token:type_name -> ecs.v1.Token
+	14, // 31: ecs.v1.Finish.token:type_name -> ecs.v1.Token
+	5,  // 32: ecs.v1.Finish.result:type_name -> ecs.v1.Result
+	8,  // 33: ecs.v1.Finish.bill:type_name -> ecs.v1.Bill
+	14, // 34: ecs.v1.LoseAttempt.token:type_name -> ecs.v1.Token
+	1,  // 35: ecs.v1.Wish.spec:type_name -> ecs.v1.Spec
+	29, // 36: ecs.v1.ForgetNodes.nodes:type_name -> ecs.v1.GoneNode
+	31, // 37: ecs.v1.SnapshotRecord.header:type_name -> ecs.v1.SnapshotHeader
+	9,  // 38: ecs.v1.SnapshotRecord.node:type_name -> ecs.v1.Node
+	0,  // 39: ecs.v1.SnapshotRecord.task:type_name -> ecs.v1.Task
+	25, // 40: ecs.v1.SnapshotRecord.wish:type_name -> ecs.v1.Wish
+	34, // 41: ecs.v1.AgentMessage.hello:type_name -> ecs.v1.Hello
+	35, // 42: ecs.v1.AgentMessage.heartbeat:type_name -> ecs.v1.Heartbeat
+	37, // 43: ecs.v1.AgentMessage.status:type_name -> ecs.v1.AttemptStatus
+	38, // 44: ecs.v1.AgentMessage.goodbye:type_name -> ecs.v1.Goodbye
+	9,  // 45: ecs.v1.Hello.node:type_name -> ecs.v1.Node
+	14, // 46: ecs.v1.Hello.running:type_name -> ecs.v1.Token
+	36, // 47: ecs.v1.Heartbeat.parked:type_name -> ecs.v1.Parked
+	14, // 48: ecs.v1.AttemptStatus.token:type_name -> ecs.v1.Token
+	5,  // 49: ecs.v1.AttemptStatus.result:type_name -> ecs.v1.Result
+	8,  // 50: ecs.v1.AttemptStatus.bill:type_name -> ecs.v1.Bill
+	41, // 51: ecs.v1.ControlMessage.welcome:type_name -> ecs.v1.Welcome
+	42, // 52: ecs.v1.ControlMessage.heartbeat:type_name -> ecs.v1.HeartbeatAnswer
+	43, // 53: ecs.v1.ControlMessage.assignment:type_name -> ecs.v1.Assignment
+	44, // 54: ecs.v1.ControlMessage.stop:type_name -> ecs.v1.StopAttempt
+	45, // 55: ecs.v1.ControlMessage.status:type_name -> ecs.v1.StatusAnswer
+	46, // 56: ecs.v1.ControlMessage.redirect:type_name -> ecs.v1.Redirect
+	47, // 57: ecs.v1.ControlMessage.refused:type_name -> ecs.v1.Refused
+	40, // 58: ecs.v1.ControlMessage.leave:type_name -> ecs.v1.Leave
+	14, // 59: ecs.v1.Welcome.forget:type_name -> ecs.v1.Token
+	25, // 60: ecs.v1.HeartbeatAnswer.wishes:type_name -> ecs.v1.Wish
+	14, // 61: ecs.v1.Assignment.token:type_name -> ecs.v1.Token
+	1,  // 62: ecs.v1.Assignment.spec:type_name -> ecs.v1.Spec
+	3,  // 63: ecs.v1.Assignment.secrets:type_name -> ecs.v1.Secrets
+	14, // 64: ecs.v1.StopAttempt.token:type_name -> ecs.v1.Token
+	14, // 65: ecs.v1.StatusAnswer.token:type_name -> ecs.v1.Token
+	14, // 66: ecs.v1.OutputRequest.token:type_name -> ecs.v1.Token
+	14, // 67: ecs.v1.AttachInput.token:type_name -> ecs.v1.Token
+	51, // 68: ecs.v1.AttachInput.data:type_name -> ecs.v1.InputData
+	52, // 69: ecs.v1.AttachInput.resize:type_name -> ecs.v1.WindowSize
+	11, // 70: ecs.v1.ForwardRequest.commands:type_name -> ecs.v1.Command
+	56, // 71: ecs.v1.ForwardAnswer.forwarded:type_name -> ecs.v1.Forwarded
+	0,  // 72: ecs.v1.Forwarded.made:type_name -> ecs.v1.Task
+	9,  // 73: ecs.v1.Forwarded.node:type_name -> ecs.v1.Node
+	59, // 74: ecs.v1.Forwarded.refusal:type_name -> ecs.v1.Refusal
+	11, // 75: ecs.v1.ProposeRequest.command:type_name -> ecs.v1.Command
+	0,  // 76: ecs.v1.ProposeAnswer.task:type_name -> ecs.v1.Task
+	9,  // 77: ecs.v1.ProposeAnswer.node:type_name -> ecs.v1.Node
+	59, // 78: ecs.v1.ProposeAnswer.refusal:type_name -> ecs.v1.Refusal
+	59, // 79: ecs.v1.ReadIndexAnswer.refusal:type_name -> ecs.v1.Refusal
+	59, // 80: ecs.v1.ExplainAnswer.refusal:type_name -> ecs.v1.Refusal
+	66, // 81: ecs.v1.ImagesAnswer.images:type_name -> ecs.v1.ImageCount
+	59, // 82: ecs.v1.ImagesAnswer.refusal:type_name -> ecs.v1.Refusal
+	59, // 83: ecs.v1.JoinAnswer.refusal:type_name -> ecs.v1.Refusal
+	59, // 84: ecs.v1.LeaveAnswer.refusal:type_name -> ecs.v1.Refusal
+	59, // 85: ecs.v1.GoAnswer.refusal:type_name -> ecs.v1.Refusal
+	86, // [86:86] is the sub-list for method output_type
+	86, // [86:86] is the sub-list for method input_type
+	86, // [86:86] is the sub-list for extension type_name
+	86, // [86:86] is the sub-list for extension extendee
+	0,  // [0:86] is the sub-list for field type_name
 }
 
 func init() { file_ecs_v1_ecs_proto_init() }
@@ -5740,20 +6400,22 @@ func file_ecs_v1_ecs_proto_init() {
 		(*Command_Forget)(nil),
 		(*Command_Wish)(nil),
 		(*Command_Resume)(nil),
+		(*Command_Found)(nil),
+		(*Command_ForgetNodes)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[27].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[30].OneofWrappers = []any{
 		(*SnapshotRecord_Header)(nil),
 		(*SnapshotRecord_Node)(nil),
 		(*SnapshotRecord_Task)(nil),
 		(*SnapshotRecord_Wish)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[30].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[33].OneofWrappers = []any{
 		(*AgentMessage_Hello)(nil),
 		(*AgentMessage_Heartbeat)(nil),
 		(*AgentMessage_Status)(nil),
 		(*AgentMessage_Goodbye)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[36].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[39].OneofWrappers = []any{
 		(*ControlMessage_Welcome)(nil),
 		(*ControlMessage_Heartbeat)(nil),
 		(*ControlMessage_Assignment)(nil),
@@ -5761,8 +6423,9 @@ func file_ecs_v1_ecs_proto_init() {
 		(*ControlMessage_Status)(nil),
 		(*ControlMessage_Redirect)(nil),
 		(*ControlMessage_Refused)(nil),
+		(*ControlMessage_Leave)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[46].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[50].OneofWrappers = []any{
 		(*AttachInput_Data)(nil),
 		(*AttachInput_Resize)(nil),
 		(*AttachInput_Signal)(nil),
@@ -5773,7 +6436,7 @@ func file_ecs_v1_ecs_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ecs_v1_ecs_proto_rawDesc), len(file_ecs_v1_ecs_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   65,
+			NumMessages:   75,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

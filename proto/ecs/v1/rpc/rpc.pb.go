@@ -31,12 +31,15 @@ const file_ecs_v1_rpc_rpc_proto_rawDesc = "" +
 	"\x14ecs/v1/rpc/rpc.proto\x12\n" +
 	"ecs.v1.rpc\x1a\x10ecs/v1/ecs.proto2G\n" +
 	"\bSessions\x12;\n" +
-	"\aSession\x12\x14.ecs.v1.AgentMessage\x1a\x16.ecs.v1.ControlMessage(\x010\x012\xf2\x01\n" +
+	"\aSession\x12\x14.ecs.v1.AgentMessage\x1a\x16.ecs.v1.ControlMessage(\x010\x012\x82\x03\n" +
 	"\x05Peers\x128\n" +
 	"\aForward\x12\x16.ecs.v1.ForwardRequest\x1a\x15.ecs.v1.ForwardAnswer\x12>\n" +
 	"\tReadIndex\x12\x18.ecs.v1.ReadIndexRequest\x1a\x17.ecs.v1.ReadIndexAnswer\x128\n" +
 	"\aExplain\x12\x16.ecs.v1.ExplainRequest\x1a\x15.ecs.v1.ExplainAnswer\x125\n" +
-	"\x06Images\x12\x15.ecs.v1.ImagesRequest\x1a\x14.ecs.v1.ImagesAnswer2>\n" +
+	"\x06Images\x12\x15.ecs.v1.ImagesRequest\x1a\x14.ecs.v1.ImagesAnswer\x12/\n" +
+	"\x04Join\x12\x13.ecs.v1.JoinRequest\x1a\x12.ecs.v1.JoinAnswer\x122\n" +
+	"\x05Leave\x12\x14.ecs.v1.LeaveRequest\x1a\x13.ecs.v1.LeaveAnswer\x12)\n" +
+	"\x02Go\x12\x11.ecs.v1.GoRequest\x1a\x10.ecs.v1.GoAnswer2>\n" +
 	"\x06Output\x124\n" +
 	"\x04Read\x12\x15.ecs.v1.OutputRequest\x1a\x13.ecs.v1.OutputChunk0\x012>\n" +
 	"\x06Attach\x124\n" +
@@ -48,15 +51,21 @@ var file_ecs_v1_rpc_rpc_proto_goTypes = []any{
 	(*v1.ReadIndexRequest)(nil), // 2: ecs.v1.ReadIndexRequest
 	(*v1.ExplainRequest)(nil),   // 3: ecs.v1.ExplainRequest
 	(*v1.ImagesRequest)(nil),    // 4: ecs.v1.ImagesRequest
-	(*v1.OutputRequest)(nil),    // 5: ecs.v1.OutputRequest
-	(*v1.AttachInput)(nil),      // 6: ecs.v1.AttachInput
-	(*v1.ControlMessage)(nil),   // 7: ecs.v1.ControlMessage
-	(*v1.ForwardAnswer)(nil),    // 8: ecs.v1.ForwardAnswer
-	(*v1.ReadIndexAnswer)(nil),  // 9: ecs.v1.ReadIndexAnswer
-	(*v1.ExplainAnswer)(nil),    // 10: ecs.v1.ExplainAnswer
-	(*v1.ImagesAnswer)(nil),     // 11: ecs.v1.ImagesAnswer
-	(*v1.OutputChunk)(nil),      // 12: ecs.v1.OutputChunk
-	(*v1.AttachAck)(nil),        // 13: ecs.v1.AttachAck
+	(*v1.JoinRequest)(nil),      // 5: ecs.v1.JoinRequest
+	(*v1.LeaveRequest)(nil),     // 6: ecs.v1.LeaveRequest
+	(*v1.GoRequest)(nil),        // 7: ecs.v1.GoRequest
+	(*v1.OutputRequest)(nil),    // 8: ecs.v1.OutputRequest
+	(*v1.AttachInput)(nil),      // 9: ecs.v1.AttachInput
+	(*v1.ControlMessage)(nil),   // 10: ecs.v1.ControlMessage
+	(*v1.ForwardAnswer)(nil),    // 11: ecs.v1.ForwardAnswer
+	(*v1.ReadIndexAnswer)(nil),  // 12: ecs.v1.ReadIndexAnswer
+	(*v1.ExplainAnswer)(nil),    // 13: ecs.v1.ExplainAnswer
+	(*v1.ImagesAnswer)(nil),     // 14: ecs.v1.ImagesAnswer
+	(*v1.JoinAnswer)(nil),       // 15: ecs.v1.JoinAnswer
+	(*v1.LeaveAnswer)(nil),      // 16: ecs.v1.LeaveAnswer
+	(*v1.GoAnswer)(nil),         // 17: ecs.v1.GoAnswer
+	(*v1.OutputChunk)(nil),      // 18: ecs.v1.OutputChunk
+	(*v1.AttachAck)(nil),        // 19: ecs.v1.AttachAck
 }
 var file_ecs_v1_rpc_rpc_proto_depIdxs = []int32{
 	0,  // 0: ecs.v1.rpc.Sessions.Session:input_type -> ecs.v1.AgentMessage
@@ -64,17 +73,23 @@ var file_ecs_v1_rpc_rpc_proto_depIdxs = []int32{
 	2,  // 2: ecs.v1.rpc.Peers.ReadIndex:input_type -> ecs.v1.ReadIndexRequest
 	3,  // 3: ecs.v1.rpc.Peers.Explain:input_type -> ecs.v1.ExplainRequest
 	4,  // 4: ecs.v1.rpc.Peers.Images:input_type -> ecs.v1.ImagesRequest
-	5,  // 5: ecs.v1.rpc.Output.Read:input_type -> ecs.v1.OutputRequest
-	6,  // 6: ecs.v1.rpc.Attach.Attach:input_type -> ecs.v1.AttachInput
-	7,  // 7: ecs.v1.rpc.Sessions.Session:output_type -> ecs.v1.ControlMessage
-	8,  // 8: ecs.v1.rpc.Peers.Forward:output_type -> ecs.v1.ForwardAnswer
-	9,  // 9: ecs.v1.rpc.Peers.ReadIndex:output_type -> ecs.v1.ReadIndexAnswer
-	10, // 10: ecs.v1.rpc.Peers.Explain:output_type -> ecs.v1.ExplainAnswer
-	11, // 11: ecs.v1.rpc.Peers.Images:output_type -> ecs.v1.ImagesAnswer
-	12, // 12: ecs.v1.rpc.Output.Read:output_type -> ecs.v1.OutputChunk
-	13, // 13: ecs.v1.rpc.Attach.Attach:output_type -> ecs.v1.AttachAck
-	7,  // [7:14] is the sub-list for method output_type
-	0,  // [0:7] is the sub-list for method input_type
+	5,  // 5: ecs.v1.rpc.Peers.Join:input_type -> ecs.v1.JoinRequest
+	6,  // 6: ecs.v1.rpc.Peers.Leave:input_type -> ecs.v1.LeaveRequest
+	7,  // 7: ecs.v1.rpc.Peers.Go:input_type -> ecs.v1.GoRequest
+	8,  // 8: ecs.v1.rpc.Output.Read:input_type -> ecs.v1.OutputRequest
+	9,  // 9: ecs.v1.rpc.Attach.Attach:input_type -> ecs.v1.AttachInput
+	10, // 10: ecs.v1.rpc.Sessions.Session:output_type -> ecs.v1.ControlMessage
+	11, // 11: ecs.v1.rpc.Peers.Forward:output_type -> ecs.v1.ForwardAnswer
+	12, // 12: ecs.v1.rpc.Peers.ReadIndex:output_type -> ecs.v1.ReadIndexAnswer
+	13, // 13: ecs.v1.rpc.Peers.Explain:output_type -> ecs.v1.ExplainAnswer
+	14, // 14: ecs.v1.rpc.Peers.Images:output_type -> ecs.v1.ImagesAnswer
+	15, // 15: ecs.v1.rpc.Peers.Join:output_type -> ecs.v1.JoinAnswer
+	16, // 16: ecs.v1.rpc.Peers.Leave:output_type -> ecs.v1.LeaveAnswer
+	17, // 17: ecs.v1.rpc.Peers.Go:output_type -> ecs.v1.GoAnswer
+	18, // 18: ecs.v1.rpc.Output.Read:output_type -> ecs.v1.OutputChunk
+	19, // 19: ecs.v1.rpc.Attach.Attach:output_type -> ecs.v1.AttachAck
+	10, // [10:20] is the sub-list for method output_type
+	0,  // [0:10] is the sub-list for method input_type
 	0,  // [0:0] is the sub-list for extension type_name
 	0,  // [0:0] is the sub-list for extension extendee
 	0,  // [0:0] is the sub-list for field type_name

@@ -127,6 +127,9 @@ const (
 	Peers_ReadIndex_FullMethodName = "/ecs.v1.rpc.Peers/ReadIndex"
 	Peers_Explain_FullMethodName   = "/ecs.v1.rpc.Peers/Explain"
 	Peers_Images_FullMethodName    = "/ecs.v1.rpc.Peers/Images"
+	Peers_Join_FullMethodName      = "/ecs.v1.rpc.Peers/Join"
+	Peers_Leave_FullMethodName     = "/ecs.v1.rpc.Peers/Leave"
+	Peers_Go_FullMethodName        = "/ecs.v1.rpc.Peers/Go"
 )
 
 // PeersClient is the client API for Peers service.
@@ -140,6 +143,10 @@ type PeersClient interface {
 	ReadIndex(ctx context.Context, in *v1.ReadIndexRequest, opts ...grpc.CallOption) (*v1.ReadIndexAnswer, error)
 	Explain(ctx context.Context, in *v1.ExplainRequest, opts ...grpc.CallOption) (*v1.ExplainAnswer, error)
 	Images(ctx context.Context, in *v1.ImagesRequest, opts ...grpc.CallOption) (*v1.ImagesAnswer, error)
+	Join(ctx context.Context, in *v1.JoinRequest, opts ...grpc.CallOption) (*v1.JoinAnswer, error)
+	Leave(ctx context.Context, in *v1.LeaveRequest, opts ...grpc.CallOption) (*v1.LeaveAnswer, error)
+	// Go is answered by every control node: the leader asks it.
+	Go(ctx context.Context, in *v1.GoRequest, opts ...grpc.CallOption) (*v1.GoAnswer, error)
 }
 
 type peersClient struct {
@@ -190,6 +197,36 @@ func (c *peersClient) Images(ctx context.Context, in *v1.ImagesRequest, opts ...
 	return out, nil
 }
 
+func (c *peersClient) Join(ctx context.Context, in *v1.JoinRequest, opts ...grpc.CallOption) (*v1.JoinAnswer, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.JoinAnswer)
+	err := c.cc.Invoke(ctx, Peers_Join_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *peersClient) Leave(ctx context.Context, in *v1.LeaveRequest, opts ...grpc.CallOption) (*v1.LeaveAnswer, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.LeaveAnswer)
+	err := c.cc.Invoke(ctx, Peers_Leave_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *peersClient) Go(ctx context.Context, in *v1.GoRequest, opts ...grpc.CallOption) (*v1.GoAnswer, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.GoAnswer)
+	err := c.cc.Invoke(ctx, Peers_Go_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PeersServer is the server API for Peers service.
 // All implementations must embed UnimplementedPeersServer
 // for forward compatibility.
@@ -201,6 +238,10 @@ type PeersServer interface {
 	ReadIndex(context.Context, *v1.ReadIndexRequest) (*v1.ReadIndexAnswer, error)
 	Explain(context.Context, *v1.ExplainRequest) (*v1.ExplainAnswer, error)
 	Images(context.Context, *v1.ImagesRequest) (*v1.ImagesAnswer, error)
+	Join(context.Context, *v1.JoinRequest) (*v1.JoinAnswer, error)
+	Leave(context.Context, *v1.LeaveRequest) (*v1.LeaveAnswer, error)
+	// Go is answered by every control node: the leader asks it.
+	Go(context.Context, *v1.GoRequest) (*v1.GoAnswer, error)
 	mustEmbedUnimplementedPeersServer()
 }
 
@@ -222,6 +263,15 @@ func (UnimplementedPeersServer) Explain(context.Context, *v1.ExplainRequest) (*v
 }
 func (UnimplementedPeersServer) Images(context.Context, *v1.ImagesRequest) (*v1.ImagesAnswer, error) {
 	return nil, status.Error(codes.Unimplemented, "method Images not implemented")
+}
+func (UnimplementedPeersServer) Join(context.Context, *v1.JoinRequest) (*v1.JoinAnswer, error) {
+	return nil, status.Error(codes.Unimplemented, "method Join not implemented")
+}
+func (UnimplementedPeersServer) Leave(context.Context, *v1.LeaveRequest) (*v1.LeaveAnswer, error) {
+	return nil, status.Error(codes.Unimplemented, "method Leave not implemented")
+}
+func (UnimplementedPeersServer) Go(context.Context, *v1.GoRequest) (*v1.GoAnswer, error) {
+	return nil, status.Error(codes.Unimplemented, "method Go not implemented")
 }
 func (UnimplementedPeersServer) mustEmbedUnimplementedPeersServer() {}
 func (UnimplementedPeersServer) testEmbeddedByValue()               {}
@@ -316,6 +366,60 @@ func _Peers_Images_Handler(srv interface{}, ctx context.Context, dec func(interf
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Peers_Join_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.JoinRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeersServer).Join(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peers_Join_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeersServer).Join(ctx, req.(*v1.JoinRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Peers_Leave_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.LeaveRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeersServer).Leave(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peers_Leave_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeersServer).Leave(ctx, req.(*v1.LeaveRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Peers_Go_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.GoRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeersServer).Go(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peers_Go_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeersServer).Go(ctx, req.(*v1.GoRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Peers_ServiceDesc is the grpc.ServiceDesc for Peers service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -338,6 +442,18 @@ var Peers_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Images",
 			Handler:    _Peers_Images_Handler,
+		},
+		{
+			MethodName: "Join",
+			Handler:    _Peers_Join_Handler,
+		},
+		{
+			MethodName: "Leave",
+			Handler:    _Peers_Leave_Handler,
+		},
+		{
+			MethodName: "Go",
+			Handler:    _Peers_Go_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

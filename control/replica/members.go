@@ -1,0 +1,93 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// gate closes every connection that peers open until the node may answer them.
+type gate struct {
+	StreamLayer
+	open atomic.Bool
+}
+
+// Accept implements net.Listener.
+func (g *gate) Accept() (net.Conn, error) {
+	for {
+		conn, err := g.StreamLayer.Accept()
+		if err != nil || g.open.Load() {
+			return conn, err
+		}
+		_ = conn.Close() // the peer tries again
+	}
+}
+
+// Admit lets peers in: the leader has said that it takes this node for one that
+// has acknowledged nothing. See Config.Closed.
+func (n *Node) Admit() {
+	if up := n.up.Load(); up != nil {
+		up.gate.open.Store(true)
+	}
+}
+
+// AddMember has the log sent to a node that has no vote, or notes the new address
+// of one that the configuration names; a vote stays. Only the leader can do it.
+func (n *Node) AddMember(ctx context.Context, id, addr string) error {
+	return n.change(ctx, "add "+id+" at "+addr, func(r *raft.Raft) raft.Future {
+		return r.AddNonvoter(raft.ServerID(id), raft.ServerAddress(addr), 0, changeWithin)
+	})
+}
+
+// PromoteMember gives a node a vote.
+func (n *Node) PromoteMember(ctx context.Context, id, addr string) error {
+	return n.change(ctx, "give a vote to "+id, func(r *raft.Raft) raft.Future {
+		return r.AddVoter(raft.ServerID(id), raft.ServerAddress(addr), 0, changeWithin)
+	})
+}
+
+// RemoveMember takes a node out of the configuration. It hears nothing more, not
+// even that. To remove the leader hand its leadership over first.
+func (n *Node) RemoveMember(ctx context.Context, id string) error {
+	return n.change(ctx, "remove "+id, func(r *raft.Raft) raft.Future {
+		return r.RemoveServer(raft.ServerID(id), 0, changeWithin)
+	})
+}
+
+// changeWithin bounds how long a change of the configuration waits for raft to
+// take it.
+const changeWithin = 5 * time.Second
+
+func (n *Node) change(ctx context.Context, what string, do func(*raft.Raft) raft.Future) error {
+	err := n.call(ctx, func(up *running) error { return do(up.raft).Error() })
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, ErrNotLeader):
+		return fmt.Errorf("%s: %w", what, ErrNotLeader)
+	case errors.Is(err, raft.ErrLeadershipLost), errors.Is(err, raft.ErrRaftShutdown):
+		return fmt.Errorf("%s: %w", what, ErrUnknown)
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// Contact is what this node, as the leader, knows of a follower.
+type Contact struct {
+	Heard time.Duration // how long ago it answered last
+	Match uint64        // its log equals the leader's up to here
+}
+
+// Contact tells when a follower answered this node last, in its present term.
+// It reports false for one that has not.
+func (n *Node) Contact(id string) (Contact, bool) {
+	up := n.up.Load()
+	if up == nil {
+		return Contact{}, false
+	}
+	return up.transport.contact(raft.ServerID(id), up.raft.CurrentTerm())
+}

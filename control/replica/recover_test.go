@@ -1,0 +1,79 @@
+package replica
+
+import (
+	"bytes"
+	"fmt"
+	"path/filepath"
+	"testing"
+
+	"ecs/control/state"
+	"ecs/internal/task"
+)
+
+func TestOneSurvivorBecomesAClusterOfItsOwn(t *testing.T) {
+	nodes := diskCluster(t, 3)
+	propose(t, nodes, state.Found{Cluster: "one"})
+	for i := range 50 {
+		propose(t, nodes, state.Submit{Task: &task.Task{ID: task.ID(fmt.Sprint("t", i))}})
+	}
+	survivor := diskLeader(t, nodes)
+	term := survivor.node.Term()
+	for _, d := range nodes {
+		d.stop()
+	}
+	log := logger(t, "recover")
+	if _, err := Recover(survivor.dir, "stranger", log); err == nil {
+		t.Error("recovered for a node that is no member, want it refused")
+	}
+	for again := range 2 { // it may be repeated
+		r, err := Recover(survivor.dir, survivor.id, log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Tasks != 50 || r.Cluster != "one" || r.Incarnation != uint64(1+again) {
+			t.Errorf("got %+v, want all of it", r)
+		}
+	}
+	survivor.start(t)
+	alone := []*diskNode{survivor}
+	out := propose(t, alone, state.Submit{Task: &task.Task{ID: "after"}})
+	sn := survivor.store.Snapshot()
+	if sn.Counts().Pending != 51 || sn.Incarnation() != 2 || out.Index < 2*indexesAhead || survivor.node.Term() <= term+termsAhead {
+		t.Errorf("got %+v at %d in term %d, want 51 tasks far ahead", sn.Counts(), out.Index, survivor.node.Term())
+	}
+	if v := survivor.node.Voters(); len(v) != 1 || v[0].ID != survivor.id {
+		t.Errorf("got voters %v, want the survivor alone", v)
+	}
+	survivor.stop()
+	survivor.start(t)
+	propose(t, alone, state.Submit{Task: &task.Task{ID: "later"}})
+	survivor.stop()
+}
+
+func TestRecordIsRestoredOnlyWhereThereIsNone(t *testing.T) {
+	nodes := diskCluster(t, 1)
+	for i := range 5 {
+		propose(t, nodes, state.Submit{Task: &task.Task{ID: task.ID(fmt.Sprint("t", i))}})
+	}
+	old := nodes[0]
+	var record bytes.Buffer
+	if err := old.store.Snapshot().Write(&record); err != nil {
+		t.Fatal(err)
+	}
+	old.stop()
+	log := logger(t, "restore")
+	if _, err := Restore(old.dir, old.id, old.addr, bytes.NewReader(record.Bytes()), log); err == nil {
+		t.Error("restored over a record, want it refused")
+	}
+	next := &diskNode{id: old.id, addr: old.addr, dir: filepath.Join(t.TempDir(), "next"), cert: old.cert}
+	r, err := Restore(next.dir, next.id, next.addr, bytes.NewReader(record.Bytes()), log)
+	if err != nil || r.Tasks != 5 || r.Incarnation != 1 {
+		t.Fatalf("got %+v, %v, want 5 tasks", r, err)
+	}
+	next.start(t)
+	defer next.stop()
+	propose(t, []*diskNode{next}, state.Submit{Task: &task.Task{ID: "after"}})
+	if got := next.store.Snapshot().Counts().Pending; got != 6 {
+		t.Errorf("got %d tasks, want 6", got)
+	}
+}

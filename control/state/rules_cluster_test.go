@@ -1,0 +1,116 @@
+package state_test
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+
+	"ecs/control/state"
+	"ecs/internal/task"
+)
+
+func TestClusterIsNamedOnce(t *testing.T) {
+	w := newWorld(t)
+	w.must(state.Found{Cluster: "one"})
+	w.must(state.Found{Cluster: "two"})
+	if got := w.sn().Cluster(); got != "one" {
+		t.Errorf("got %q, want the first name to hold", got)
+	}
+}
+
+func TestOnlyNodesThatAreGoneForGoodAreForgotten(t *testing.T) {
+	w := newWorld(t)
+	before := w.register("left")
+	for _, id := range []task.NodeID{"back", "busy", "here"} {
+		w.register(id)
+	}
+	w.live("t1", "busy", func(t *task.Task) { t.Spec.Lease = task.MaxLease })
+	var gone []state.GoneNode
+	for _, id := range []task.NodeID{"left", "back", "busy"} {
+		n := w.node(id)
+		w.must(state.LoseNode{Node: id, Epoch: n.Epoch, Left: id == "left", Lease: task.DefaultLease})
+		gone = append(gone, state.GoneNode{Node: id, Epoch: n.Epoch})
+	}
+	w.register("back")
+	gone = append(gone, state.GoneNode{Node: "here", Epoch: w.node("here").Epoch}, state.GoneNode{Node: "never"})
+	w.must(state.ForgetNodes{Nodes: gone})
+	w.must(state.ForgetNodes{Nodes: gone})
+	for id, want := range map[task.NodeID]bool{"left": false, "back": true, "busy": true, "here": true} {
+		if got := w.sn().Node(id) != nil; got != want {
+			t.Errorf("%s: got it in the record %v, want %v", id, got, want)
+		}
+	}
+	for n := range w.sn().NodesSince(0) {
+		if n == nil {
+			t.Error("a forgotten node is among those that changed")
+		}
+	}
+	if again := w.register("left"); again.Epoch <= before.Epoch {
+		t.Errorf("got epoch %d after %d, want it to grow", again.Epoch, before.Epoch)
+	}
+	if got := w.copy(state.Limits{}).Snapshot().Hash(); got != w.sn().Hash() {
+		t.Error("a replay gives another record")
+	}
+}
+
+func TestNothingOfAnOldIncarnationIsTaken(t *testing.T) {
+	w := newWorld(t)
+	w.must(state.Found{Cluster: "one"})
+	n := w.register("n1")
+	once := w.live("once", "n1", func(t *task.Task) { t.Spec.Delivery = task.AtMostOnce })
+	often := w.live("often", "n1")
+	sn := w.store.Recovered(1000)
+	if sn.Incarnation() != 1 || sn.Cluster() != "one" || sn.Index() != 1000 || sn.Counts().Live != 2 {
+		t.Fatalf("got incarnation %d of %s at %d, %+v", sn.Incarnation(), sn.Cluster(), sn.Index(), sn.Counts())
+	}
+	w.index = 1000
+	for _, tok := range []task.Token{once, often} {
+		wantCode(t, w.finish(tok, task.Exited).Err, task.CodeStale)
+	}
+	wantCode(t, w.do(state.LoseNode{Node: "n1", Epoch: n.Epoch, Left: true}).Err, task.CodeStale)
+	if out := w.must(state.Register{Node: aNode("n1"), Running: []task.Token{once, often}}); len(out.Forget) != 2 {
+		t.Errorf("got %v to forget, want both attempts of before", out.Forget)
+	}
+	if got := w.task("once"); got.Result == nil || got.Result.Outcome != task.NodeLost {
+		t.Errorf("at most once: got %+v, want it ended node_lost", got.Result)
+	}
+	if got := w.task("often"); got.State != task.Pending {
+		t.Errorf("at least once: got %s, want it to wait for its next attempt", got.State)
+	}
+}
+
+func TestArchiveIsWholeOrRefused(t *testing.T) {
+	w := newWorld(t)
+	w.must(state.Found{Cluster: "one"})
+	w.register("n1")
+	for range 300 {
+		w.live(task.ID("t"+string(rune('a'+w.index%26))+string(rune('a'+w.index/26%26))), "n1", func(t *task.Task) { t.Spec.Resources = task.Resources{} })
+	}
+	w.store.Recovered(w.index + 5)
+	var b bytes.Buffer
+	if err := w.sn().Archive(&b); err != nil {
+		t.Fatal(err)
+	}
+	restore := func(data []byte) (*state.Store, error) {
+		s := state.NewStore(state.Limits{})
+		r, err := state.OpenArchive(bytes.NewReader(data))
+		if err == nil {
+			err = s.Restore(r)
+		}
+		return s, err
+	}
+	if s, err := restore(b.Bytes()); err != nil || s.Snapshot().Hash() != w.sn().Hash() || s.Snapshot().Incarnation() != 1 {
+		t.Fatalf("got %v, want the same record", err)
+	}
+	bad := bytes.Clone(b.Bytes())
+	bad[len(bad)-1] ^= 1
+	cut := b.Bytes()[:b.Len()-40]
+	for name, data := range map[string][]byte{"checksum": bad, "cut": cut, "empty": nil, "other": []byte("hello world, this is something else")} {
+		if _, err := restore(data); err == nil {
+			t.Errorf("%s: restored, want it refused", name)
+		}
+	}
+	if _, err := restore(bad); !errors.Is(err, state.ErrArchive) {
+		t.Errorf("got %v, want ErrArchive", err)
+	}
+}
