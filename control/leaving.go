@@ -201,15 +201,15 @@ func (s *Server) resign(ctx context.Context) error {
 	for {
 		s.handOver(ctx)
 		err := s.askLeader(ctx, &ecsv1.LeaveRequest{Node: s.cfg.ID, Removal: true})
-		var refusal *task.Error
-		if err == nil || errors.As(err, &refusal) && refusal.Code == task.CodeMembership {
-			return err
+		if err == nil {
+			return nil
 		}
+		// A refusal too: a new leader has not heard of the others yet.
 		if ctx.Err() == nil {
 			last = err
 		}
 		if err := s.pause(ctx, removeAgain, s.replica.LeaderChanged()); err != nil {
-			return fmt.Errorf("no leader took the node out of the configuration: %w", last)
+			return fmt.Errorf("nobody took the node out of the configuration: %w", last)
 		}
 	}
 }
