@@ -21,6 +21,8 @@ const (
 	// forwardWithin bounds one forwarded call; a leader that hangs is left
 	// for the next one.
 	forwardWithin = 5 * time.Second
+	// tellBefore is how long before the end of a call its fates are told.
+	tellBefore = 500 * time.Millisecond
 	// forwardsAtOnce is how many calls are on their way to the leader: one more
 	// than the leader has entries under way, so that it never waits for us.
 	forwardsAtOnce = 3
@@ -45,6 +47,7 @@ type forwarder struct {
 }
 
 type forwarded struct {
+	ctx   context.Context // of who waits for it
 	plain state.Command
 	wire  *ecsv1.Command
 	size  int
@@ -71,9 +74,14 @@ func (f *forwarder) answer(c *forwarded, d decision, err error) {
 // forward commits a command through the leader, once. errNoLeader means that
 // nothing was written. Cancelling ctx abandons the wait, not the write.
 func (f *forwarder) forward(ctx context.Context, cmd state.Command) (decision, error) {
+	select {
+	case <-f.stopped:
+		return decision{}, errNoLeader
+	default:
+	}
 	ctx, cancel := context.WithTimeout(ctx, forwardWithin)
 	defer cancel()
-	c := &forwarded{plain: cmd, wire: state.ToWire(cmd, time.Time{}), done: make(chan forwardAnswer, 1)}
+	c := &forwarded{ctx: ctx, plain: cmd, wire: state.ToWire(cmd, time.Time{}), done: make(chan forwardAnswer, 1)}
 	c.size = proto.Size(c.wire)
 	if err := f.room.Acquire(ctx, c.cost()); err != nil {
 		return decision{}, errNoLeader // it takes nothing more
@@ -90,7 +98,7 @@ func (f *forwarder) forward(ctx context.Context, cmd state.Command) (decision, e
 	case a := <-c.done:
 		return a.decision, a.err
 	default:
-		return decision{}, errNoLeader // it came too late to be sent
+		return decision{}, errNoLeader // it came too late to be sent, and nothing is any more
 	}
 }
 
@@ -124,14 +132,30 @@ func (f *forwarder) run(ctx context.Context) error {
 func (f *forwarder) next(ctx context.Context) *forwarded {
 	if c := f.held; c != nil {
 		f.held = nil
-		return c
+		if f.wanted(c) {
+			return c
+		}
 	}
-	select {
-	case c := <-f.queue:
-		return c
-	case <-ctx.Done():
-		return nil
+	for {
+		select {
+		case c := <-f.queue:
+			if f.wanted(c) {
+				return c
+			}
+		case <-ctx.Done():
+			return nil
+		}
 	}
+}
+
+// wanted reports whether anybody still waits for a command. One that nobody
+// waits for any more is not sent: who gave up will repeat it.
+func (f *forwarder) wanted(c *forwarded) bool {
+	if c.ctx.Err() == nil {
+		return true
+	}
+	f.answer(c, decision{}, errNoLeader)
+	return false
 }
 
 // gather takes what waits behind first, as much as one call holds.
@@ -140,6 +164,9 @@ func (f *forwarder) gather(first *forwarded) []*forwarded {
 	for len(batch) < forwardCommands {
 		select {
 		case c := <-f.queue:
+			if !f.wanted(c) {
+				continue
+			}
 			if size+c.size > forwardBytes {
 				f.held = c
 				return batch
@@ -174,17 +201,42 @@ func (f *forwarder) send(ctx context.Context, batch []*forwarded) {
 	}
 }
 
-// forwardToLeader is the forwarder's call.
+// forwardToLeader is the forwarder's call. It ends when another leads: one that
+// hangs, or can't be reached any more, would hold up what its successor can do.
 func (s *Server) forwardToLeader(ctx context.Context, commands []*ecsv1.Command) ([]*ecsv1.Forwarded, error) {
+	leader, _ := s.replica.Leader()
 	client, err := s.leaderClient()
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		defer cancel()
+		s.whileLeads(ctx, leader)
+	})
+	defer watching.Wait()
+	defer cancel()
 	answer, err := client.Forward(ctx, &ecsv1.ForwardRequest{Commands: commands})
 	if err != nil {
 		return nil, fmt.Errorf("forward to the leader: %w", err)
 	}
 	return answer.GetForwarded(), nil
+}
+
+// whileLeads returns when another node leads, or none, or ctx ends.
+func (s *Server) whileLeads(ctx context.Context, leader string) {
+	for {
+		changed := s.replica.LeaderChanged()
+		if now, _ := s.replica.Leader(); now != leader {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // refuseWaiting answers those that were never sent.
@@ -239,11 +291,11 @@ func (s *Server) recorded(ctx context.Context, d decision) (decision, error) {
 	if d.elsewhere == "" || d.Err != nil {
 		return d, nil
 	}
+	// The decision is made: what follows is no reason to ask for another.
 	if err := s.applied(ctx, d); err != nil {
-		return decision{}, err
-	}
-	if d.Task = s.store.Snapshot().Task(d.elsewhere); d.Task == nil {
-		return decision{}, fmt.Errorf("task %s was forgotten meanwhile", d.elsewhere)
+		d.Err = errUnknown
+	} else if d.Task = s.store.Snapshot().Task(d.elsewhere); d.Task == nil {
+		d.Err = &task.Error{Code: task.CodeNotFound, Message: fmt.Sprintf("task %s has ended and was forgotten since", d.elsewhere)}
 	}
 	return d, nil
 }
@@ -262,6 +314,12 @@ func (p *peerServer) Forward(ctx context.Context, req *ecsv1.ForwardRequest) (*e
 		if commands[i], _, err = state.FromWire(m); err != nil {
 			return nil, fmt.Errorf("forwarded command: %w", err)
 		}
+	}
+	// What is known is told in time, rather than nothing of all.
+	if end, limited := ctx.Deadline(); limited {
+		earlier, cancel := context.WithDeadline(ctx, end.Add(-tellBefore))
+		defer cancel()
+		ctx = earlier
 	}
 	answer := &ecsv1.ForwardAnswer{Forwarded: make([]*ecsv1.Forwarded, len(commands))}
 	for i, fate := range p.s.replica.ProposeAll(ctx, commands) {

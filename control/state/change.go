@@ -262,6 +262,7 @@ func (c *change) putNode(n *task.Node) {
 // dropNode removes a node that holds nothing.
 func (c *change) dropNode(id task.NodeID) {
 	c.nodes.Delete([]byte(id))
+	c.on.Delete(nodePrefix(id))
 	if last, known := c.touches[id]; known {
 		c.touched.remove(touch{index: last, node: id})
 		delete(c.touches, id)

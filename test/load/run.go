@@ -145,7 +145,7 @@ func measurePrototype(ctx context.Context, o options, rep *report, engine *clien
 		rep.note("no row of runc: %v", err)
 		return nil
 	}
-	ways := []way{newRaw(engine).way(), p.way()}
+	ways := []way{newRaw(engine).way(), newBareRaw(engine).way(), p.way()}
 	if rep.Prototype, err = oneAtATime(ctx, ways, o.warmups, o.rounds/2); err != nil {
 		return err
 	}

@@ -83,7 +83,7 @@ func TestContainersAreClosedAndBounded(t *testing.T) {
 		"cpu ceiling":          h.NanoCPUs == task.DefaultMilliCPULimit*1_000_000,
 		"cpu weight":           h.CPUShares == task.DefaultMilliCPU*1024/1000,
 		"pids":                 h.PidsLimit != nil && *h.PidsLimit == task.DefaultPids+16,
-		"not privileged":       !h.Privileged && len(h.Binds) == 0 && mountedReadOnly(h.Mounts, "/.ecs", "/etc/hosts") && len(h.Devices) == 0,
+		"not privileged":       !h.Privileged && len(h.Binds) == 0 && mountedReadOnly(h.Mounts, "/.ecs", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf") && len(h.Devices) == 0,
 		"own namespaces":       !h.PidMode.IsHost() && !h.IpcMode.IsHost() && !h.UTSMode.IsHost() && !h.UsernsMode.IsHost(),
 		"never auto-removed":   !h.AutoRemove,
 		"no health check":      found.Config.Healthcheck != nil && slices.Equal(found.Config.Healthcheck.Test, []string{"NONE"}),
@@ -309,12 +309,12 @@ func TestProgramWithoutNetworkHasALoopbackOfItsOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	res := runOrder(t, r, orderOf(imageOf(t, c, images.Busybox), task.Spec{User: "0:0", Command: []string{"sh", "-c",
-		"readlink /proc/self/ns/net; ip -o link; ip -o addr; cat /etc/hosts; echo x >>/etc/hosts || echo closed"}}))
+		"readlink /proc/self/ns/net; ip -o link; ip -o addr; cat /etc/hosts /etc/resolv.conf; echo name $(cat /etc/hostname) $(hostname); echo x >>/etc/hosts || echo closed"}}))
 	ns, rest, _ := strings.Cut(res.stdout, "\n")
 	if ns == own || ns == "" {
 		t.Errorf("namespace %q is not its own: %v", ns, res.err)
 	}
-	for _, want := range []string{"1: lo: <LOOPBACK,UP,LOWER_UP>", "inet 127.0.0.1/8", "127.0.0.1\tlocalhost", "closed"} {
+	for _, want := range []string{"1: lo: <LOOPBACK,UP,LOWER_UP>", "inet 127.0.0.1/8", "127.0.0.1\tlocalhost", "# no network", "name task task", "closed"} {
 		if !strings.Contains(rest, want) {
 			t.Errorf("got %q, want %q in it", rest, want)
 		}

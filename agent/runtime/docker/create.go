@@ -47,7 +47,7 @@ func (r *Runtime) build(ctx context.Context, t task.Token, s task.Shape) (*attem
 	if err != nil {
 		return nil, fmt.Errorf("create container: %w", err)
 	}
-	hosts, err := r.homes.hosts()
+	offline, err := r.homes.offline()
 	if err != nil {
 		return nil, fmt.Errorf("create container: %w", err)
 	}
@@ -62,7 +62,7 @@ func (r *Runtime) build(ctx context.Context, t task.Token, s task.Shape) (*attem
 		if err != nil {
 			return "", err
 		}
-		return r.create(ctx, name, r.containerConfig(t, s, nonce), hostConfig(s, network, mounted{home: h.path, hosts: hosts}, engine))
+		return r.create(ctx, name, r.containerConfig(t, s, nonce), hostConfig(s, network, mounted{home: h.path, offline: offline}, engine))
 	}
 	id, err := make(ctx)
 	if r.egress != nil && networkGone(err) {

@@ -24,16 +24,22 @@ const (
 	// binaryMode lets anybody execute it and nobody read or change it.
 	binaryMode = 0o711
 	recordEnd  = ".json"
-	hostsName  = "hosts"
+	// offlineName is the directory of what offline names.
+	offlineName = "offline"
 )
 
-const loopbackNames = `127.0.0.1	localhost
+// offline are the files in /etc of a container without network.
+var offline = map[string]string{
+	"hostname":    hostname + "\n",
+	"resolv.conf": "# no network\n",
+	"hosts": `127.0.0.1	localhost
 ::1	localhost ip6-localhost ip6-loopback
 fe00::0	ip6-localnet
 ff00::0	ip6-mcastprefix
 ff02::1	ip6-allnodes
 ff02::2	ip6-allrouters
-`
+`,
+}
 
 var errNoHomes = errors.New("no directory is set for what containers need of the host")
 
@@ -92,24 +98,24 @@ func (h *homes) copy() (string, error) {
 	return path, h.removeOthers(name)
 }
 
-// hosts gives the file that containers without network have as /etc/hosts: what
-// the engine itself gives those of its network "none".
-func (h *homes) hosts() (string, error) {
+// offline gives the directory of the files that containers without network have in
+// /etc. The engine gives some or all of them to those of its network "none".
+func (h *homes) offline() (string, error) {
 	if h.root == "" {
 		return "", errNoHomes
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	path := filepath.Join(h.root, hostsName)
-	if info, err := os.Stat(path); err == nil && info.Size() == int64(len(loopbackNames)) {
-		return path, nil
-	}
-	err := os.MkdirAll(h.root, 0o700)
-	if err == nil {
-		err = writeWhole(path, []byte(loopbackNames), 0o644)
+	path := filepath.Join(h.root, offlineName)
+	err := os.MkdirAll(path, 0o755)
+	for name, want := range offline {
+		file := filepath.Join(path, name)
+		if there, gone := os.ReadFile(file); gone != nil || string(there) != want {
+			err = errors.Join(err, writeWhole(file, []byte(want), 0o644))
+		}
 	}
 	if err != nil {
-		return "", fmt.Errorf("write the hosts file of containers: %w", err)
+		return "", fmt.Errorf("write what containers without network have in /etc: %w", err)
 	}
 	return path, nil
 }

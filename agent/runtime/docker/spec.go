@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -136,7 +138,9 @@ func hostConfig(s task.Shape, network string, h mounted, engine facts) *containe
 	noInit := false
 	mounts := []mount.Mount{readOnly(h.home, initwire.Dir)}
 	if s.Network != task.NetworkEgress {
-		mounts = append(mounts, readOnly(h.hosts, "/etc/hosts")) // the engine gives none
+		for _, name := range slices.Sorted(maps.Keys(offline)) {
+			mounts = append(mounts, readOnly(filepath.Join(h.offline, name), "/etc/"+name))
+		}
 	}
 	caps := slices.Concat(initwire.OwnCaps, programCaps(s))
 	slices.Sort(caps)
@@ -157,8 +161,8 @@ func hostConfig(s task.Shape, network string, h mounted, engine facts) *containe
 
 // mounted is what a container sees of the host.
 type mounted struct {
-	home  string // the attempt's directory
-	hosts string // the names of the loopback
+	home    string // the attempt's directory
+	offline string // the directory of what is in /etc without network
 }
 
 func readOnly(source, target string) mount.Mount {
