@@ -26,7 +26,10 @@ func membership(format string, args ...any) error {
 }
 
 // ErrUnderWay says that the node is leaving or stopping already.
-var ErrUnderWay = errors.New("the node is leaving already")
+var ErrUnderWay = errors.New("the node is leaving or stopping already")
+
+// errStopping says that the node stopped without having left.
+var errStopping = errors.New("the node stopped before it could leave; it is still a member")
 
 // Leave has this node leave the cluster for good, in good order: its health check
 // fails, it accepts for DrainFor longer, finishes what it holds, hands leadership
@@ -46,7 +49,7 @@ func (s *Server) Leave(ctx context.Context, force bool, say func(string)) error 
 	}
 	select {
 	case <-s.goodbye.done:
-		return s.goodbye.err
+		return s.goodbye.outcome()
 	case <-ctx.Done():
 		return ctx.Err() // it goes on
 	}
@@ -59,6 +62,7 @@ type goodbye struct {
 	once  chan struct{} // one slot: whoever fills it begins
 	say   func(string)
 	err   error // once done is closed
+	left  bool  // once done is closed: it is no member any more
 }
 
 func newGoodbye() goodbye {
@@ -79,12 +83,28 @@ func (g *goodbye) begin(say func(string)) bool {
 	return true
 }
 
+// outcome is what a leave came to, once done is closed.
+func (g *goodbye) outcome() error {
+	if g.err == nil && !g.left {
+		return errStopping // before its turn came
+	}
+	return g.err
+}
+
+// refuse lets no leave begin any more: the node stops, and stays a member.
+func (g *goodbye) refuse() {
+	select {
+	case g.once <- struct{}{}:
+	default:
+	}
+}
+
 // Left reports, once Run has returned, whether this node left the cluster for
 // good: what it has of the log is of no use any more.
 func (s *Server) Left() bool {
 	select {
-	case <-s.goodbye.asked:
-		return s.goodbye.err == nil
+	case <-s.goodbye.done:
+		return s.goodbye.left
 	default:
 		return false
 	}

@@ -99,6 +99,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error {
 		select {
 		case <-ctx.Done():
+			s.goodbye.refuse()
 			s.drain(life)
 			closePublic()
 			<-answered
@@ -115,7 +116,7 @@ func (s *Server) Run(ctx context.Context) error {
 	defer close(s.goodbye.done)
 	s.peers.close()
 	s.outputs.close()
-	stopped := errors.Is(err, context.Canceled) && (ctx.Err() != nil || s.Left())
+	stopped := errors.Is(err, context.Canceled) && (ctx.Err() != nil || s.goodbye.left)
 	if stopped {
 		return nil
 	}
@@ -137,6 +138,7 @@ func (s *Server) depart(ctx context.Context, closePublic func()) {
 		s.cfg.Log.Error("left without having been taken out of the configuration", "err", s.goodbye.err)
 		return
 	}
+	s.goodbye.left = true
 	s.goodbye.say("leaving gossip")
 }
 
