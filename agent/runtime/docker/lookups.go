@@ -133,6 +133,15 @@ func (r *Runtime) watchImages() {
 
 // hearImages listens until the engine breaks off.
 func (r *Runtime) hearImages(ctx context.Context) error {
+	// The client must know the engine's version by then: Events reads it beside
+	// whatever call learns it.
+	err := r.call(ctx, "version", shortCall, func(ctx context.Context) error {
+		_, err := r.client.ServerVersion(ctx)
+		return err
+	})
+	if err != nil {
+		return err
+	}
 	// The engine answers before it listens itself. What happened since this moment
 	// it tells all the same.
 	now := time.Now()
