@@ -209,19 +209,25 @@ func (s *Server) forwardToLeader(ctx context.Context, commands []*ecsv1.Command)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	var watching sync.WaitGroup
-	watching.Go(func() {
-		defer cancel()
-		s.whileLeads(ctx, leader)
-	})
-	defer watching.Wait()
-	defer cancel()
+	ctx, stop := s.underLeader(ctx, leader)
+	defer stop()
 	answer, err := client.Forward(ctx, &ecsv1.ForwardRequest{Commands: commands})
 	if err != nil {
 		return nil, fmt.Errorf("forward to the leader: %w", err)
 	}
 	return answer.GetForwarded(), nil
+}
+
+// underLeader gives a context that ends when another node leads, or none. stop must
+// be called.
+func (s *Server) underLeader(ctx context.Context, leader string) (under context.Context, stop func()) {
+	under, cancel := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		defer cancel()
+		s.whileLeads(under, leader)
+	})
+	return under, func() { cancel(); watching.Wait() }
 }
 
 // whileLeads returns when another node leads, or none, or ctx ends.

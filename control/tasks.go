@@ -108,7 +108,7 @@ func (s *Server) Snapshot() *state.Snapshot { return s.store.Snapshot() }
 func (s *Server) Sync(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, syncWithin)
 	defer cancel()
-	index, err := s.readIndex(ctx)
+	index, err := s.readIndexOfSomeLeader(ctx)
 	if err != nil {
 		return err
 	}
@@ -118,14 +118,32 @@ func (s *Server) Sync(ctx context.Context) error {
 	return nil
 }
 
+// readIndexOfSomeLeader asks until some leader answers, or ctx ends: a read waits
+// an election out, as a write does.
+func (s *Server) readIndexOfSomeLeader(ctx context.Context) (uint64, error) {
+	for {
+		elected := s.replica.LeaderChanged()
+		index, err := s.readIndex(ctx)
+		if err == nil {
+			return index, nil
+		}
+		if waited := s.pause(ctx, lookForLeader, elected); waited != nil {
+			return 0, err
+		}
+	}
+}
+
 func (s *Server) readIndex(ctx context.Context) (uint64, error) {
 	if _, leading, _ := s.replica.Leadership(); leading {
 		return s.replica.ReadIndex(ctx)
 	}
+	leader, _ := s.replica.Leader()
 	client, err := s.leaderClient()
 	if err != nil {
 		return 0, err
 	}
+	ctx, stop := s.underLeader(ctx, leader)
+	defer stop()
 	answer, err := client.ReadIndex(ctx, &ecsv1.ReadIndexRequest{})
 	if err != nil {
 		return 0, fmt.Errorf("ask the leader how far the log is: %w", err)

@@ -41,7 +41,7 @@ func TestLaterAttemptStartsItsOutputAgainAndThatIsSaid(t *testing.T) {
 	s.events = []api.Event{outputEvent(1, api.Stdout, 0, "first"), outputEvent(2, api.Stdout, 0, "second"), outputEvent(1, api.Stdout, 5, "late")}
 	i := invoke(s)
 	i.main([]string{"run", "busybox"})
-	if i.out.String() != "firstsecond" || !strings.Contains(i.err.String(), "attempt 1 was lost") {
+	if i.out.String() != "firstsecond" || !strings.Contains(i.err.String(), "attempt 1 is over") {
 		t.Errorf("got %q and %q, want both attempts' output and a word about it", i.out, i.err)
 	}
 }

@@ -158,7 +158,7 @@ func (s *session) begin(attempt int) {
 		return
 	}
 	if s.number > 0 && len(s.shown) > 0 {
-		s.say("attempt %d was lost with its node; what follows is attempt %d, from the beginning", s.number, attempt)
+		s.say("attempt %d is over; what follows is attempt %d, from the beginning", s.number, attempt)
 	}
 	s.number = attempt
 	clear(s.shown)

@@ -221,7 +221,7 @@ func (a *app) followLogs(ctx context.Context, client *api.Client, id, only strin
 			continue
 		}
 		if attempt != 0 && e.Output.Attempt > attempt {
-			a.say("attempt %d was lost with its node; what follows is attempt %d, from the beginning", attempt, e.Output.Attempt)
+			a.say("attempt %d is over; what follows is attempt %d, from the beginning", attempt, e.Output.Attempt)
 		}
 		attempt = e.Output.Attempt
 		data, err := e.Output.Content()
