@@ -42,6 +42,7 @@ func good() *History {
 			{Kind: Submit, Node: "c2", Key: "k1", Body: "a", Call: 15 * s, Return: 15 * s, Result: OK, Seen: early(ran, "running", 2)},
 			{Kind: Submit, Node: "c2", Key: "k1", Body: "a", Call: 23 * s, Return: 24 * s, Result: OK, Seen: ran},
 			{Kind: Submit, Node: "c1", Key: "k3", Body: "a", Call: 30 * s, Return: 31 * s, Result: Failed},
+			{Kind: Submit, Node: "c2", Key: "k1", Body: "a", Call: 32 * s, Return: 33 * s, Result: OK, Seen: ran},
 		},
 		Lives: []Life{
 			{Task: "t1", Attempt: 1, Node: "p1", First: 4 * s, Last: 10 * s},
@@ -120,6 +121,10 @@ func TestEachBrokenPromiseIsNoticed(t *testing.T) {
 		{"S7", "a good end was repeated", func(h *History) {
 			everywhere(h, 0, func(r *Record) { r.Attempts[0].Outcome, r.Attempts[0].Exit = exited, 0 })
 		}},
+		{"S7", "a task was given up with retries left", func(h *History) {
+			everywhere(h, 0, func(r *Record) { r.Outcome, r.Exit, r.Attempts = nodeLost, -1, r.Attempts[:1] })
+		}},
+		{"S11", "cancelled by nobody", func(h *History) { h.Ops = slices.Delete(h.Ops, 4, 5) }},
 		{"S7", "a failure was not repeated", func(h *History) { k := h.Tasks["k1"]; k.Program = 2; h.Tasks["k1"] = k }},
 		{"S8", "a key is two tasks", func(h *History) { h.Ops[8].Seen.ID = "t9" }},
 		{"S8", "two tasks have a key", func(h *History) { everywhere(h, 1, func(r *Record) { r.Key = "k1" }) }},
@@ -140,7 +145,8 @@ func TestEachBrokenPromiseIsNoticed(t *testing.T) {
 		{"S17", "a process grew", func(h *History) { h.After["c1 fd"] = 500 }},
 		{"L1", "never settled", func(h *History) { h.Settled = 0 }},
 		{"L1", "settled late", func(h *History) { h.Settled = 200 * s }},
-		{"L2", "no writes for long", func(h *History) { h.Ops[8].Call, h.Ops[8].Return = 38*s, 39*s }},
+		{"L2", "no writes for long", func(h *History) { h.Ops[8].Call, h.Ops[8].Return = 38*s, 39*s; h.Ops = h.Ops[:10] }},
+		{"L2", "no writes to the end", func(h *History) { h.Ops = h.Ops[:9] }},
 		{"L3", "replaced late", func(h *History) {
 			h.Faults[1].Begin = 39 * s
 			h.Lives[1].First, h.Lives[1].Last = 29*s, 30*s

@@ -134,8 +134,9 @@ func (v Violation) String() string { return v.Rule + ": " + v.Text }
 
 // report collects violations, a few of each rule: the first ones say it all.
 type report struct {
-	all   []Violation
-	count map[string]int
+	all       []Violation
+	count     map[string]int
+	cancelled map[string]bool // keys of tasks that somebody may have cancelled
 }
 
 const (
@@ -155,7 +156,12 @@ func (r *report) add(rule, format string, args ...any) {
 
 // All gives every violation of a history.
 func All(h *History, floor Floor) []Violation {
-	r := &report{}
+	r := &report{cancelled: make(map[string]bool)}
+	for _, op := range h.Ops {
+		if op.Kind == Cancel && (op.Result == OK || op.Result == Unknown) {
+			r.cancelled[op.Key] = true
+		}
+	}
 	r.enough(h, floor)
 	r.records(h)
 	r.lives(h)

@@ -64,12 +64,15 @@ func (r *report) writes(h *History) {
 	last := h.Began
 	for _, op := range sortedByReturn(h.Ops) {
 		if op.Kind != Submit || op.Result != OK || op.Return > h.Healed {
-			continue
+			continue // a repeat counts: it is decided in the log, too
 		}
 		if gap := op.Return - last; gap > writeWithin {
 			r.add("L2", "no submission was accepted for %s until %s", gap, op.Return)
 		}
 		last = op.Return
+	}
+	if gap := h.Healed - last; gap > writeWithin {
+		r.add("L2", "no submission was accepted for %s until the end of the faults", gap)
 	}
 }
 

@@ -113,7 +113,14 @@ func (r *report) record(h *History, t Record) {
 		if want.Exit != 0 && failed < 1+want.Program {
 			r.add("S7", "task %s exited with %d after %d of %d runs", t.ID, t.Exit, failed, 1+want.Program)
 		}
-	case cancelled, nodeLost, interrupted:
+	case cancelled:
+		if !r.cancelled[want.Key] {
+			r.add("S11", "task %s ended as cancelled, and nobody asked for that", t.ID)
+		}
+	case nodeLost, interrupted:
+		if !want.AtMostOnce && lost < 1+want.Infrastructure {
+			r.add("S7", "task %s was given up as %s after %d of %d attempts", t.ID, t.Outcome, lost, 1+want.Infrastructure)
+		}
 	default:
 		r.add("S11", "task %s ended as %s, which nothing here brings about", t.ID, t.Outcome)
 	}
