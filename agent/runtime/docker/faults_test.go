@@ -239,6 +239,7 @@ func TestRemovalIsTriedAgain(t *testing.T) {
 func TestEngineThatIsNotThere(t *testing.T) {
 	for _, host := range []string{"unix:///nonexistent/engine.sock", "no such address"} {
 		r := docker.New(docker.Config{Host: host, Cluster: "c", Node: "n", Log: slog.New(slog.DiscardHandler), Metrics: telemetry.Discard()})
+		t.Cleanup(func() { r.Close(context.Background()) })
 		if _, err := r.Probe(t.Context()); err == nil {
 			t.Errorf("%s: probe: got none, want an error", host)
 		}
