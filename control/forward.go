@@ -70,16 +70,9 @@ func (s *Server) settle(ctx context.Context, c state.Command) (decision, error) 
 			last = errUnknown
 			s.cfg.Log.Debug("write not settled yet", "err", err)
 		}
-		again := time.NewTimer(lookForLeader)
-		select {
-		case <-elected:
-		case <-seen:
-		case <-again.C:
-		case <-ctx.Done():
-			again.Stop()
+		if s.pause(ctx, lookForLeader, elected, seen) != nil {
 			return decision{}, last
 		}
-		again.Stop()
 	}
 }
 

@@ -121,3 +121,63 @@ func TestALeaderThatHangsIsLeft(t *testing.T) {
 		<-ended
 	})
 }
+
+func TestWhatNobodyWaitsForIsNotSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		l := &leaderCalls{free: make(chan struct{})}
+		f, ended := startForwarder(ctx, l)
+		var callers sync.WaitGroup
+		forward := func(ctx context.Context, i int) {
+			callers.Go(func() { _, _ = f.forward(ctx, submission(i)) }) // only what is sent matters here
+			synctest.Wait()
+		}
+		for i := range forwardsAtOnce + 1 { // the last one is taken and waits for a call to end
+			forward(ctx, i)
+		}
+		gone, leave := context.WithCancel(ctx)
+		forward(gone, 8)
+		forward(ctx, 9)
+		leave()
+		synctest.Wait()
+		close(l.free)
+		callers.Wait()
+		total := 0
+		for _, n := range l.sizes {
+			total += n
+		}
+		if want := forwardsAtOnce + 2; total != want {
+			t.Errorf("%d commands were sent in calls of %v, want %d", total, l.sizes, want)
+		}
+		cancel()
+		<-ended
+	})
+}
+
+func TestACallEndsWhenAnotherLeads(t *testing.T) {
+	leaderAlone(t, func(t *testing.T, s *Server) {
+		held, stop := s.underLeader(t.Context(), "c1")
+		synctest.Wait()
+		if held.Err() != nil {
+			t.Error("a call to the node that leads was ended")
+		}
+		stop()
+		other, stop := s.underLeader(t.Context(), "c2")
+		synctest.Wait()
+		if other.Err() == nil {
+			t.Error("a call to a node that does not lead goes on")
+		}
+		stop()
+	})
+}
+
+// A decision stands: nothing that follows may lead to another submission.
+func TestATaskThatWasForgottenIsNotAskedForAgain(t *testing.T) {
+	leaderAlone(t, func(t *testing.T, s *Server) {
+		d, err := s.recorded(t.Context(), decision{elsewhere: "gone"})
+		var refusal *task.Error
+		if err != nil || !errors.As(d.Err, &refusal) || refusal.Code != task.CodeNotFound {
+			t.Errorf("got %v and %v, want a refusal %q as the decision", d.Err, err, task.CodeNotFound)
+		}
+	})
+}
