@@ -9,5 +9,6 @@ func (sn *Snapshot) IndexSizes() map[string]int {
 		"keys":     sn.keys.Len(),
 		"ended":    sn.ended.Len(),
 		"due":      sn.due.Len(),
+		"on":       sn.on.Len(),
 	}
 }

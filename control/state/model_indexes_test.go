@@ -52,6 +52,10 @@ func (m *model) indexes() {
 		m.Errorf("counts: got %+v, want %+v", got, want)
 	}
 	sizes := map[string]int{"accepted": total, "owners": total, "keys": len(keys), "ended": want.Finished, "due": due}
+	sizes["on"] = want.Live // and a place for every node
+	for range sn.Nodes() {
+		sizes["on"]++
+	}
 	if got := sn.IndexSizes(); !maps.Equal(got, sizes) {
 		m.Errorf("indexes: got %v, want %v", got, sizes)
 	}

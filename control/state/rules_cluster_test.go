@@ -40,6 +40,9 @@ func TestOnlyNodesThatAreGoneForGoodAreForgotten(t *testing.T) {
 			t.Errorf("%s: got it in the record %v, want %v", id, got, want)
 		}
 	}
+	if got, want := w.sn().IndexSizes()["on"], 3+1; got != want { // nodes, and what runs
+		t.Errorf("got %d places of nodes and tasks, want %d", got, want)
+	}
 	for n := range w.sn().NodesSince(0) {
 		if n == nil {
 			t.Error("a forgotten node is among those that changed")
