@@ -32,22 +32,26 @@ var ErrUnderWay = errors.New("the node is leaving or stopping already")
 var errStopping = errors.New("the node stopped before it could leave; it is still a member")
 
 // Leave has this node leave the cluster for good, in good order: its health check
-// fails, it accepts for DrainFor longer, finishes what it holds, hands leadership
-// over, gives up its vote and leaves gossip. say is told of each step; it returns
-// with Run, with an error when the cluster still counts on the node.
+// fails, it accepts for DrainFor longer, hands leadership over, gives up its vote,
+// finishes what it holds and leaves gossip. say is told of each step; it returns
+// with Run, or when the leave was called off.
 //
 // A leave that would cost the cluster its majority is refused, and nothing
-// happens; with force the node goes all the same.
+// happens. When it would only by the time the node has drained, it is called off
+// and the node serves on. With force the node goes all the same.
 func (s *Server) Leave(ctx context.Context, force bool, say func(string)) error {
 	if err := s.mayLeave(ctx); err != nil && !force {
 		return err
 	} else if err != nil {
 		say("the cluster would refuse: " + err.Error())
 	}
-	if !s.goodbye.begin(say) {
+	f, ok := s.goodbye.begin(force, say)
+	if !ok {
 		return ErrUnderWay
 	}
 	select {
+	case <-f.off:
+		return f.err
 	case <-s.goodbye.done:
 		return s.goodbye.outcome()
 	case <-ctx.Done():
@@ -55,59 +59,29 @@ func (s *Server) Leave(ctx context.Context, force bool, say func(string)) error 
 	}
 }
 
-// goodbye is a leave that was asked for.
-type goodbye struct {
-	asked chan struct{} // closed when it begins
-	done  chan struct{} // closed at the end of Run
-	once  chan struct{} // one slot: whoever fills it begins
-	say   func(string)
-	err   error // once done is closed
-	left  bool  // once done is closed: it is no member any more
-}
-
-func newGoodbye() goodbye {
-	return goodbye{asked: make(chan struct{}), done: make(chan struct{}), once: make(chan struct{}, 1), say: func(string) {}}
-}
-
-// begin reports false when it has begun before.
-func (g *goodbye) begin(say func(string)) bool {
-	select {
-	case g.once <- struct{}{}:
-	default:
-		return false
+// depart leaves the cluster for good, and reports whether this node is to end. It
+// is not when the cluster turned out to need it still; then everything is as it
+// was before. Requests are accepted until the others go on without it.
+func (s *Server) depart(ctx context.Context, f *farewell) (end bool) {
+	f.say(fmt.Sprintf("the health check fails now; accepting requests for %s longer", s.cfg.DrainFor))
+	s.drain(ctx)
+	err := s.resign(ctx, f)
+	switch {
+	case err == nil:
+		s.goodbye.left = true
+		f.say("finishing what is under way and leaving gossip")
+		return true
+	case ctx.Err() != nil: // something else failed for good
+		return true
+	case f.force:
+		s.goodbye.err = err
+		s.cfg.Log.Error("leaving without having been taken out of the configuration", "err", err)
+		return true
 	}
-	if say != nil {
-		g.say = say
-	}
-	close(g.asked)
-	return true
-}
-
-// outcome is what a leave came to, once done is closed.
-func (g *goodbye) outcome() error {
-	if g.err == nil && !g.left {
-		return errStopping // before its turn came
-	}
-	return g.err
-}
-
-// refuse lets no leave begin any more: the node stops, and stays a member.
-func (g *goodbye) refuse() {
-	select {
-	case g.once <- struct{}{}:
-	default:
-	}
-}
-
-// Left reports, once Run has returned, whether this node left the cluster for
-// good: what it has of the log is of no use any more.
-func (s *Server) Left() bool {
-	select {
-	case <-s.goodbye.done:
-		return s.goodbye.left
-	default:
-		return false
-	}
+	s.setDraining(false)
+	s.cfg.Log.Error("the leave is called off: the node stays a member and serves on", "err", err)
+	s.goodbye.callOff(f, fmt.Errorf("called off, the node stays a member and serves on: %w", err))
+	return false
 }
 
 // mayLeave asks the leader whether the cluster can do without this node.
@@ -152,7 +126,7 @@ func (s *Server) spare(id string) error {
 			if answers {
 				alive++
 			}
-		case answers:
+		case answers && s.caughtUp(v.ID):
 			spares++
 		}
 	}
@@ -160,7 +134,8 @@ func (s *Server) spare(id string) error {
 	case !votes:
 		return nil
 	case voters == 0 && spares == 0:
-		return membership("it is the last voter: without it there is no cluster. Stop the daemon to pause it, or have another control node join first")
+		return membership("it is the last voter, and no other control node has all of the log: without it there is no cluster. " +
+			"Stop the daemon to pause it, or have another control node join and catch up first")
 	case voters == 0:
 		return nil // a spare gets the vote first
 	case 2*alive <= voters:
@@ -180,8 +155,16 @@ func (s *Server) answers(id string) bool {
 	return ok && heard.Heard < aliveWithin
 }
 
-// replaceMe gives its vote to another when this node has the only one.
-func (s *Server) replaceMe(ctx context.Context) error {
+// caughtUp reports whether a control node has nearly all of the log, so that it
+// can take over. Only the leader knows.
+func (s *Server) caughtUp(id string) bool {
+	c, ok := s.replica.Contact(id)
+	return ok && c.CaughtUp()
+}
+
+// replaceMe gives its vote to another when this node has the only one. The cluster
+// would stand still for as long as an heir that is far behind takes to catch up.
+func (s *Server) replaceMe(ctx context.Context, f *farewell) error {
 	if _, leading, _ := s.replica.Leadership(); !leading {
 		return nil
 	}
@@ -194,44 +177,50 @@ func (s *Server) replaceMe(ctx context.Context) error {
 		if v.Voter {
 			return nil
 		}
-		if c, ok := s.replica.Contact(v.ID); ok && c.Heard < aliveWithin && c.Match >= best {
+		if c, ok := s.replica.Contact(v.ID); ok && c.Heard < aliveWithin && c.CaughtUp() && c.Match >= best {
 			heir, best = v, c.Match
 		}
 	}
 	if heir.ID == "" {
-		return nil
+		return nil // whoever is asked for the removal says so
 	}
-	s.goodbye.say("giving the vote to " + heir.ID)
+	f.say("giving the vote to " + heir.ID)
 	return s.replica.PromoteMember(ctx, heir.ID, heir.Addr)
 }
 
-// resign gives up this node's part in the configuration, once its leadership is
-// handed over.
-func (s *Server) resign(ctx context.Context) error {
+// resign gives up this node's part in the configuration. The leader looks again
+// whether the cluster can do without it: much may have happened during the drain.
+func (s *Server) resign(ctx context.Context, f *farewell) error {
 	if !s.replica.HasState() {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, removeWithin)
 	defer cancel()
-	if err := s.replaceMe(ctx); err != nil {
-		return fmt.Errorf("give the vote to another: %w", err)
-	}
-	s.goodbye.say("giving up the vote")
-	last := error(errNoLeader)
+	f.say("handing leadership and vote over")
+	var last error
 	for {
-		s.handOver(ctx)
-		err := s.askLeader(ctx, &ecsv1.LeaveRequest{Node: s.cfg.ID, Removal: true})
+		err := s.resignNow(ctx, f)
 		if err == nil {
 			return nil
 		}
-		// A refusal too: a new leader has not heard of the others yet.
-		if ctx.Err() == nil {
+		// A refusal too: a new leader has not heard of the others yet. It says more
+		// than a call that was cut short.
+		var refusal *task.Error
+		if errors.As(err, &refusal) || !errors.As(last, &refusal) {
 			last = err
 		}
 		if err := s.pause(ctx, removeAgain, s.replica.LeaderChanged()); err != nil {
 			return fmt.Errorf("nobody took the node out of the configuration: %w", last)
 		}
 	}
+}
+
+func (s *Server) resignNow(ctx context.Context, f *farewell) error {
+	if err := s.replaceMe(ctx, f); err != nil {
+		return fmt.Errorf("give the vote to another: %w", err)
+	}
+	s.handOver(ctx)
+	return s.askLeader(ctx, &ecsv1.LeaveRequest{Node: s.cfg.ID, Removal: true, Force: f.force})
 }
 
 // Leave answers a control node that leaves, and one that passes on an operator's
@@ -271,8 +260,10 @@ func (s *Server) release(ctx context.Context, peer string, req *ecsv1.LeaveReque
 	if peer != req.GetNode() {
 		return membership("%s may not speak for %s", peer, req.GetNode())
 	}
-	if err := s.spare(peer); err != nil || req.GetCheck() {
+	if err := s.spare(peer); req.GetCheck() || err != nil && !req.GetForce() {
 		return err
+	} else if err != nil {
+		s.cfg.Log.Warn("a control node leaves by force", "member", peer, "against", err)
 	}
 	if err := s.replica.RemoveMember(ctx, peer); err != nil {
 		return err
@@ -288,7 +279,7 @@ func (p *peerServer) Go(ctx context.Context, _ *ecsv1.GoRequest) (*ecsv1.GoAnswe
 		return nil, err
 	}
 	p.s.cfg.Log.Info("asked to leave the cluster")
-	p.s.goodbye.begin(nil) // or it has begun
+	p.s.goodbye.begin(false, nil) // or it has begun
 	return &ecsv1.GoAnswer{}, nil
 }
 
@@ -351,7 +342,7 @@ func (s *Server) sendControlAway(ctx context.Context, v replica.Voter, force boo
 		return "", err
 	}
 	if v.ID == s.cfg.ID {
-		s.goodbye.begin(nil)
+		s.goodbye.begin(false, nil)
 		return fmt.Sprintf("control node %s, the leader, drains for %s, hands over and leaves", v.ID, s.cfg.DrainFor), nil
 	}
 	err := s.askToGo(ctx, v.ID)

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"errors"
 	"testing"
 )
 
@@ -9,7 +10,7 @@ import (
 func TestANodeThatStopsDoesNotLeave(t *testing.T) {
 	s := &Server{goodbye: newGoodbye()}
 	s.goodbye.refuse()
-	if s.goodbye.begin(nil) {
+	if _, ok := s.goodbye.begin(false, nil); ok {
 		t.Error("a leave began after the stop")
 	}
 	close(s.goodbye.done)
@@ -21,7 +22,7 @@ func TestANodeThatStopsDoesNotLeave(t *testing.T) {
 // A leave whose turn never came is no leave either.
 func TestALeaveThatWasAskedForIsNotYetOne(t *testing.T) {
 	s := &Server{goodbye: newGoodbye()}
-	if !s.goodbye.begin(nil) {
+	if _, ok := s.goodbye.begin(false, nil); !ok {
 		t.Fatal("a first leave did not begin")
 	}
 	if s.Left() {
@@ -33,5 +34,28 @@ func TestALeaveThatWasAskedForIsNotYetOne(t *testing.T) {
 	}
 	if err := s.goodbye.outcome(); err != errStopping {
 		t.Errorf("got %v, want %v", err, errStopping)
+	}
+}
+
+// One leave at a time, and another once that is called off.
+func TestALeaveThatWasCalledOffMakesRoomForAnother(t *testing.T) {
+	g := newGoodbye()
+	first, ok := g.begin(false, nil)
+	if !ok {
+		t.Fatal("a first leave did not begin")
+	}
+	if _, ok := g.begin(true, nil); ok {
+		t.Error("a second one began beside it")
+	}
+	if got := <-g.asked; got != first {
+		t.Errorf("got %+v, want the first", got)
+	}
+	why := errors.New("the cluster needs it")
+	g.callOff(first, why)
+	if <-first.off; first.err != why {
+		t.Errorf("got %v, want %v", first.err, why)
+	}
+	if _, ok := g.begin(false, nil); !ok {
+		t.Error("another one did not begin")
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -97,19 +98,12 @@ func (s *Server) Run(ctx context.Context) error {
 		return err
 	})
 	g.Go(func() error {
-		select {
-		case <-ctx.Done():
-			s.goodbye.refuse()
-			s.drain(life)
+		if s.untilEnd(ctx, life) {
 			closePublic()
 			<-answered
 			s.handOver(life)
-			stop()
-		case <-s.goodbye.asked:
-			s.depart(life, func() { closePublic(); <-answered })
-			stop()
-		case <-life.Done():
 		}
+		stop()
 		return nil
 	})
 	err := g.Wait()
@@ -126,20 +120,24 @@ func (s *Server) Run(ctx context.Context) error {
 	return err
 }
 
-// depart leaves the cluster for good, once nobody is owed an answer.
-func (s *Server) depart(ctx context.Context, closePublic func()) {
-	s.goodbye.say(fmt.Sprintf("the health check fails now; accepting requests for %s longer", s.cfg.DrainFor))
-	s.drain(ctx)
-	s.goodbye.say("finishing what is under way")
-	closePublic()
-	s.goodbye.say("handing leadership over")
-	s.handOver(ctx)
-	if s.goodbye.err = s.resign(ctx); s.goodbye.err != nil {
-		s.cfg.Log.Error("left without having been taken out of the configuration", "err", s.goodbye.err)
-		return
+// untilEnd returns when the node was told to stop, or has left, or life ended by
+// itself. It reports whether the others are still to be told. A leave that is
+// called off ends nothing.
+func (s *Server) untilEnd(ctx, life context.Context) (tell bool) {
+	for {
+		select {
+		case <-ctx.Done():
+			s.goodbye.refuse()
+			s.drain(life)
+			return true
+		case f := <-s.goodbye.asked:
+			if s.depart(life, f) {
+				return true
+			}
+		case <-life.Done():
+			return false
+		}
 	}
-	s.goodbye.left = true
-	s.goodbye.say("leaving gossip")
 }
 
 // gossip runs once it is known whether this node belongs to a cluster: one that
@@ -155,11 +153,16 @@ func (s *Server) gossip(ctx context.Context) error {
 	return s.members.Run(ctx)
 }
 
+// setDraining tells load balancers and members whether this node is about to go.
+func (s *Server) setDraining(on bool) {
+	s.draining.Store(on)
+	s.members.Update(func(m *gossip.Member) { m.Draining = on })
+}
+
 // drain tells load balancers and members that this node leaves, and gives them
 // time to notice.
 func (s *Server) drain(ctx context.Context) {
-	s.draining.Store(true)
-	s.members.Update(func(m *gossip.Member) { m.Draining = true })
+	s.setDraining(true)
 	s.cfg.Log.Info("draining", "for", s.cfg.DrainFor)
 	noticed := time.NewTimer(s.cfg.DrainFor)
 	defer noticed.Stop()
@@ -177,7 +180,8 @@ func (s *Server) handOver(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
-	if _, leading, _ := s.replica.Leadership(); leading && len(s.replica.Voters()) > 1 {
+	heir := func(v replica.Voter) bool { return v.Voter && v.ID != s.cfg.ID }
+	if _, leading, _ := s.replica.Leadership(); leading && slices.ContainsFunc(s.replica.Voters(), heir) {
 		ctx, cancel := context.WithTimeout(ctx, handOverWithin)
 		defer cancel()
 		if err := s.replica.TransferLeadership(ctx); err != nil {

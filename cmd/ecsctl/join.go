@@ -165,6 +165,10 @@ func whether(ctx context.Context, client *api.Client, going *api.Leaving) (gone 
 			if v.Voter {
 				state = "it is a voter"
 			}
+			drains := func(m api.Member) bool { return m.ID == going.Node && m.Draining }
+			if slices.ContainsFunc(c.Members, drains) {
+				state += ", and drains"
+			}
 			return false, state, nil
 		}
 	}

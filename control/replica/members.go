@@ -80,7 +80,12 @@ func (n *Node) change(ctx context.Context, what string, do func(*raft.Raft) raft
 type Contact struct {
 	Heard time.Duration // how long ago it answered last
 	Match uint64        // its log equals the leader's up to here
+	last  uint64        // the leader's log ends here
 }
+
+// CaughtUp reports whether it has so much of the log that it can have a vote
+// without holding the others up. One that still receives a snapshot has not.
+func (c Contact) CaughtUp() bool { return c.Match > 0 && c.Match+trailing >= c.last }
 
 // Contact tells when a follower answered this node last, in its present term.
 // It reports false for one that has not.
@@ -89,5 +94,7 @@ func (n *Node) Contact(id string) (Contact, bool) {
 	if up == nil {
 		return Contact{}, false
 	}
-	return up.transport.contact(raft.ServerID(id), up.raft.CurrentTerm())
+	c, ok := up.transport.contact(raft.ServerID(id), up.raft.CurrentTerm())
+	c.last = up.raft.LastIndex()
+	return c, ok
 }

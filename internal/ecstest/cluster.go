@@ -35,6 +35,8 @@ type Options struct {
 	// SlowKill is the longest an engine takes to end a program: each kill
 	// takes up to that. The lease's two seconds ahead and margin cover it.
 	SlowKill time.Duration
+	// Drain is how long a control node accepts on before it goes.
+	Drain time.Duration
 }
 
 func (o *Options) setDefaults() {

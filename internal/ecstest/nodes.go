@@ -154,7 +154,7 @@ func (n *Control) Start() {
 		Stores: n.stores, Gossip: c.gossipConfig(h),
 		ServerCreds: insecure.NewCredentials(), DialPeer: dialer(h), DialAgent: dialer(h), Peer: peerOf,
 		Seal: box, Auth: anyone{}, Log: c.logger(h.Name()), Metrics: telemetry.Discard(),
-		Now: since(time.Now()),
+		Now: since(time.Now()), DrainFor: c.opts.Drain,
 	})
 	if err != nil {
 		c.T.Fatalf("control node %s: %v", h.Name(), err)
@@ -305,3 +305,6 @@ func (n *Control) Name() string { return n.host.Name() }
 
 // Snapshot is the node's present record.
 func (n *Control) Snapshot() *state.Snapshot { return n.server.Snapshot() }
+
+// Ready reports whether the node's health check passes.
+func (n *Control) Ready() bool { return n.server.Health(context.Background()).Ready }

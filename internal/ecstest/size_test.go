@@ -3,6 +3,7 @@ package ecstest_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -115,6 +116,41 @@ func TestFailedVoterGivesWayToItsReplacementAndDoesNotDisturb(t *testing.T) {
 		time.Sleep(time.Minute)
 		if now, leading := leader.Leading(); !leading || now != term {
 			t.Errorf("got term %d leading %v after the failed one came back, want it undisturbed in %d", now, leading, term)
+		}
+		c.Settle(time.Minute)
+		c.CheckInvariants()
+	})
+}
+
+// What the cluster can do without when a leave begins it may need by its end.
+func TestLeaveIsCalledOffWhenTheClusterComesToNeedTheNode(t *testing.T) {
+	ecstest.Bubble(t, ecstest.Options{Drain: 10 * time.Second}, func(c *ecstest.Cluster) {
+		leader := c.Leader()
+		var others []*ecstest.Control
+		for _, n := range c.Controls {
+			if n != leader {
+				others = append(others, n)
+			}
+		}
+		for _, leaving := range []*ecstest.Control{others[0], leader} {
+			left := make(chan error, 1)
+			go func() { left <- c.RemoveControl(leaving) }()
+			time.Sleep(5 * time.Second)
+			others[1].Crash()
+			err := <-left
+			if err == nil || !strings.Contains(err.Error(), "called off") || !strings.Contains(err.Error(), "majority") {
+				t.Fatalf("got %v, want the leave called off for the majority", err)
+			}
+			c.Until(10*time.Second, "it serves on as a voter", func() bool { return leaving.Up() && leaving.Ready() && c.Votes(leaving) })
+			if _, err := c.Client.Run(leaving, ecstest.Script("print", "still here")); err != nil {
+				t.Fatal(err)
+			}
+			others[1].Restart()
+			c.Until(time.Minute, "all are back", others[1].Ready)
+			time.Sleep(5 * time.Second) // it is heard of
+		}
+		if err := c.RemoveControl(others[0]); err != nil {
+			t.Errorf("once all are back: %v", err)
 		}
 		c.Settle(time.Minute)
 		c.CheckInvariants()

@@ -5536,8 +5536,9 @@ func (x *JoinAnswer) GetLeaderAddr() string {
 
 // LeaveRequest asks the leader to have a node leave: by itself in good order
 // where it can be reached, with `force` without it. `removal` comes from a
-// control node that is done and wants to be taken out of the configuration;
-// `check` asks only whether that would be refused.
+// control node that has drained and wants to be taken out of the configuration,
+// with `force` though the cluster would lose its majority; `check` asks only
+// whether that would be refused.
 type LeaveRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
