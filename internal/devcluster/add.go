@@ -36,7 +36,7 @@ const maxNodes = 120
 
 // Add starts further nodes of the cluster in a directory and has them join, one
 // after the other. Nodes that are ready stay when a later one fails; what is left
-// of that one is removed.
+// of that one is removed, unless it is a control node that the others need by now.
 func Add(ctx context.Context, o AddOptions) (*Status, error) {
 	base, err := Options{Dir: o.Dir, Binaries: o.Binaries, Within: o.Within, Progress: o.Progress}.withDefaults()
 	if err != nil {
@@ -113,7 +113,12 @@ func (c *cluster) add(ctx context.Context, role, zone string, o Options) error {
 	o.say("%s: removing what was started", n.Name)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), downWithin)
 	defer cancel()
-	return errors.Join(fmt.Errorf("add %s: %w", n.Name, err), c.discard(ctx, n))
+	err = fmt.Errorf("add %s: %w", n.Name, err)
+	// It may have been taken in before it failed, and have a vote.
+	if kept := c.forceOut(ctx, n, o); kept != nil {
+		return errors.Join(err, fmt.Errorf("%s is there still (ecsctl dev remove --force %[1]s): %w", n.Name, kept))
+	}
+	return errors.Join(err, c.discard(ctx, n))
 }
 
 // planOne draws up one more node.

@@ -154,6 +154,10 @@ func fakeAPI(w http.ResponseWriter, r *http.Request, dir string) {
 		w.WriteHeader(http.StatusUnauthorized)
 		return
 	}
+	if id, ok := strings.CutSuffix(strings.TrimPrefix(r.URL.Path, "/v2/nodes/"), "/leave"); ok {
+		fakeSendAway(w, dir, id)
+		return
+	}
 	switch r.URL.Path {
 	case "/v2/nodes":
 		var list api.NodeList
@@ -171,6 +175,35 @@ func fakeAPI(w http.ResponseWriter, r *http.Request, dir string) {
 		json.NewEncoder(w).Encode(api.Cluster{Leader: c.Nodes[0].ID})
 	}
 }
+
+// fakeKeep, set, has the leader need every node's vote.
+const fakeKeep = "DEVCLUSTER_FAKE_KEEP"
+
+// fakeSendAway takes a node out of the configuration, once, and remembers that.
+func fakeSendAway(w http.ResponseWriter, dir, id string) {
+	problem := func(status int, code api.Code) {
+		w.Header().Set("Content-Type", api.ProblemType)
+		w.WriteHeader(status)
+		json.NewEncoder(w).Encode(api.Problem{Status: status, Code: code, Detail: "says the leader"})
+	}
+	out := fakeOut(dir, id)
+	if os.Getenv(fakeKeep) != "" {
+		problem(http.StatusConflict, api.CodeMembership)
+		return
+	}
+	if _, err := os.Stat(out); err == nil {
+		problem(http.StatusNotFound, api.CodeNotFound)
+		return
+	}
+	if err := os.WriteFile(out, nil, 0o600); err != nil {
+		fmt.Println(err)
+	}
+	json.NewEncoder(w).Encode(api.Leaving{Node: id, Role: roleControl})
+}
+
+// fakeOut is a file that says that a node was taken out, beside the cluster's
+// directory.
+func fakeOut(dir, id string) string { return filepath.Join(filepath.Dir(dir), "out-"+id) }
 
 // fakeEngine answers as an engine that has nothing.
 type fakeEngine struct {

@@ -47,17 +47,16 @@ func Remove(ctx context.Context, o RemoveOptions) (*Status, error) {
 }
 
 func (c *cluster) remove(ctx context.Context, n node, force bool, o Options) error {
-	ctx, cancel := context.WithTimeout(ctx, o.Within)
-	defer cancel()
-	door := admin.NewClient(c.path(n.Name, "data"))
-	err := door.Leave(ctx, force, func(text string) { o.say("%s: %s", n.Name, text) })
+	err := c.leave(ctx, n, o)
 	if err != nil && !force && !c.wentBadly(ctx, n) {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, o.Within) // force has a time of its own
+	defer cancel()
 	if err != nil {
 		o.say("%s: %v", n.Name, err)
-		if err := c.forceOut(ctx, n); err != nil {
-			o.say("%s: %v", n.Name, err)
+		if err := c.forceOut(ctx, n, o); err != nil {
+			return err
 		}
 	}
 	if err := c.discard(ctx, n); err != nil {
@@ -65,6 +64,14 @@ func (c *cluster) remove(ctx context.Context, n node, force bool, o Options) err
 	}
 	o.say("%s: gone", n.Name)
 	return nil
+}
+
+// leave has a node leave in good order. It is never forced to: what the cluster
+// refuses would cost it its majority.
+func (c *cluster) leave(ctx context.Context, n node, o Options) error {
+	ctx, cancel := context.WithTimeout(ctx, o.Within)
+	defer cancel()
+	return admin.NewClient(c.path(n.Name, "data")).Leave(ctx, false, func(text string) { o.say("%s: %s", n.Name, text) })
 }
 
 // wentBadly reports that an agent which was to leave has ended, though not in good
@@ -79,30 +86,6 @@ func (c *cluster) wentBadly(ctx context.Context, n node) bool {
 	}
 	running, err := c.running()
 	return err == nil && running[n.Name] == 0
-}
-
-// forceOut has the others take a control node out that can't do it itself.
-func (c *cluster) forceOut(ctx context.Context, n node) error {
-	if n.Role != roleControl {
-		return nil
-	}
-	if _, err := c.signal(syscall.SIGKILL, func(p process) bool { return p.dir == n.Name }); err != nil {
-		return err
-	}
-	var last error
-	for _, other := range c.Nodes {
-		if other.Role != roleControl || other.Name == n.Name {
-			continue
-		}
-		client, err := c.client(other)
-		if err != nil {
-			return err
-		}
-		if _, last = client.Leave(ctx, n.ID, true); last == nil {
-			return nil
-		}
-	}
-	return last
 }
 
 // discard ends what still runs of a node and removes it: from the engine, from

@@ -62,6 +62,7 @@ func TestNodeThatDoesNotJoinIsRemovedAgain(t *testing.T) {
 		t.Errorf("got %v, want why c2 did not join", err)
 	}
 	wantGone(t, filepath.Join(o.Dir, "c2"))
+	wantOut(t, o.Dir, 1) // it may have been taken in before it failed
 	s, err := ReadStatus(context.Background(), o.Dir)
 	if err != nil || len(s.Nodes) != 2 || len(s.Missing()) > 0 {
 		t.Errorf("got %+v, %v, want the two of before", s, err)
@@ -80,4 +81,58 @@ func TestNodeThatMayNotLeaveStays(t *testing.T) {
 	if s, err := ReadStatus(context.Background(), o.Dir); err != nil || len(s.Missing()) > 0 {
 		t.Errorf("got %+v, %v, want it to run on", s, err)
 	}
+}
+
+// wantOut checks how many nodes were taken out of the configuration.
+func wantOut(t *testing.T, dir string, want int) {
+	t.Helper()
+	if out, err := filepath.Glob(fakeOut(dir, "*")); err != nil || len(out) != want {
+		t.Errorf("got %v, %v, want %d taken out of the configuration", out, err, want)
+	}
+}
+
+func TestNodeThatDoesNotLeaveIsTakenOutByForce(t *testing.T) {
+	o := options(t)
+	o.Agents = NoAgents
+	t.Setenv(fakeWho, "c2")
+	t.Setenv(fakeHow, refuses)
+	mustUp(t, o)
+	s, err := Remove(context.Background(), RemoveOptions{Dir: o.Dir, Names: []string{"c2"}, Force: true})
+	if err != nil || len(s.Nodes) != 2 || len(s.Missing()) > 0 {
+		t.Fatalf("got %+v, %v, want the two others", s, err)
+	}
+	wantOut(t, o.Dir, 1)
+	wantGone(t, filepath.Join(o.Dir, "c2"))
+}
+
+func TestNodeThatTheOthersNeedStaysWhateverTheForce(t *testing.T) {
+	o := options(t)
+	o.Agents = NoAgents
+	t.Setenv(fakeWho, "c2")
+	t.Setenv(fakeHow, refuses)
+	t.Setenv(fakeKeep, "yes")
+	mustUp(t, o)
+	_, err := Remove(context.Background(), RemoveOptions{Dir: o.Dir, Names: []string{"c2"}, Force: true})
+	if err == nil || !strings.Contains(err.Error(), "says the leader") {
+		t.Errorf("got %v, want the leader's refusal", err)
+	}
+	if s, err := ReadStatus(context.Background(), o.Dir); err != nil || len(s.Nodes) != 3 || len(s.Missing()) > 0 {
+		t.Errorf("got %+v, %v, want all three to run on", s, err)
+	}
+	if _, err := os.Stat(filepath.Join(o.Dir, "c2", "data")); err != nil {
+		t.Errorf("its data: %v", err)
+	}
+}
+
+func TestLastNodeIsRemovedByForceWithoutAsking(t *testing.T) {
+	o := options(t)
+	o.Controls, o.Agents = 1, NoAgents
+	t.Setenv(fakeWho, "c1")
+	t.Setenv(fakeHow, refuses)
+	mustUp(t, o)
+	if _, err := Remove(context.Background(), RemoveOptions{Dir: o.Dir, Names: []string{"c1"}, Force: true}); err != nil {
+		t.Error(err)
+	}
+	wantOut(t, o.Dir, 0)
+	wantGone(t, filepath.Join(o.Dir, "c1"))
 }
