@@ -25,8 +25,9 @@ type server struct {
 //
 // The number of voters is even only on the way. Nobody gets a vote who is not
 // caught up and stable, and none is given when what is there does not suffice for
-// the next odd number. Somebody loses the vote only when there is one voter too
-// many: who failed first, so after a replacement has got it.
+// the next odd number, or to replace one who failed. Somebody loses the vote only
+// when there is one voter too many: who failed first, so after a replacement has
+// got it. No one who could vote looks on while a voter has failed.
 func chooseVoters(servers []server) (promote, demote string) {
 	var able []server // to vote
 	voters, good := 0, 0
@@ -42,6 +43,9 @@ func chooseVoters(servers []server) (promote, demote string) {
 		}
 	}
 	target := min(mostVoters, len(able)-1+len(able)%2)
+	if voters%2 == 1 && good < voters {
+		target = min(len(able), max(target, good+1))
+	}
 	wanted := spread(able, target)
 	grow := good < target || voters%2 == 1
 	for _, s := range wanted {

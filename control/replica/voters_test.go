@@ -36,6 +36,11 @@ func TestChoiceOfVoters(t *testing.T) {
 		{"the same of five", "L1a v2b v3c v4a v5b! n6b", "6", ""},
 		{"then the failed one of six", "L1a v2b v3c v4a v5b! v6b", "", "5"},
 		{"two failed of five, two come: one at a time", "L1a v2b v3c v4a! v5b! n6b n7a", "6", ""},
+		{"two failed of five, one comes", "L1a v2b v3c v4a! v5b! n6b", "6", ""},
+		{"for one of them", "L1a v2b v3c v4a! v5b! v6b", "", "4"},
+		{"the other stays", "L1a v2b v3c v5b! v6b n4a!", "", ""},
+		{"until the next comes", "L1a v2b v3c v5b! v6b n4a", "4", ""},
+		{"one failed of four: it goes, the next waits for a fifth", "L1a v2b v3c v4a! n5b", "", "4"},
 		{"a failed one that has no vote is nobody's replacement", "L1a v2b v3c! n4c!", "", ""},
 		{"after a leave of one of five, one more goes, of the fullest zone", "L1a v2a v3b v4c", "", "2"},
 		{"never the leader", "L1a v2b v3b v4c", "", "3"},
@@ -97,6 +102,9 @@ func TestChoiceOfVotersComesToRest(t *testing.T) {
 		voters, good, able := count()
 		if steps == 30 || able >= 3 && good < 3 || able >= 5 && voters != 5 && voters%2 == 0 {
 			t.Errorf("seed %d: %d voters, %d healthy, of %d able after %d steps: %+v", seed, voters, good, able, steps, servers)
+		}
+		if good < voters && good < able {
+			t.Errorf("seed %d: %d of %d voters have failed and %d others could vote: %+v", seed, voters-good, voters, able-good, servers)
 		}
 	}
 }
