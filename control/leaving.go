@@ -165,10 +165,22 @@ func (s *Server) caughtUp(id string) bool {
 // replaceMe gives its vote to another when this node has the only one. The cluster
 // would stand still for as long as an heir that is far behind takes to catch up.
 func (s *Server) replaceMe(ctx context.Context, f *farewell) error {
-	if _, leading, _ := s.replica.Leadership(); !leading {
-		return nil
+	if _, leading, _ := s.replica.Leadership(); !leading || s.heir() == nil {
+		return nil // where there is no heir, whoever is asked for the removal says so
 	}
-	var heir replica.Voter
+	return s.replica.Reconfigure(ctx, func(t *replica.Turn) error {
+		heir := s.heir()
+		if heir == nil {
+			return nil
+		}
+		f.say("giving the vote to " + heir.ID)
+		return t.Promote(heir.ID, heir.Addr)
+	})
+}
+
+// heir is who of those without a vote is furthest along, when this node has the
+// only vote and another can take it over.
+func (s *Server) heir() (heir *replica.Voter) {
 	var best uint64
 	for _, v := range s.replica.Voters() {
 		if v.ID == s.cfg.ID {
@@ -178,14 +190,10 @@ func (s *Server) replaceMe(ctx context.Context, f *farewell) error {
 			return nil
 		}
 		if c, ok := s.replica.Contact(v.ID); ok && c.Heard < aliveWithin && c.CaughtUp() && c.Match >= best {
-			heir, best = v, c.Match
+			heir, best = &v, c.Match
 		}
 	}
-	if heir.ID == "" {
-		return nil // whoever is asked for the removal says so
-	}
-	f.say("giving the vote to " + heir.ID)
-	return s.replica.PromoteMember(ctx, heir.ID, heir.Addr)
+	return heir
 }
 
 // resign gives up this node's part in the configuration. The leader looks again
@@ -260,12 +268,18 @@ func (s *Server) release(ctx context.Context, peer string, req *ecsv1.LeaveReque
 	if peer != req.GetNode() {
 		return membership("%s may not speak for %s", peer, req.GetNode())
 	}
-	if err := s.spare(peer); req.GetCheck() || err != nil && !req.GetForce() {
-		return err
-	} else if err != nil {
-		s.cfg.Log.Warn("a control node leaves by force", "member", peer, "against", err)
+	if req.GetCheck() {
+		return s.spare(peer)
 	}
-	if err := s.replica.RemoveMember(ctx, peer); err != nil {
+	err := s.replica.Reconfigure(ctx, func(t *replica.Turn) error {
+		if err := s.spare(peer); err != nil && !req.GetForce() {
+			return err
+		} else if err != nil {
+			s.cfg.Log.Warn("a control node leaves by force", "member", peer, "against", err)
+		}
+		return t.Remove(peer)
+	})
+	if err != nil {
 		return err
 	}
 	s.known.forget(peer)
@@ -352,7 +366,13 @@ func (s *Server) sendControlAway(ctx context.Context, v replica.Voter, force boo
 	if !force {
 		return "", membership("control node %s can't be asked (%v): --force takes it out of the configuration", v.ID, err)
 	}
-	if err := s.replica.RemoveMember(ctx, v.ID); err != nil {
+	err = s.replica.Reconfigure(ctx, func(t *replica.Turn) error {
+		if err := s.spare(v.ID); err != nil {
+			return err // another has failed or left since
+		}
+		return t.Remove(v.ID)
+	})
+	if err != nil {
 		return "", err
 	}
 	s.known.forget(v.ID)

@@ -60,6 +60,14 @@ func (s *Server) takeIn(ctx context.Context, id string, req *ecsv1.JoinRequest) 
 	if _, leading, _ := s.replica.Leadership(); !leading {
 		return errNoLeader
 	}
+	if err := s.mayJoin(id, req); err != nil {
+		return err
+	}
+	return s.replica.Reconfigure(ctx, func(t *replica.Turn) error { return s.add(t, id, req) })
+}
+
+// mayJoin refuses nodes that have no place in this cluster, or none any more.
+func (s *Server) mayJoin(id string, req *ecsv1.JoinRequest) error {
 	sn := s.store.Snapshot()
 	switch {
 	case id == s.cfg.ID:
@@ -69,6 +77,11 @@ func (s *Server) takeIn(ctx context.Context, id string, req *ecsv1.JoinRequest) 
 	case !req.GetEmpty() && req.GetIncarnation() != sn.Incarnation():
 		return &task.Error{Code: task.CodeMembership, Message: errStale.Error()}
 	}
+	return nil
+}
+
+// add is takeIn's turn.
+func (s *Server) add(t *replica.Turn, id string, req *ecsv1.JoinRequest) error {
 	for _, v := range s.replica.Voters() {
 		if v.ID != id {
 			continue
@@ -86,12 +99,12 @@ func (s *Server) takeIn(ctx context.Context, id string, req *ecsv1.JoinRequest) 
 			// What it acknowledged is gone, so its vote must not count: it is
 			// out before it is in again.
 			s.cfg.Log.Warn("a voter comes back without its data", "member", id)
-			if err := s.replica.RemoveMember(ctx, id); err != nil {
+			if err := t.Remove(id); err != nil {
 				return err
 			}
 		}
 	}
-	if err := s.replica.AddMember(ctx, id, req.GetRaftAddr()); err != nil {
+	if err := t.Add(id, req.GetRaftAddr()); err != nil {
 		return err
 	}
 	s.cfg.Log.Info("control node taken in", "member", id, "addr", req.GetRaftAddr(), "empty", req.GetEmpty())

@@ -35,7 +35,7 @@ func (n *Node) KeepVoters(ctx context.Context, candidates func() map[string]Cand
 	if up == nil {
 		return
 	}
-	pilot := autopilot.New(up.raft, &cockpit{node: n, up: up, candidates: candidates},
+	pilot := autopilot.New(&rudder{Raft: up.raft, node: n, ctx: ctx}, &cockpit{node: n, up: up, candidates: candidates},
 		autopilot.WithLogger(newHCLogger(n.cfg.Logger)),
 		autopilot.WithPromoter(promoter{}),
 		autopilot.WithUpdateInterval(lookEvery),

@@ -36,26 +36,62 @@ func (n *Node) Admit() {
 	}
 }
 
-// AddMember has the log sent to a node that has no vote, or notes the new address
-// of one that the configuration names; a vote stays. Only the leader can do it.
-func (n *Node) AddMember(ctx context.Context, id, addr string) error {
-	return n.change(ctx, "add "+id+" at "+addr, func(r *raft.Raft) raft.Future {
+// Turn is the sole right to change the configuration, as the leader of one term.
+type Turn struct {
+	up   *running
+	term uint64
+}
+
+// Reconfigure lets f look at the configuration and change it. There is one turn at
+// a time, autopilot's among them, and a change made by another leader ends it: what
+// f has seen of the configuration holds for what it does. Only the leader can do
+// it. When ctx ends first f may go on and its outcome is unknown.
+//
+// Raft has an index to tie a change to what it is based on, but does not tell the
+// present one.
+func (n *Node) Reconfigure(ctx context.Context, f func(*Turn) error) error {
+	return n.call(ctx, func(up *running) error {
+		select {
+		case up.turn <- struct{}{}:
+			defer func() { <-up.turn }()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		term, leading := leadership(up.raft)
+		if !leading {
+			return ErrNotLeader
+		}
+		return f(&Turn{up: up, term: term})
+	})
+}
+
+// Add has the log sent to a node that has no vote, or notes the new address of one
+// that the configuration names; a vote stays.
+func (t *Turn) Add(id, addr string) error {
+	return t.change("add "+id+" at "+addr, func(r *raft.Raft) raft.Future {
 		return r.AddNonvoter(raft.ServerID(id), raft.ServerAddress(addr), 0, changeWithin)
 	})
 }
 
-// PromoteMember gives a node a vote.
-func (n *Node) PromoteMember(ctx context.Context, id, addr string) error {
-	return n.change(ctx, "give a vote to "+id, func(r *raft.Raft) raft.Future {
+// Promote gives a node a vote.
+func (t *Turn) Promote(id, addr string) error {
+	return t.change("give a vote to "+id, func(r *raft.Raft) raft.Future {
 		return r.AddVoter(raft.ServerID(id), raft.ServerAddress(addr), 0, changeWithin)
 	})
 }
 
-// RemoveMember takes a node out of the configuration. It hears nothing more, not
-// even that. To remove the leader hand its leadership over first.
-func (n *Node) RemoveMember(ctx context.Context, id string) error {
-	return n.change(ctx, "remove "+id, func(r *raft.Raft) raft.Future {
+// Remove takes a node out of the configuration. It hears nothing more, not even
+// that. To remove the leader hand its leadership over first.
+func (t *Turn) Remove(id string) error {
+	return t.change("remove "+id, func(r *raft.Raft) raft.Future {
 		return r.RemoveServer(raft.ServerID(id), 0, changeWithin)
+	})
+}
+
+// demote takes a node's vote away.
+func (t *Turn) demote(id string) error {
+	return t.change("take the vote from "+id, func(r *raft.Raft) raft.Future {
+		return r.DemoteVoter(raft.ServerID(id), 0, changeWithin)
 	})
 }
 
@@ -63,12 +99,15 @@ func (n *Node) RemoveMember(ctx context.Context, id string) error {
 // take it.
 const changeWithin = 5 * time.Second
 
-func (n *Node) change(ctx context.Context, what string, do func(*raft.Raft) raft.Future) error {
-	err := n.call(ctx, func(up *running) error { return do(up.raft).Error() })
+func (t *Turn) change(what string, do func(*raft.Raft) raft.Future) error {
+	if !leads(t.up.raft, t.term) {
+		return fmt.Errorf("%s: %w", what, ErrNotLeader)
+	}
+	err := do(t.up.raft).Error()
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, ErrNotLeader):
+	case errors.Is(err, raft.ErrNotLeader):
 		return fmt.Errorf("%s: %w", what, ErrNotLeader)
 	case errors.Is(err, raft.ErrLeadershipLost), errors.Is(err, raft.ErrRaftShutdown):
 		return fmt.Errorf("%s: %w", what, ErrUnknown)
@@ -94,6 +133,10 @@ func (n *Node) Contact(id string) (Contact, bool) {
 	if up == nil {
 		return Contact{}, false
 	}
+	return up.contact(id)
+}
+
+func (up *running) contact(id string) (Contact, bool) {
 	c, ok := up.transport.contact(raft.ServerID(id), up.raft.CurrentTerm())
 	c.last = up.raft.LastIndex()
 	return c, ok

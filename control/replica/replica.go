@@ -204,6 +204,7 @@ type running struct {
 	raft      *raft.Raft
 	transport *transport
 	gate      *gate
+	turn      chan struct{} // one slot: whoever fills it may change the configuration
 	// established is the last term in which everything earlier leaders
 	// committed is known to be applied here.
 	established atomic.Uint64
@@ -269,7 +270,7 @@ func (n *Node) Run(ctx context.Context) error {
 // start makes raft run on the stores.
 func (n *Node) start(stores *Stores) (*running, error) {
 	logger := newHCLogger(n.cfg.Logger)
-	up := &running{}
+	up := &running{turn: make(chan struct{}, 1)}
 	up.gate = &gate{StreamLayer: n.cfg.Stream}
 	up.transport = newTransport(up.gate, n.cfg.RPCTimeout, logger, func(term uint64) bool {
 		up := n.up.Load()
