@@ -86,7 +86,7 @@ func (s *Server) depart(ctx context.Context, f *farewell) (end bool) {
 
 // mayLeave asks the leader whether the cluster can do without this node.
 func (s *Server) mayLeave(ctx context.Context) error {
-	if !s.replica.HasState() {
+	if !s.replica.Admitted() {
 		return nil
 	}
 	if _, leading, _ := s.replica.Leadership(); leading {
@@ -199,7 +199,7 @@ func (s *Server) heir() (heir *replica.Voter) {
 // resign gives up this node's part in the configuration. The leader looks again
 // whether the cluster can do without it: much may have happened during the drain.
 func (s *Server) resign(ctx context.Context, f *farewell) error {
-	if !s.replica.HasState() {
+	if !s.replica.Admitted() {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, removeWithin)

@@ -82,10 +82,12 @@ func (s *Server) mayJoin(id string, req *ecsv1.JoinRequest) error {
 
 // add is takeIn's turn.
 func (s *Server) add(t *replica.Turn, id string, req *ecsv1.JoinRequest) error {
+	named := false
 	for _, v := range s.replica.Voters() {
 		if v.ID != id {
 			continue
 		}
+		named = true
 		heard, known := s.replica.Contact(id)
 		answers := known && heard.Heard < aliveWithin
 		switch {
@@ -103,6 +105,11 @@ func (s *Server) add(t *replica.Turn, id string, req *ecsv1.JoinRequest) error {
 				return err
 			}
 		}
+	}
+	if !named && !req.GetEmpty() {
+		// It was out of reach and so was not told. Nobody is taken in before the
+		// configuration names it, so it is of no newer one than this.
+		return membership("node %s was taken out of the cluster: empty its data directory and have it join", id)
 	}
 	if err := t.Add(id, req.GetRaftAddr()); err != nil {
 		return err

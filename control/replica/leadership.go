@@ -136,25 +136,30 @@ func (n *Node) Stats() map[string]string {
 	return map[string]string{}
 }
 
-// HasState reports whether this node belongs to a cluster already: it has a
-// log, a snapshot, or was asked for its vote. It means nothing before Ready.
+// HasState reports whether this node has something of a cluster's record: an entry
+// of its log or a snapshot. A term alone is nothing: a restore that broke off leaves
+// one, and so does a leader whose first entry never came. It means nothing before
+// Ready.
 func (n *Node) HasState() bool {
 	up := n.up.Load()
 	return up != nil && up.hasState()
 }
 
-func (up *running) hasState() bool { return up.raft.LastIndex() > 0 || up.raft.CurrentTerm() > 0 }
+func (up *running) hasState() bool { return up.raft.LastIndex() > 0 } // a snapshot's counts too
 
 // Bootstrap forms a new cluster of the servers, by their addresses, this node
 // among them. Several of them may do it, if all name the same servers. It is
-// refused once the node HasState.
+// refused once the node HasState, or has been in a term.
 func (n *Node) Bootstrap(servers map[string]string) error {
 	up := n.up.Load()
-	if up == nil {
+	switch {
+	case up == nil:
 		return errors.New("bootstrap: raft does not run yet")
-	}
-	if n.HasState() {
+	case up.hasState():
 		return fmt.Errorf("bootstrap: %w", raft.ErrCantBootstrap)
+	case up.raft.CurrentTerm() > 0:
+		return fmt.Errorf("bootstrap: %w: there is a term and no record, as a restore leaves that broke off: "+
+			"repeat it, or empty the data directory", raft.ErrCantBootstrap)
 	}
 	var c raft.Configuration
 	for id, addr := range servers {

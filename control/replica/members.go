@@ -36,6 +36,13 @@ func (n *Node) Admit() {
 	}
 }
 
+// Admitted reports whether peers are let in: the node has state, or the leader took
+// it in.
+func (n *Node) Admitted() bool {
+	up := n.up.Load()
+	return up != nil && up.gate.open.Load()
+}
+
 // Turn is the sole right to change the configuration, as the leader of one term.
 type Turn struct {
 	up   *running

@@ -52,7 +52,8 @@ func Recover(dir, id string, log *slog.Logger) (*Recovery, error) {
 }
 
 // Restore puts a record that state.Snapshot.Write wrote into dir, where there
-// must be none, as that of the only control node of a cluster: id at addr.
+// must be none, as that of the only control node of a cluster: id at addr. It may
+// be repeated where it broke off.
 func Restore(dir, id, addr string, record io.Reader, log *slog.Logger) (*Recovery, error) {
 	f, err := openFiles(dir, log)
 	if err != nil {
@@ -117,10 +118,7 @@ func (f *files) recover(id string) (*Recovery, error) {
 }
 
 func (f *files) restore(id, addr string, record io.Reader) (*Recovery, error) {
-	has, err := raft.HasExistingState(f.log, f.log, f.snapshots)
-	if err == nil && has {
-		err = errors.New("this control node has a record already: empty its data directory first")
-	}
+	err := f.empty()
 	old := &past{store: state.NewStore(state.Limits{})}
 	if err == nil {
 		err = old.store.Restore(record)
@@ -134,6 +132,20 @@ func (f *files) restore(id, addr string, record io.Reader) (*Recovery, error) {
 		return nil, fmt.Errorf("restore: %w", err)
 	}
 	return r, nil
+}
+
+// empty refuses a control node that has a record. A term alone is none: it is what
+// begin writes first.
+func (f *files) empty() error {
+	last, errLog := f.log.LastIndex()
+	list, errList := f.snapshots.List()
+	if err := errors.Join(errLog, errList); err != nil {
+		return fmt.Errorf("look for a record: %w", err)
+	}
+	if last > 0 || len(list) > 0 {
+		return errors.New("this control node has a record already: empty its data directory first")
+	}
+	return nil
 }
 
 // past is what a control node had.

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
+	"testing/synctest"
 
 	"ecs/control/state"
 	"ecs/internal/task"
@@ -76,4 +78,47 @@ func TestRecordIsRestoredOnlyWhereThereIsNone(t *testing.T) {
 	if got := next.store.Snapshot().Counts().Pending; got != 6 {
 		t.Errorf("got %d tasks, want 6", got)
 	}
+}
+
+func TestRestoreThatBrokeOffCanBeRepeated(t *testing.T) {
+	var record bytes.Buffer
+	if err := state.NewStore(state.Limits{}).Snapshot().Write(&record); err != nil {
+		t.Fatal(err)
+	}
+	dir, log := t.TempDir(), logger(t, "restore")
+	f, err := openFiles(dir, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.nextTerm(7); err != nil { // and then the power fails
+		t.Fatal(err)
+	}
+	if err := f.close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []bool{true, false} {
+		_, err := Restore(dir, "c1", "c1:7449", bytes.NewReader(record.Bytes()), log)
+		if (err == nil) != want {
+			t.Errorf("got %v, want the first to be done and the second refused", err)
+		}
+	}
+}
+
+func TestATermAloneIsNoState(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 1, 1, func(cfg *Config) { cfg.Closed = true })
+		m := c.nodes[0]
+		if err := m.stores.Stable.SetUint64(currentTerm, 7); err != nil {
+			t.Fatal(err)
+		}
+		m.start()
+		defer m.stop()
+		<-m.node.Ready()
+		if m.node.HasState() || m.node.Admitted() {
+			t.Error("it says that it belongs to a cluster")
+		}
+		if err := m.node.Bootstrap(map[string]string{m.name: m.node.cfg.Stream.Addr().String()}); err == nil || !strings.Contains(err.Error(), "empty the data directory") {
+			t.Errorf("got %v, want the remedy", err)
+		}
+	})
 }

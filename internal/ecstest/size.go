@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"ecs/control/api"
 	"ecs/internal/gossip"
 )
 
@@ -40,6 +41,21 @@ func (c *Cluster) RemoveControl(n *Control) error {
 	}
 	<-n.done
 	return nil
+}
+
+// ForceOut has the leader take a control node out that can't be asked.
+func (c *Cluster) ForceOut(n *Control) error {
+	_, err := c.Leader().server.SendAway(context.Background(), n.host.Name(), true)
+	return err
+}
+
+// Named reports whether the configuration names a control node, as the leader sees it.
+func (c *Cluster) Named(n *Control) bool {
+	leader := c.Leader()
+	if leader == nil {
+		return false
+	}
+	return slices.ContainsFunc(leader.server.Info(context.Background()).Voters, func(v api.Voter) bool { return v.ID == n.host.Name() })
 }
 
 // RemoveAgent has an agent leave in good order, and waits until it has. Its engine

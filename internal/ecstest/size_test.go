@@ -156,3 +156,31 @@ func TestLeaveIsCalledOffWhenTheClusterComesToNeedTheNode(t *testing.T) {
 		c.CheckInvariants()
 	})
 }
+
+func TestNodeThatWasTakenOutByForceStaysOutUntilItComesEmpty(t *testing.T) {
+	ecstest.Bubble(t, ecstest.Options{}, func(c *ecstest.Cluster) {
+		leader := c.Leader()
+		gone := c.Controls[0]
+		if gone == leader {
+			gone = c.Controls[1]
+		}
+		gone.Crash()
+		if err := c.ForceOut(gone); err != nil {
+			t.Fatal(err)
+		}
+		if c.Named(gone) {
+			t.Fatal("the configuration still names it")
+		}
+		gone.Restart()
+		time.Sleep(time.Minute)
+		if c.Named(gone) || gone.Ready() {
+			t.Errorf("got named %v, ready %v a minute after it came back with its data, want neither", c.Named(gone), gone.Ready())
+		}
+		gone.Crash()
+		gone.Lose()
+		gone.Restart()
+		c.Ready(time.Minute, 3)
+		c.Settle(time.Minute)
+		c.CheckInvariants()
+	})
+}
