@@ -33,6 +33,13 @@ const (
 var errStale = errors.New("the cluster was recovered without this node, whose data is of before: " +
 	"empty its data directory and have it join again (runbook: Lost majority)")
 
+// errApart says that two control nodes were recovered, each to a cluster of its own.
+var errApart = errors.New("the cluster was recovered twice, here and on another control node, which go on apart: " +
+	"choose one, empty the data directory of the other and have it join (runbook: Lost majority)")
+
+// newcomerFor is how long a node counts as one that has just come.
+const newcomerFor = 30 * time.Second
+
 // belong makes this node part of a cluster and keeps it one. A node without
 // state forms a new cluster with others as new as itself, or asks the leader of
 // one that exists to take it in; one with state asks when the configuration does
@@ -93,15 +100,15 @@ func established(members []gossip.Member) bool {
 //
 // old says that this node started with what it has on its disk.
 func (s *Server) stay(ctx context.Context, old bool) error {
+	told := make(map[string]bool) // recoveries
 	for {
 		changed, elected := s.members.Changed(), s.replica.LeaderChanged()
-		incarnation := s.store.Snapshot().Incarnation()
-		s.members.Update(func(m *gossip.Member) { m.Incarnation = max(m.Incarnation, incarnation) })
+		s.tellRecovery()
 		members := s.members.Snapshot()
 		s.allFounded(members)
-		for _, m := range members {
-			if m.Role == roleControl && m.ID != s.cfg.ID && old && m.Incarnation > incarnation {
-				return errStale
+		if old {
+			if err := s.compareRecoveries(members, told); err != nil {
+				return err
 			}
 		}
 		if !s.draining.Load() && !s.named() && established(members) {
@@ -115,6 +122,37 @@ func (s *Server) stay(ctx context.Context, old bool) error {
 			return err
 		}
 	}
+}
+
+// tellRecovery has gossip say which recovery this node's record is of.
+func (s *Server) tellRecovery() {
+	sn := s.store.Snapshot()
+	s.members.Update(func(m *gossip.Member) {
+		if sn.Incarnation() >= m.Incarnation {
+			m.Incarnation, m.Recovery = sn.Incarnation(), sn.Recovery()
+		}
+	})
+}
+
+// compareRecoveries ends this node when others went on without it. Of two that were
+// recovered apart the one that comes later ends; were both there before, cut off from
+// each other, only people can tell which is to go, and both say so.
+func (s *Server) compareRecoveries(members []gossip.Member, told map[string]bool) error {
+	sn := s.store.Snapshot()
+	for _, m := range members {
+		switch {
+		case m.Role != roleControl || m.ID == s.cfg.ID || m.Incarnation < sn.Incarnation():
+		case m.Incarnation > sn.Incarnation():
+			return errStale
+		case m.Recovery == "" || m.Recovery == sn.Recovery() || told[m.Recovery]:
+		case time.Since(s.started) < newcomerFor:
+			return errApart
+		default:
+			told[m.Recovery] = true
+			s.cfg.Log.Error("not one cluster any more", "with", m.ID, "err", errApart)
+		}
+	}
+	return nil
 }
 
 // named reports whether the newest configuration has this node where it is, as
@@ -172,7 +210,7 @@ func (s *Server) pause(ctx context.Context, d time.Duration, wake ...<-chan stru
 // answered.
 func (s *Server) askToJoin(ctx context.Context, empty bool) error {
 	sn := s.store.Snapshot()
-	req := &ecsv1.JoinRequest{RaftAddr: s.cfg.RaftAdvertise, Empty: empty, Cluster: sn.Cluster(), Incarnation: sn.Incarnation()}
+	req := &ecsv1.JoinRequest{RaftAddr: s.cfg.RaftAdvertise, Empty: empty, Cluster: sn.Cluster(), Incarnation: sn.Incarnation(), Recovery: sn.Recovery()}
 	last := error(errNoLeader)
 	asked := make(map[string]bool)
 	var addrs []string

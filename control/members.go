@@ -76,6 +76,8 @@ func (s *Server) mayJoin(id string, req *ecsv1.JoinRequest) error {
 		return membership("node %s belongs to another cluster, %s: empty its data directory before it joins this one", id, req.GetCluster())
 	case !req.GetEmpty() && req.GetIncarnation() != sn.Incarnation():
 		return &task.Error{Code: task.CodeMembership, Message: errStale.Error()}
+	case !req.GetEmpty() && req.GetRecovery() != sn.Recovery():
+		return &task.Error{Code: task.CodeMembership, Message: errApart.Error()}
 	}
 	return nil
 }

@@ -59,7 +59,7 @@ func saveSnapshot(ctx context.Context, client *api.Client, path string) (about s
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return "", err
 	}
-	record, err := state.OpenArchive(f)
+	record, _, err := state.OpenArchive(f)
 	if err != nil {
 		return "", err
 	}
@@ -116,12 +116,12 @@ func (a *app) clusterRestore() *cobra.Command {
 			return err
 		}
 		defer f.Close()
-		record, err := state.OpenArchive(f)
+		record, term, err := state.OpenArchive(f)
 		if err != nil {
 			return fmt.Errorf("%s: %w", args[0], err)
 		}
 		return a.rebuild(dataDir, id.ID, func(log *slog.Logger) (*replica.Recovery, error) {
-			return replica.Restore(filepath.Join(dataDir, "raft"), id.ID, raftAddr, record, log)
+			return replica.Restore(filepath.Join(dataDir, "raft"), id.ID, raftAddr, record, term, log)
 		})
 	}
 	return c
@@ -167,7 +167,7 @@ func (a *app) rebuild(dataDir, id string, make func(*slog.Logger) (*replica.Reco
 	if err := errors.Join(err, data.Close()); err != nil {
 		return err
 	}
-	a.progress(fmt.Sprintf("incarnation %d of cluster %s: %d tasks, %d of which ran, and %d agents", made.Incarnation, made.Cluster, made.Tasks, made.Live, made.Nodes))
+	a.progress(fmt.Sprintf("incarnation %d of cluster %s, by recovery %s: %d tasks, %d of which ran, and %d agents", made.Incarnation, made.Cluster, made.ID, made.Tasks, made.Live, made.Nodes))
 	for _, other := range made.Others {
 		a.progress(fmt.Sprintf("control node %s is no member any more: empty its data directory before it starts again", other))
 	}

@@ -181,7 +181,7 @@ func (h *Handler) snapshot(w http.ResponseWriter, r *http.Request, _ httprouter.
 	w.Header().Set("Content-Disposition", `attachment; filename="ecs.snapshot"`)
 	w.WriteHeader(http.StatusOK)
 	// Whoever reads it sees by the checksum at its end whether it is whole.
-	if err := h.cfg.Reader.Snapshot().Archive(w); err != nil {
+	if err := h.cfg.Reader.Snapshot().Archive(w, h.cfg.Cluster.Info(r.Context()).Term); err != nil {
 		panic(http.ErrAbortHandler)
 	}
 	return nil

@@ -201,7 +201,7 @@ func TestClientSeesTheServiceAsItIs(t *testing.T) {
 	if err := c.Save(ctx, &saved); err != nil {
 		t.Errorf("save: %v", err)
 	}
-	record, err := state.OpenArchive(&saved)
+	record, _, err := state.OpenArchive(&saved)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
+	"github.com/oklog/ulid/v2"
 
 	"ecs/control/state"
 )
@@ -17,18 +19,22 @@ import (
 const (
 	// indexesAhead is how far beyond everything that the survivor knows a cluster
 	// goes on that was recovered: the old one can't have come so far without it,
-	// and so no epoch is ever given twice.
+	// and so no epoch is ever given twice. Up to as much again is left to chance,
+	// of terms far more: two recoveries of one past must not give the same either,
+	// and no entry of one may pass for an entry of the other.
 	indexesAhead = 1 << 24
 	termsAhead   = 1 << 10
+	termsChance  = 1 << 20
 )
 
 // Recovery says what Recover or Restore made.
 type Recovery struct {
 	Cluster     string
 	Incarnation uint64
-	Tasks       int // in the record
-	Live        int // of them, that ran as far as it knows
-	Nodes       int // agents
+	ID          string // of this recovery, a ULID
+	Tasks       int    // in the record
+	Live        int    // of them, that ran as far as it knows
+	Nodes       int    // agents
 	Index       uint64
 	Others      []string // control nodes that were members before
 }
@@ -52,14 +58,15 @@ func Recover(dir, id string, log *slog.Logger) (*Recovery, error) {
 }
 
 // Restore puts a record that state.Snapshot.Write wrote into dir, where there
-// must be none, as that of the only control node of a cluster: id at addr. It may
-// be repeated where it broke off.
-func Restore(dir, id, addr string, record io.Reader, log *slog.Logger) (*Recovery, error) {
+// must be none, as that of the only control node of a cluster: id at addr. term is
+// the one that the old cluster was in, as far as is known. It may be repeated where
+// it broke off.
+func Restore(dir, id, addr string, record io.Reader, term uint64, log *slog.Logger) (*Recovery, error) {
 	f, err := openFiles(dir, log)
 	if err != nil {
 		return nil, err
 	}
-	r, err := f.restore(id, addr, record)
+	r, err := f.restore(id, addr, record, term)
 	return r, errors.Join(err, f.close())
 }
 
@@ -117,9 +124,9 @@ func (f *files) recover(id string) (*Recovery, error) {
 	return r, nil
 }
 
-func (f *files) restore(id, addr string, record io.Reader) (*Recovery, error) {
+func (f *files) restore(id, addr string, record io.Reader, term uint64) (*Recovery, error) {
 	err := f.empty()
-	old := &past{store: state.NewStore(state.Limits{})}
+	old := &past{store: state.NewStore(state.Limits{}), term: term}
 	if err == nil {
 		err = old.store.Restore(record)
 	}
@@ -211,13 +218,13 @@ func (p *past) play(log raft.LogStore, index uint64) error {
 
 // begin writes the first snapshot of the next incarnation, and then drops the log.
 func (f *files) begin(old *past, id, addr string) (*Recovery, error) {
-	index := old.index + indexesAhead
+	index := old.index + indexesAhead + rand.Uint64N(indexesAhead)
 	term, err := f.nextTerm(old.term)
 	if err != nil {
 		return nil, err
 	}
 	counts := old.store.Snapshot().Counts()
-	sn := old.store.Recovered(index)
+	sn := old.store.Recovered(index, ulid.Make().String())
 	only := raft.Configuration{Servers: []raft.Server{{ID: raft.ServerID(id), Address: raft.ServerAddress(addr)}}}
 	_, nowhere := raft.NewInmemTransport("")
 	sink, err := f.snapshots.Create(raft.SnapshotVersionMax, index, term, only, index, nowhere)
@@ -233,7 +240,8 @@ func (f *files) begin(old *past, id, addr string) (*Recovery, error) {
 	if err := f.dropLog(); err != nil {
 		return nil, err
 	}
-	r := &Recovery{Cluster: sn.Cluster(), Incarnation: sn.Incarnation(), Tasks: counts.Pending + counts.Live + counts.Finished, Live: counts.Live, Index: index}
+	r := &Recovery{Cluster: sn.Cluster(), Incarnation: sn.Incarnation(), ID: sn.Recovery(),
+		Tasks: counts.Pending + counts.Live + counts.Finished, Live: counts.Live, Index: index}
 	for range sn.Nodes() {
 		r.Nodes++
 	}
@@ -250,7 +258,7 @@ func (f *files) nextTerm(seen uint64) (uint64, error) {
 	if err != nil && err.Error() != "not found" {
 		return 0, fmt.Errorf("read the term: %w", err)
 	}
-	term := max(known, seen) + termsAhead
+	term := max(known, seen) + termsAhead + rand.Uint64N(termsChance)
 	if err := f.log.SetUint64(currentTerm, term); err != nil {
 		return 0, fmt.Errorf("write the term: %w", err)
 	}

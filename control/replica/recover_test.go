@@ -64,16 +64,24 @@ func TestRecordIsRestoredOnlyWhereThereIsNone(t *testing.T) {
 	}
 	old.stop()
 	log := logger(t, "restore")
-	if _, err := Restore(old.dir, old.id, old.addr, bytes.NewReader(record.Bytes()), log); err == nil {
+	if _, err := Restore(old.dir, old.id, old.addr, bytes.NewReader(record.Bytes()), 100, log); err == nil {
 		t.Error("restored over a record, want it refused")
 	}
 	next := &diskNode{id: old.id, addr: old.addr, dir: filepath.Join(t.TempDir(), "next"), cert: old.cert}
-	r, err := Restore(next.dir, next.id, next.addr, bytes.NewReader(record.Bytes()), log)
+	r, err := Restore(next.dir, next.id, next.addr, bytes.NewReader(record.Bytes()), 100, log)
 	if err != nil || r.Tasks != 5 || r.Incarnation != 1 {
 		t.Fatalf("got %+v, %v, want 5 tasks", r, err)
 	}
+	other := filepath.Join(t.TempDir(), "other")
+	second, err := Restore(other, old.id, old.addr, bytes.NewReader(record.Bytes()), 100, log)
+	if err != nil || second.ID == r.ID || second.Index == r.Index {
+		t.Errorf("got %+v, %v after %+v, want nothing in common", second, err, r)
+	}
 	next.start(t)
 	defer next.stop()
+	if term := next.node.Term(); term < 100+termsAhead {
+		t.Errorf("got term %d, want it beyond the archive's", term)
+	}
 	propose(t, []*diskNode{next}, state.Submit{Task: &task.Task{ID: "after"}})
 	if got := next.store.Snapshot().Counts().Pending; got != 6 {
 		t.Errorf("got %d tasks, want 6", got)
@@ -97,7 +105,7 @@ func TestRestoreThatBrokeOffCanBeRepeated(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []bool{true, false} {
-		_, err := Restore(dir, "c1", "c1:7449", bytes.NewReader(record.Bytes()), log)
+		_, err := Restore(dir, "c1", "c1:7449", bytes.NewReader(record.Bytes()), 100, log)
 		if (err == nil) != want {
 			t.Errorf("got %v, want the first to be done and the second refused", err)
 		}

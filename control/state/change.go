@@ -28,6 +28,7 @@ type change struct {
 
 	cluster     string
 	incarnation uint64
+	recovery    string
 
 	tasks   *iradix.Txn[*task.Task]
 	pending *iradix.Txn[*task.Task]
@@ -46,6 +47,7 @@ func newChange(before *Snapshot, x *indexes, lim Limits, index uint64) *change {
 
 		cluster:     before.cluster,
 		incarnation: before.incarnation,
+		recovery:    before.recovery,
 
 		tasks:   tracked(before.tasks),
 		pending: tracked(before.pending),
@@ -71,6 +73,7 @@ func (c *change) commit() (*Snapshot, func()) {
 
 		cluster:     c.cluster,
 		incarnation: c.incarnation,
+		recovery:    c.recovery,
 
 		tasks:   c.tasks.CommitOnly(),
 		pending: c.pending.CommitOnly(),

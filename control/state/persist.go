@@ -33,6 +33,7 @@ func (sn *Snapshot) Write(w io.Writer) error {
 		Wishes:      uint64(len(sn.wishes)),
 		Cluster:     sn.cluster,
 		Incarnation: sn.incarnation,
+		Recovery:    sn.recovery,
 	}
 	err := writeRecord(out, &ecsv1.SnapshotRecord{Kind: &ecsv1.SnapshotRecord_Header{Header: header}})
 	for n := range sn.Nodes() {
@@ -109,7 +110,7 @@ func (c *change) read(r *bufio.Reader) error {
 		return fmt.Errorf("header: format %d, this version reads %d", header.GetFormat(), format)
 	}
 	c.index = header.GetIndex()
-	c.cluster, c.incarnation = header.GetCluster(), header.GetIncarnation()
+	c.cluster, c.incarnation, c.recovery = header.GetCluster(), header.GetIncarnation(), header.GetRecovery()
 	for i := range header.GetNodes() {
 		if err := c.readNode(r); err != nil {
 			return fmt.Errorf("node %d of %d: %w", i+1, header.GetNodes(), err)

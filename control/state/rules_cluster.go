@@ -22,15 +22,17 @@ func (cmd ForgetNodes) apply(c *change) Outcome {
 
 // Recovered gives the record with which a cluster goes on that one survivor of a
 // lost majority makes up alone: another incarnation, as of index, which must be
-// beyond every one that the old cluster can have come to.
+// beyond every one that the old cluster can have come to. recovery tells it from
+// others of the same past; no two may have the same.
 //
 // Every registration and live attempt gets a new epoch, so that no token of the
 // old incarnation is taken: its agents register anew and end what they run.
 // What they ran is judged as ever, once they did or their leases are over.
-func (s *Store) Recovered(index uint64) *Snapshot {
+func (s *Store) Recovered(index uint64, recovery string) *Snapshot {
 	before := s.latest.Load()
 	c := newChange(before, s.indexes, s.limits, index)
 	c.incarnation++
+	c.recovery = recovery
 	for n := range before.Nodes() {
 		c.ordinal = (c.ordinal + 1) % MaxCommands
 		renewed := *n

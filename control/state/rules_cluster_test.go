@@ -2,6 +2,7 @@ package state_test
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"testing"
 
@@ -62,8 +63,8 @@ func TestNothingOfAnOldIncarnationIsTaken(t *testing.T) {
 	n := w.register("n1")
 	once := w.live("once", "n1", func(t *task.Task) { t.Spec.Delivery = task.AtMostOnce })
 	often := w.live("often", "n1")
-	sn := w.store.Recovered(1000)
-	if sn.Incarnation() != 1 || sn.Cluster() != "one" || sn.Index() != 1000 || sn.Counts().Live != 2 {
+	sn := w.store.Recovered(1000, "first")
+	if sn.Incarnation() != 1 || sn.Recovery() != "first" || sn.Cluster() != "one" || sn.Index() != 1000 || sn.Counts().Live != 2 {
 		t.Fatalf("got incarnation %d of %s at %d, %+v", sn.Incarnation(), sn.Cluster(), sn.Index(), sn.Counts())
 	}
 	w.index = 1000
@@ -89,22 +90,31 @@ func TestArchiveIsWholeOrRefused(t *testing.T) {
 	for range 300 {
 		w.live(task.ID("t"+string(rune('a'+w.index%26))+string(rune('a'+w.index/26%26))), "n1", func(t *task.Task) { t.Spec.Resources = task.Resources{} })
 	}
-	w.store.Recovered(w.index + 5)
+	w.store.Recovered(w.index+5, "first")
 	var b bytes.Buffer
-	if err := w.sn().Archive(&b); err != nil {
+	if err := w.sn().Archive(&b, 7); err != nil {
 		t.Fatal(err)
 	}
+	wantTerm := uint64(7)
 	restore := func(data []byte) (*state.Store, error) {
 		s := state.NewStore(state.Limits{})
-		r, err := state.OpenArchive(bytes.NewReader(data))
+		r, term, err := state.OpenArchive(bytes.NewReader(data))
 		if err == nil {
 			err = s.Restore(r)
 		}
+		if err == nil && term != wantTerm {
+			t.Errorf("got term %d, want %d", term, wantTerm)
+		}
 		return s, err
 	}
-	if s, err := restore(b.Bytes()); err != nil || s.Snapshot().Hash() != w.sn().Hash() || s.Snapshot().Incarnation() != 1 {
+	if s, err := restore(b.Bytes()); err != nil || s.Snapshot().Hash() != w.sn().Hash() || s.Snapshot().Incarnation() != 1 || s.Snapshot().Recovery() != "first" {
 		t.Fatalf("got %v, want the same record", err)
 	}
+	wantTerm = 0
+	if _, err := restore(archiveOfVersion1(t, w.sn())); err != nil {
+		t.Errorf("one that an earlier version wrote: %v", err)
+	}
+	wantTerm = 7
 	bad := bytes.Clone(b.Bytes())
 	bad[len(bad)-1] ^= 1
 	cut := b.Bytes()[:b.Len()-40]
@@ -116,4 +126,15 @@ func TestArchiveIsWholeOrRefused(t *testing.T) {
 	if _, err := restore(bad); !errors.Is(err, state.ErrArchive) {
 		t.Errorf("got %v, want ErrArchive", err)
 	}
+}
+
+// archiveOfVersion1 tells no term.
+func archiveOfVersion1(t *testing.T, sn *state.Snapshot) []byte {
+	t.Helper()
+	b := bytes.NewBufferString("ecs snapshot 1\n")
+	if err := sn.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(b.Bytes())
+	return append(b.Bytes(), sum[:]...)
 }

@@ -18,6 +18,7 @@ type Snapshot struct {
 
 	cluster     string
 	incarnation uint64
+	recovery    string
 
 	tasks   *iradix.Tree[*task.Task] // by ID
 	pending *iradix.Tree[*task.Task] // by Seq, big endian
@@ -75,6 +76,11 @@ func (sn *Snapshot) Cluster() string { return sn.cluster }
 // Incarnation counts how often the cluster was recovered from one survivor.
 // What a node knows of an earlier incarnation may never have happened.
 func (sn *Snapshot) Incarnation() uint64 { return sn.incarnation }
+
+// Recovery is the identity of the recovery that made this incarnation, empty for
+// the first. Two of one survivor's past, or of one archive, have the same
+// incarnation and nothing else in common.
+func (sn *Snapshot) Recovery() string { return sn.recovery }
 
 // Counts gives the sizes of the record.
 func (sn *Snapshot) Counts() Counts { return sn.counts }

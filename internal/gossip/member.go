@@ -22,6 +22,7 @@ type Member struct {
 	// all of them belong to it.
 	Founders    uint64
 	Incarnation uint64 // of the cluster that a control node belongs to
+	Recovery    string // which made it
 	// Capacity, a hint; agents only.
 	MilliCPU, Memory int64
 	// GossipAddr is where gossip reaches it; filled in by this package.
@@ -35,7 +36,7 @@ func encode(m Member) ([]byte, error) {
 		RpcAddr: m.RPCAddr, RaftAddr: m.RaftAddr, HttpAddr: m.HTTPAddr,
 		Expect: uint32(m.Expect), Bootstrapped: m.Bootstrapped, Draining: m.Draining,
 		MilliCpu: m.MilliCPU, Memory: m.Memory,
-		Name: m.Name, Founders: m.Founders, Incarnation: m.Incarnation,
+		Name: m.Name, Founders: m.Founders, Incarnation: m.Incarnation, Recovery: m.Recovery,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("encode metadata: %w", err)
@@ -57,6 +58,6 @@ func decode(meta []byte) (Member, error) {
 		RPCAddr: m.GetRpcAddr(), RaftAddr: m.GetRaftAddr(), HTTPAddr: m.GetHttpAddr(),
 		Expect: int(m.GetExpect()), Bootstrapped: m.GetBootstrapped(), Draining: m.GetDraining(),
 		MilliCPU: m.GetMilliCpu(), Memory: m.GetMemory(),
-		Name: m.GetName(), Founders: m.GetFounders(), Incarnation: m.GetIncarnation(),
+		Name: m.GetName(), Founders: m.GetFounders(), Incarnation: m.GetIncarnation(), Recovery: m.GetRecovery(),
 	}, nil
 }

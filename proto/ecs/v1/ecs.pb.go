@@ -2932,6 +2932,7 @@ type SnapshotHeader struct {
 	Wishes        uint64                 `protobuf:"varint,5,opt,name=wishes,proto3" json:"wishes,omitempty"`
 	Cluster       string                 `protobuf:"bytes,6,opt,name=cluster,proto3" json:"cluster,omitempty"`          // see Found
 	Incarnation   uint64                 `protobuf:"varint,7,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // how often the cluster was recovered from one survivor
+	Recovery      string                 `protobuf:"bytes,11,opt,name=recovery,proto3" json:"recovery,omitempty"`       // which of all recoveries made this incarnation
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3015,6 +3016,13 @@ func (x *SnapshotHeader) GetIncarnation() uint64 {
 	return 0
 }
 
+func (x *SnapshotHeader) GetRecovery() string {
+	if x != nil {
+		return x.Recovery
+	}
+	return ""
+}
+
 // Member is a node's gossip metadata, at most 512 bytes encoded.
 type Member struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3033,6 +3041,7 @@ type Member struct {
 	Founders      uint64                 `protobuf:"varint,13,opt,name=founders,proto3" json:"founders,omitempty"`       // control: a hash of those it forms a cluster with, until all of them have
 	Incarnation   uint64                 `protobuf:"varint,14,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // control: of the cluster it belongs to
 	Name          string                 `protobuf:"bytes,15,opt,name=name,proto3" json:"name,omitempty"`                // control: for people
+	Recovery      string                 `protobuf:"bytes,16,opt,name=recovery,proto3" json:"recovery,omitempty"`        // control: see SnapshotHeader
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3168,6 +3177,13 @@ func (x *Member) GetIncarnation() uint64 {
 func (x *Member) GetName() string {
 	if x != nil {
 		return x.Name
+	}
+	return ""
+}
+
+func (x *Member) GetRecovery() string {
+	if x != nil {
+		return x.Recovery
 	}
 	return ""
 }
@@ -5420,6 +5436,7 @@ type JoinRequest struct {
 	Empty         bool                   `protobuf:"varint,2,opt,name=empty,proto3" json:"empty,omitempty"`    // it has no log: whatever it acknowledged before is gone
 	Cluster       string                 `protobuf:"bytes,3,opt,name=cluster,proto3" json:"cluster,omitempty"` // that its log is of, if any
 	Incarnation   uint64                 `protobuf:"varint,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Recovery      string                 `protobuf:"bytes,5,opt,name=recovery,proto3" json:"recovery,omitempty"` // see SnapshotHeader
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5480,6 +5497,13 @@ func (x *JoinRequest) GetIncarnation() uint64 {
 		return x.Incarnation
 	}
 	return 0
+}
+
+func (x *JoinRequest) GetRecovery() string {
+	if x != nil {
+		return x.Recovery
+	}
+	return ""
 }
 
 type JoinAnswer struct {
@@ -6002,7 +6026,7 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x04node\x18\x02 \x01(\v2\f.ecs.v1.NodeH\x00R\x04node\x12\"\n" +
 	"\x04task\x18\x03 \x01(\v2\f.ecs.v1.TaskH\x00R\x04task\x12\"\n" +
 	"\x04wish\x18\x04 \x01(\v2\f.ecs.v1.WishH\x00R\x04wishB\x06\n" +
-	"\x04kind\"\xbe\x01\n" +
+	"\x04kind\"\xda\x01\n" +
 	"\x0eSnapshotHeader\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x14\n" +
@@ -6010,7 +6034,8 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x05tasks\x18\x04 \x01(\x04R\x05tasks\x12\x16\n" +
 	"\x06wishes\x18\x05 \x01(\x04R\x06wishes\x12\x18\n" +
 	"\acluster\x18\x06 \x01(\tR\acluster\x12 \n" +
-	"\vincarnation\x18\a \x01(\x04R\vincarnation\"\x8e\x03\n" +
+	"\vincarnation\x18\a \x01(\x04R\vincarnation\x12\x1a\n" +
+	"\brecovery\x18\v \x01(\tR\brecovery\"\xaa\x03\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x12\n" +
@@ -6027,7 +6052,8 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\bdraining\x18\f \x01(\bR\bdraining\x12\x1a\n" +
 	"\bfounders\x18\r \x01(\x04R\bfounders\x12 \n" +
 	"\vincarnation\x18\x0e \x01(\x04R\vincarnation\x12\x12\n" +
-	"\x04name\x18\x0f \x01(\tR\x04name\"\xce\x01\n" +
+	"\x04name\x18\x0f \x01(\tR\x04name\x12\x1a\n" +
+	"\brecovery\x18\x10 \x01(\tR\brecovery\"\xce\x01\n" +
 	"\fAgentMessage\x12%\n" +
 	"\x05hello\x18\x01 \x01(\v2\r.ecs.v1.HelloH\x00R\x05hello\x121\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x11.ecs.v1.HeartbeatH\x00R\theartbeat\x12/\n" +
@@ -6175,12 +6201,13 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"ImageCount\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x14\n" +
 	"\x05nodes\x18\x02 \x01(\rR\x05nodes\x12\x16\n" +
-	"\x06parked\x18\x03 \x01(\rR\x06parked\"|\n" +
+	"\x06parked\x18\x03 \x01(\rR\x06parked\"\x98\x01\n" +
 	"\vJoinRequest\x12\x1b\n" +
 	"\traft_addr\x18\x01 \x01(\tR\braftAddr\x12\x14\n" +
 	"\x05empty\x18\x02 \x01(\bR\x05empty\x12\x18\n" +
 	"\acluster\x18\x03 \x01(\tR\acluster\x12 \n" +
-	"\vincarnation\x18\x04 \x01(\x04R\vincarnation\"X\n" +
+	"\vincarnation\x18\x04 \x01(\x04R\vincarnation\x12\x1a\n" +
+	"\brecovery\x18\x05 \x01(\tR\brecovery\"X\n" +
 	"\n" +
 	"JoinAnswer\x12)\n" +
 	"\arefusal\x18\x01 \x01(\v2\x0f.ecs.v1.RefusalR\arefusal\x12\x1f\n" +
