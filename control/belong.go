@@ -11,7 +11,6 @@ import (
 	"ecs/internal/task"
 	"ecs/internal/taskwire"
 	ecsv1 "ecs/proto/ecs/v1"
-	"ecs/proto/ecs/v1/rpc"
 )
 
 const (
@@ -28,13 +27,13 @@ const (
 	lookAround = 5 * time.Second
 )
 
-// errStale says that the cluster went on without this node and can't take it
+// ErrStale ends a node: it says that the cluster went on without this node and can't take it
 // back as it is.
-var errStale = errors.New("the cluster was recovered without this node, whose data is of before: " +
+var ErrStale = errors.New("the cluster was recovered without this node, whose data is of before: " +
 	"empty its data directory and have it join again (runbook: Lost majority)")
 
-// errApart says that two control nodes were recovered, each to a cluster of its own.
-var errApart = errors.New("the cluster was recovered twice, here and on another control node, which go on apart: " +
+// ErrApart ends a node: it says that two control nodes were recovered, each to a cluster of its own.
+var ErrApart = errors.New("the cluster was recovered twice, here and on another control node, which go on apart: " +
 	"choose one, empty the data directory of the other and have it join (runbook: Lost majority)")
 
 // newcomerFor is how long a node counts as one that has just come.
@@ -143,13 +142,13 @@ func (s *Server) compareRecoveries(members []gossip.Member, told map[string]bool
 		switch {
 		case m.Role != roleControl || m.ID == s.cfg.ID || m.Incarnation < sn.Incarnation():
 		case m.Incarnation > sn.Incarnation():
-			return errStale
+			return ErrStale
 		case m.Recovery == "" || m.Recovery == sn.Recovery() || told[m.Recovery]:
 		case time.Since(s.started) < newcomerFor:
-			return errApart
+			return ErrApart
 		default:
 			told[m.Recovery] = true
-			s.cfg.Log.Error("not one cluster any more", "with", m.ID, "err", errApart)
+			s.cfg.Log.Error("not one cluster any more", "with", m.ID, "err", ErrApart)
 		}
 	}
 	return nil
@@ -254,7 +253,7 @@ func (s *Server) askOne(ctx context.Context, addr string, req *ecsv1.JoinRequest
 	}
 	ctx, cancel := context.WithTimeout(ctx, askWithin)
 	defer cancel()
-	answer, err := rpc.NewPeersClient(conn).Join(ctx, req)
+	answer, err := s.peerClient(conn).Join(ctx, req)
 	if err != nil {
 		return nil, fmt.Errorf("ask %s to be taken in: %w", addr, err)
 	}

@@ -23,8 +23,8 @@ func TestNodeThatOthersWentOnWithoutEnds(t *testing.T) {
 		{"the same recovery", gossip.Member{Incarnation: 1, Recovery: "mine"}, early, nil},
 		{"one of before", gossip.Member{Recovery: ""}, early, nil},
 		{"one that does not know yet", gossip.Member{Incarnation: 1}, early, nil},
-		{"a later incarnation", gossip.Member{Incarnation: 2, Recovery: "next"}, late, errStale},
-		{"another recovery, this node comes later", gossip.Member{Incarnation: 1, Recovery: "other"}, early, errApart},
+		{"a later incarnation", gossip.Member{Incarnation: 2, Recovery: "next"}, late, ErrStale},
+		{"another recovery, this node comes later", gossip.Member{Incarnation: 1, Recovery: "other"}, early, ErrApart},
 		{"another recovery, this node was there", gossip.Member{Incarnation: 1, Recovery: "other"}, late, nil},
 	} {
 		s := &Server{cfg: Config{ID: "c1", Log: slog.New(slog.DiscardHandler)}, store: record, started: time.Now().Add(-tt.since)}

@@ -105,7 +105,7 @@ func (s *Server) leaderClient() (rpc.PeersClient, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dial the leader at %s: %w", addr, err)
 	}
-	return rpc.NewPeersClient(conn), nil
+	return s.peerClient(conn), nil
 }
 
 // leaderAddr finds the leader's gRPC address: Raft says who leads, gossip where
@@ -219,7 +219,15 @@ type peerServer struct {
 	s *Server
 }
 
+// authorize lets the control nodes of this cluster call.
 func (p *peerServer) authorize(ctx context.Context) error {
+	if err := p.fromControl(ctx); err != nil {
+		return err
+	}
+	return p.s.related(ctx)
+}
+
+func (p *peerServer) fromControl(ctx context.Context) error {
 	peer, err := p.s.cfg.Peer(ctx)
 	if err != nil {
 		return err

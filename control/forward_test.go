@@ -53,9 +53,9 @@ func leaderAlone(t *testing.T, f func(t *testing.T, s *Server)) {
 		cfg.ID, cfg.Stores, cfg.Store = "c1", replica.MemStores(), state.NewStore(state.Limits{})
 		cfg.Stream = replica.NewStream(l, "c1:7449", host.DialFunc())
 		cfg.Logger, cfg.Metrics = slog.New(slog.NewTextHandler(io.Discard, nil)), telemetry.Discard()
-		s := &Server{cfg: Config{Log: cfg.Logger, Peer: func(context.Context) (pki.Identity, error) {
+		s := &Server{store: cfg.Store, cfg: Config{Log: cfg.Logger, Peer: func(context.Context) (pki.Identity, error) {
 			return pki.Identity{Role: pki.RoleControl, ID: "c2"}, nil
-		}}, store: cfg.Store, replica: replica.New(cfg), members: gossip.New(gossip.Config{Self: gossip.Member{ID: "c1"}})}
+		}}, replica: replica.New(cfg), members: gossip.New(gossip.Config{Self: gossip.Member{ID: "c1"}})}
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- s.replica.Run(ctx) }()

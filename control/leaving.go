@@ -11,7 +11,6 @@ import (
 	"ecs/internal/task"
 	"ecs/internal/taskwire"
 	ecsv1 "ecs/proto/ecs/v1"
-	"ecs/proto/ecs/v1/rpc"
 )
 
 const (
@@ -391,6 +390,6 @@ func (s *Server) askToGo(ctx context.Context, id string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, aliveWithin)
 	defer cancel()
-	_, err = rpc.NewPeersClient(conn).Go(ctx, &ecsv1.GoRequest{})
+	_, err = s.peerClient(conn).Go(ctx, &ecsv1.GoRequest{})
 	return err
 }

@@ -20,7 +20,8 @@ const aliveWithin = 3 * time.Second
 
 // Join takes a control node into the configuration, without a vote, for itself.
 func (p *peerServer) Join(ctx context.Context, req *ecsv1.JoinRequest) (*ecsv1.JoinAnswer, error) {
-	if err := p.authorize(ctx); err != nil {
+	// Also a foreign one is answered: it is told what to do.
+	if err := p.fromControl(ctx); err != nil {
 		return nil, err
 	}
 	peer, err := p.s.cfg.Peer(ctx)
@@ -75,9 +76,9 @@ func (s *Server) mayJoin(id string, req *ecsv1.JoinRequest) error {
 	case req.GetCluster() != "" && sn.Cluster() != "" && req.GetCluster() != sn.Cluster():
 		return membership("node %s belongs to another cluster, %s: empty its data directory before it joins this one", id, req.GetCluster())
 	case !req.GetEmpty() && req.GetIncarnation() != sn.Incarnation():
-		return &task.Error{Code: task.CodeMembership, Message: errStale.Error()}
+		return &task.Error{Code: task.CodeMembership, Message: ErrStale.Error()}
 	case !req.GetEmpty() && req.GetRecovery() != sn.Recovery():
-		return &task.Error{Code: task.CodeMembership, Message: errApart.Error()}
+		return &task.Error{Code: task.CodeMembership, Message: ErrApart.Error()}
 	}
 	return nil
 }

@@ -89,6 +89,9 @@ func (o *options) run(ctx context.Context, log *slog.Logger, _ *telemetry.Ring) 
 	beside.Go(func() error { data.KeepPeers(life, server.Members(), log); return nil })
 	err = server.Run(ctx)
 	end()
+	if errors.Is(err, control.ErrStale) || errors.Is(err, control.ErrApart) {
+		err = daemon.Final(err)
+	}
 	err = errors.Join(err, beside.Wait())
 	if server.Left() {
 		err = errors.Join(err, data.Forget("raft"))

@@ -4,29 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
 )
-
-// gate closes every connection that peers open until the node may answer them.
-type gate struct {
-	StreamLayer
-	open atomic.Bool
-}
-
-// Accept implements net.Listener.
-func (g *gate) Accept() (net.Conn, error) {
-	for {
-		conn, err := g.StreamLayer.Accept()
-		if err != nil || g.open.Load() {
-			return conn, err
-		}
-		_ = conn.Close() // the peer tries again
-	}
-}
 
 // Admit lets peers in: the leader has said that it takes this node for one that
 // has acknowledged nothing. See Config.Closed.

@@ -271,7 +271,7 @@ func (n *Node) Run(ctx context.Context) error {
 func (n *Node) start(stores *Stores) (*running, error) {
 	logger := newHCLogger(n.cfg.Logger)
 	up := &running{turn: make(chan struct{}, 1)}
-	up.gate = &gate{StreamLayer: n.cfg.Stream}
+	up.gate = &gate{StreamLayer: n.cfg.Stream, node: n}
 	up.transport = newTransport(up.gate, n.cfg.RPCTimeout, logger, func(term uint64) bool {
 		up := n.up.Load()
 		return up != nil && leads(up.raft, term)

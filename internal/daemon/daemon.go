@@ -21,7 +21,16 @@ const (
 	ExitOK     = 0
 	ExitFailed = 1 // it ran and failed, or was ended by a second signal
 	ExitUsage  = 2 // the settings are wrong; nothing was started
+	ExitFinal  = 3 // it failed, and would again: somebody has to do something first
 )
+
+// Final marks an error that a restart does not mend.
+func Final(err error) error { return finalError{err} }
+
+type finalError struct{ error }
+
+// Unwrap gives the error itself.
+func (e finalError) Unwrap() error { return e.error }
 
 // Program is one daemon.
 type Program struct {
@@ -84,6 +93,9 @@ func (p Program) live(log *slog.Logger, ring *telemetry.Ring, debugAddr string, 
 		case err := <-ended:
 			if err != nil && !(ctx.Err() != nil && errors.Is(err, context.Canceled)) {
 				log.Error("ended", "err", err)
+				if errors.As(err, new(finalError)) {
+					return ExitFinal
+				}
 				return ExitFailed
 			}
 			log.Info("ended")

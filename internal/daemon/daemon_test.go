@@ -157,6 +157,13 @@ func TestFailureExitsWithOne(t *testing.T) {
 	}
 }
 
+func TestFailureThatARestartDoesNotMendExitsWithThree(t *testing.T) {
+	s := sample{run: func(context.Context) error { return errors.Join(Final(errors.New("empty the data directory")), nil) }}
+	if status, _, stderr := s.main(t, nil); status != ExitFinal || !strings.Contains(stderr, "empty the data directory") {
+		t.Errorf("got status %d, %q, want %d and the reason", status, stderr, ExitFinal)
+	}
+}
+
 func TestFirstSignalEndsInGoodOrder(t *testing.T) {
 	signals := make(chan os.Signal, 1)
 	signals <- syscall.SIGTERM
