@@ -29,6 +29,8 @@ type placer struct {
 		// waiting are submissions on their way that were not placed: nobody
 		// overtakes them.
 		waiting int
+		// uncertain is nil in a cluster that was never recovered.
+		uncertain *uncertain
 	}
 }
 
@@ -37,6 +39,10 @@ func newPlacer(s *Server) *placer {
 	sn := s.store.Snapshot()
 	p.mu.hints, p.mu.read = s.sessions.Hints(), time.Now()
 	p.mu.planner = place.NewPlanner(sn, placeHints(sn, p.mu.hints))
+	if sn.RecoveredAt() > 0 {
+		p.mu.uncertain = &uncertain{store: s.store, began: time.Now()}
+		p.mu.planner.Hold(p.mu.uncertain.waits)
+	}
 	return p
 }
 
@@ -60,12 +66,29 @@ func (p *placer) lookLocked(old time.Duration) *state.Snapshot {
 }
 
 // pending decides for tasks that wait. changed is closed when sessions know
-// more than was taken into account.
-func (p *placer) pending(most int) (sn *state.Snapshot, decisions []state.Decision, changed <-chan struct{}) {
+// more than was taken into account, and at again, if not zero, a task comes free
+// that was held back.
+func (p *placer) pending(most int) (sn *state.Snapshot, decisions []state.Decision, changed <-chan struct{}, again time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	sn = p.lookLocked(0)
-	return sn, p.mu.planner.Place(most), p.mu.hints.Changed
+	if p.mu.uncertain == nil {
+		return sn, p.mu.planner.Place(most), p.mu.hints.Changed, again
+	}
+	p.mu.uncertain.next = time.Time{}
+	decisions = p.mu.planner.Place(most)
+	return sn, decisions, p.mu.hints.Changed, p.mu.uncertain.next
+}
+
+// held says why a task that waits is held back, "" when it is not.
+func (p *placer) held(sn *state.Snapshot, id task.ID) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t := sn.Task(id)
+	if p.mu.uncertain == nil || t == nil {
+		return ""
+	}
+	return p.mu.uncertain.explain(sn, t)
 }
 
 // settle says that these decisions are in the record, or will never be.

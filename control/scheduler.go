@@ -23,11 +23,12 @@ func (s *Server) schedule(ctx context.Context) error {
 		sn := s.store.Snapshot()
 		pending, nodes := sn.WatchPending(), sn.WatchNodes()
 		var hints <-chan struct{}
+		var free <-chan time.Time
 		if sn.Counts().Pending == 0 {
 			nodes = nil // nothing that nodes do matters then
 		} else {
 			chosen := time.Now()
-			seen, decisions, changed := p.pending(placeAtOnce)
+			seen, decisions, changed, again := p.pending(placeAtOnce)
 			if len(decisions) > 0 {
 				if err := s.place(ctx, p, seen, decisions, chosen); err != nil {
 					return err
@@ -35,6 +36,9 @@ func (s *Server) schedule(ctx context.Context) error {
 				continue
 			}
 			hints = changed
+			if !again.IsZero() {
+				free = time.After(time.Until(again))
+			}
 		}
 		// A node that falls silent closes nothing, but then it also frees
 		// nothing: the next heartbeat, loss or task wakes this.
@@ -42,6 +46,7 @@ func (s *Server) schedule(ctx context.Context) error {
 		case <-pending:
 		case <-nodes:
 		case <-hints:
+		case <-free:
 		case <-ctx.Done():
 			return ctx.Err()
 		}

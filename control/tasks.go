@@ -181,6 +181,11 @@ func (s *Server) explainHere(id task.ID) (string, int, error) {
 	sn := s.store.Snapshot()
 	hints := s.sessions.Hints()
 	because, position := place.Explain(sn, placeHints(sn, hints), id)
+	if p := s.placing.Load(); p != nil {
+		if held := p.held(sn, id); held != "" {
+			because = held
+		}
+	}
 	return because, position, nil
 }
 

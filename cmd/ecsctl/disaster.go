@@ -84,6 +84,9 @@ const recoverWarning = `This makes a cluster of this control node alone, out of 
    directories have to be emptied first. Two halves would both accept tasks.
  - Agents register anew and end what they run: at-most-once tasks that ran end
    node_lost, at-least-once ones run again.
+ - What waits here may have been started on the others' word. It is held back for
+   its lease (12 s, at-most-once tasks 5 min), so that it does not run twice at the
+   same time; it may run a second time, at-most-once tasks too.
 Do it only when a majority of the control nodes is gone for good.
 `
 

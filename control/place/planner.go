@@ -18,6 +18,7 @@ type Planner struct {
 	hints Hints
 	c     *cluster
 	held  map[task.ID]held
+	waits func(*task.Task) bool // see Hold
 	steps int
 }
 
@@ -141,6 +142,9 @@ func (p *Planner) Settle(id task.ID) {
 	}
 }
 
+// Hold has Place pass over pending tasks for as long as waits says so; nil: none.
+func (p *Planner) Hold(waits func(*task.Task) bool) { p.waits = waits }
+
 // Place decides for the tasks that wait and have no decision on its way; see the
 // function of that name.
 func (p *Planner) Place(max int) []state.Decision {
@@ -149,7 +153,7 @@ func (p *Planner) Place(max int) []state.Decision {
 		if max > 0 && len(decisions) == max {
 			break
 		}
-		if _, decided := p.held[t.ID]; decided {
+		if _, decided := p.held[t.ID]; decided || p.waits != nil && p.waits(t) {
 			continue
 		}
 		if d, ok := p.decide(t, false); ok {

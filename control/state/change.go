@@ -29,6 +29,7 @@ type change struct {
 	cluster     string
 	incarnation uint64
 	recovery    string
+	recoveredAt uint64
 
 	tasks   *iradix.Txn[*task.Task]
 	pending *iradix.Txn[*task.Task]
@@ -48,6 +49,7 @@ func newChange(before *Snapshot, x *indexes, lim Limits, index uint64) *change {
 		cluster:     before.cluster,
 		incarnation: before.incarnation,
 		recovery:    before.recovery,
+		recoveredAt: before.recoveredAt,
 
 		tasks:   tracked(before.tasks),
 		pending: tracked(before.pending),
@@ -74,6 +76,7 @@ func (c *change) commit() (*Snapshot, func()) {
 		cluster:     c.cluster,
 		incarnation: c.incarnation,
 		recovery:    c.recovery,
+		recoveredAt: c.recoveredAt,
 
 		tasks:   c.tasks.CommitOnly(),
 		pending: c.pending.CommitOnly(),

@@ -34,6 +34,7 @@ func (sn *Snapshot) Write(w io.Writer) error {
 		Cluster:     sn.cluster,
 		Incarnation: sn.incarnation,
 		Recovery:    sn.recovery,
+		RecoveredAt: sn.recoveredAt,
 	}
 	err := writeRecord(out, &ecsv1.SnapshotRecord{Kind: &ecsv1.SnapshotRecord_Header{Header: header}})
 	for n := range sn.Nodes() {
@@ -111,6 +112,7 @@ func (c *change) read(r *bufio.Reader) error {
 	}
 	c.index = header.GetIndex()
 	c.cluster, c.incarnation, c.recovery = header.GetCluster(), header.GetIncarnation(), header.GetRecovery()
+	c.recoveredAt = header.GetRecoveredAt()
 	for i := range header.GetNodes() {
 		if err := c.readNode(r); err != nil {
 			return fmt.Errorf("node %d of %d: %w", i+1, header.GetNodes(), err)

@@ -63,11 +63,18 @@ func TestNothingOfAnOldIncarnationIsTaken(t *testing.T) {
 	n := w.register("n1")
 	once := w.live("once", "n1", func(t *task.Task) { t.Spec.Delivery = task.AtMostOnce })
 	often := w.live("often", "n1")
+	w.submit("waiting")
 	sn := w.store.Recovered(1000, "first")
 	if sn.Incarnation() != 1 || sn.Recovery() != "first" || sn.Cluster() != "one" || sn.Index() != 1000 || sn.Counts().Live != 2 {
 		t.Fatalf("got incarnation %d of %s at %d, %+v", sn.Incarnation(), sn.Cluster(), sn.Index(), sn.Counts())
 	}
 	w.index = 1000
+	w.submit("new")
+	for id, want := range map[task.ID]bool{"waiting": true, "once": false, "often": false, "new": false} {
+		if got := w.sn().Uncertain(w.task(id)); got != want {
+			t.Errorf("%s: got uncertain %v, want %v", id, got, want)
+		}
+	}
 	for _, tok := range []task.Token{once, often} {
 		wantCode(t, w.finish(tok, task.Exited).Err, task.CodeStale)
 	}
@@ -80,6 +87,9 @@ func TestNothingOfAnOldIncarnationIsTaken(t *testing.T) {
 	}
 	if got := w.task("often"); got.State != task.Pending {
 		t.Errorf("at least once: got %s, want it to wait for its next attempt", got.State)
+	}
+	if w.sn().Uncertain(w.task("often")) {
+		t.Error("at least once: its agent has ended it, and still it may run")
 	}
 }
 

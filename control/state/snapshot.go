@@ -19,6 +19,7 @@ type Snapshot struct {
 	cluster     string
 	incarnation uint64
 	recovery    string
+	recoveredAt uint64
 
 	tasks   *iradix.Tree[*task.Task] // by ID
 	pending *iradix.Tree[*task.Task] // by Seq, big endian
@@ -81,6 +82,21 @@ func (sn *Snapshot) Incarnation() uint64 { return sn.incarnation }
 // the first. Two of one survivor's past, or of one archive, have the same
 // incarnation and nothing else in common.
 func (sn *Snapshot) Recovery() string { return sn.recovery }
+
+// RecoveredAt is the index with which this incarnation began, 0 for the first.
+func (sn *Snapshot) RecoveredAt() uint64 { return sn.recoveredAt }
+
+// Uncertain reports whether a pending task may run all the same: it was pending when
+// the cluster was recovered and nobody has placed it since, but those whose word was
+// lost may have.
+func (sn *Snapshot) Uncertain(t *task.Task) bool {
+	began := sn.recoveredAt << ordinalBits
+	if t.State != task.Pending || t.Seq >= began {
+		return false
+	}
+	n := len(t.Attempts)
+	return n == 0 || t.Attempts[n-1].Epoch < began
+}
 
 // Counts gives the sizes of the record.
 func (sn *Snapshot) Counts() Counts { return sn.counts }

@@ -2930,9 +2930,10 @@ type SnapshotHeader struct {
 	Nodes         uint64                 `protobuf:"varint,3,opt,name=nodes,proto3" json:"nodes,omitempty"`
 	Tasks         uint64                 `protobuf:"varint,4,opt,name=tasks,proto3" json:"tasks,omitempty"`
 	Wishes        uint64                 `protobuf:"varint,5,opt,name=wishes,proto3" json:"wishes,omitempty"`
-	Cluster       string                 `protobuf:"bytes,6,opt,name=cluster,proto3" json:"cluster,omitempty"`          // see Found
-	Incarnation   uint64                 `protobuf:"varint,7,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // how often the cluster was recovered from one survivor
-	Recovery      string                 `protobuf:"bytes,11,opt,name=recovery,proto3" json:"recovery,omitempty"`       // which of all recoveries made this incarnation
+	Cluster       string                 `protobuf:"bytes,6,opt,name=cluster,proto3" json:"cluster,omitempty"`                              // see Found
+	Incarnation   uint64                 `protobuf:"varint,7,opt,name=incarnation,proto3" json:"incarnation,omitempty"`                     // how often the cluster was recovered from one survivor
+	Recovery      string                 `protobuf:"bytes,11,opt,name=recovery,proto3" json:"recovery,omitempty"`                           // which of all recoveries made this incarnation
+	RecoveredAt   uint64                 `protobuf:"varint,12,opt,name=recovered_at,json=recoveredAt,proto3" json:"recovered_at,omitempty"` // the index with which this incarnation began
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3021,6 +3022,13 @@ func (x *SnapshotHeader) GetRecovery() string {
 		return x.Recovery
 	}
 	return ""
+}
+
+func (x *SnapshotHeader) GetRecoveredAt() uint64 {
+	if x != nil {
+		return x.RecoveredAt
+	}
+	return 0
 }
 
 // Member is a node's gossip metadata, at most 512 bytes encoded.
@@ -6026,7 +6034,7 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x04node\x18\x02 \x01(\v2\f.ecs.v1.NodeH\x00R\x04node\x12\"\n" +
 	"\x04task\x18\x03 \x01(\v2\f.ecs.v1.TaskH\x00R\x04task\x12\"\n" +
 	"\x04wish\x18\x04 \x01(\v2\f.ecs.v1.WishH\x00R\x04wishB\x06\n" +
-	"\x04kind\"\xda\x01\n" +
+	"\x04kind\"\xfd\x01\n" +
 	"\x0eSnapshotHeader\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x14\n" +
@@ -6035,7 +6043,8 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x06wishes\x18\x05 \x01(\x04R\x06wishes\x12\x18\n" +
 	"\acluster\x18\x06 \x01(\tR\acluster\x12 \n" +
 	"\vincarnation\x18\a \x01(\x04R\vincarnation\x12\x1a\n" +
-	"\brecovery\x18\v \x01(\tR\brecovery\"\xaa\x03\n" +
+	"\brecovery\x18\v \x01(\tR\brecovery\x12!\n" +
+	"\frecovered_at\x18\f \x01(\x04R\vrecoveredAt\"\xaa\x03\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x12\n" +
