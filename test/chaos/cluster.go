@@ -55,17 +55,19 @@ type node struct {
 	client                   *api.Client
 }
 
-// newCluster makes the files and the network of a cluster and starts nothing.
+// newCluster makes the files and the network of a cluster and starts nothing. tag
+// is the cluster's name and begins those of all that it makes, so that a janitor
+// finds it.
 func newCluster(dir, tag, bin string, withContainers bool) (*cluster, error) {
 	credentials := clusterfiles.NewCredentials()
-	c := &cluster{dir: dir, name: "dev-" + credentials.Key[:8], key: credentials.Key, secret: credentials.Secret, bin: bin, witness: filepath.Join(dir, "witness")}
+	c := &cluster{dir: dir, name: tag, key: credentials.Key, secret: credentials.Secret, bin: bin, witness: filepath.Join(dir, "witness")}
 	var err error
 	if c.net, err = newNetwork(tag); err != nil {
 		return nil, err
 	}
 	self, err := os.Executable()
 	if err != nil {
-		return c, err
+		return nil, err
 	}
 	for i, zone := range controlZones {
 		c.nodes = append(c.nodes, &node{c: c, name: fmt.Sprint("c", i+1), zone: zone, control: true, binary: []string{filepath.Join(bin, "ecs-control")}})
@@ -280,8 +282,8 @@ func until(ctx context.Context, what string, ok func() bool) error {
 	return nil
 }
 
-// close ends every process and removes the network. Agents first: they clear
-// away what they made.
+// close ends every process, in good order where that goes: agents first, for they
+// clear away what they made. What is there after that is for remains.
 func (c *cluster) close(ctx context.Context) error {
 	var errs []error
 	for _, group := range [][]*node{c.agents(), c.controls()} {
@@ -300,17 +302,30 @@ func (c *cluster) close(ctx context.Context) error {
 		all.Wait()
 	}
 	for _, n := range c.nodes {
-		if n.fence != nil {
-			_ = n.fence.Process.Signal(syscall.SIGTERM)
-			<-n.fenceEnded
-		}
+		errs = append(errs, n.endFence(ctx))
 		if n.client != nil {
 			n.client.Close()
 		}
 	}
-	if c.net != nil {
-		errs = append(errs, c.net.close())
-	}
 	http.DefaultClient.CloseIdleConnections()
 	return errors.Join(errs...)
+}
+
+// endFence ends the node's fence, if it has one.
+func (n *node) endFence(ctx context.Context) error {
+	if n.fence == nil {
+		return nil
+	}
+	n.mu.Lock()
+	n.expected = true
+	n.mu.Unlock()
+	_ = n.fence.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-n.fenceEnded:
+		return nil
+	case <-ctx.Done():
+		err := n.fence.Process.Kill()
+		<-n.fenceEnded
+		return errors.Join(fmt.Errorf("the fence of %s does not end: %w", n.name, ctx.Err()), err)
+	}
 }

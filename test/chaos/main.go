@@ -18,6 +18,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -52,6 +53,12 @@ func run(args []string) int {
 			return 1
 		}
 		return 0
+	case len(args) == 3 && args[0] == janitorCommand:
+		if err := clean(args[1], args[2] == "true"); err != nil {
+			fmt.Fprintln(os.Stderr, "janitor:", err)
+			return 1
+		}
+		return 0
 	}
 	var o options
 	flags := flag.NewFlagSet("chaos", flag.ExitOnError)
@@ -67,8 +74,9 @@ func run(args []string) int {
 	if o.seed == 0 {
 		o.seed = rand.Uint64N(1_000_000_000) + 1
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // to whom it talks may go; its work does not end with that
 	if err := chaos(ctx, o); err != nil {
 		fmt.Fprintf(os.Stderr, "chaos: %v\nTo repeat it: make chaos CHAOS='-seed %d -for %s'\n", err, o.seed, o.last)
 		return 1
@@ -83,7 +91,12 @@ func chaos(ctx context.Context, o options) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("network namespaces and the outer fence need root")
 	}
-	dir, err := os.MkdirTemp("/tmp", "ecsx") // short: paths of sockets must be
+	lock, err := onlyRun()
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	dir, err := os.MkdirTemp("/tmp", runPrefix) // short: paths of sockets must be
 	if err != nil {
 		return err
 	}
@@ -110,24 +123,25 @@ func chaos(ctx context.Context, o options) (err error) {
 			return fmt.Errorf("make the test images (is there an engine? ops/setup/engine.sh up): %w", err)
 		}
 	}
-	c, err := newCluster(dir, filepath.Base(dir)[:8], bin, o.containers)
-	if c == nil {
-		return err
+	if err := sweep(ctx, runPrefix, o.containers); err != nil {
+		return fmt.Errorf("remove what an earlier run left: %w", err)
 	}
-	closed := false
-	closeAll := func() error {
-		if closed {
-			return nil
-		}
-		closed = true
-		within, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
-		defer cancel()
-		return c.close(within)
-	}
-	defer func() { err = errors.Join(err, closeAll()) }()
+	tag := filepath.Base(dir)[:len(runPrefix)+4] // short: names of links must be
+	j, err := startJanitor(dir, tag, o.containers, lock)
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, j.close(context.WithoutCancel(ctx))) }()
+	c, err := newCluster(dir, tag, bin, o.containers)
+	if err != nil {
+		return err
+	}
+	closeAll := sync.OnceValue(func() error {
+		within, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+		defer cancel()
+		return c.close(within)
+	})
+	defer func() { err = errors.Join(err, closeAll()) }()
 	r := &trial{options: o, c: c, engine: engine}
 	h, err := r.history(ctx, closeAll)
 	if err != nil {

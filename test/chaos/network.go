@@ -29,7 +29,7 @@ func newNetwork(tag string) (*network, error) {
 		command("iptables", "-w", "10", "-I", "FORWARD", "-i", n.bridge(), "-o", n.bridge(), "-j", "ACCEPT"),
 	)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("make the network: %w", err), n.close())
+		return nil, fmt.Errorf("make the network: %w", err)
 	}
 	return n, nil
 }
@@ -55,17 +55,6 @@ func (n *network) add(node string) (string, error) {
 		}
 	}
 	return addr, nil
-}
-
-// close removes everything.
-func (n *network) close() error {
-	var errs []error
-	for node := range n.nodes {
-		errs = append(errs, command("ip", "netns", "del", n.namespace(node)))
-	}
-	return errors.Join(append(errs,
-		command("iptables", "-w", "10", "-D", "FORWARD", "-i", n.bridge(), "-o", n.bridge(), "-j", "ACCEPT"),
-		command("ip", "link", "del", n.bridge()))...)
 }
 
 // inside gives the command line that runs another in a node's namespace. `ip

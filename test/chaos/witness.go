@@ -89,7 +89,7 @@ func newContainerWitness(engine *client.Client, cluster string) *containerWitnes
 // run watches until ctx ends.
 func (w *containerWitness) run(ctx context.Context) {
 	started, failed := w.engine.Events(ctx, events.ListOptions{Filters: filters.NewArgs(
-		filters.Arg("type", "container"), filters.Arg("event", "start"), filters.Arg("label", "ecs.cluster="+w.cluster))})
+		filters.Arg("type", "container"), filters.Arg("event", "start"), filters.Arg("label", clusterLabel+"="+w.cluster))})
 	defer w.opening.Wait()
 	for {
 		select {
@@ -170,7 +170,7 @@ func (w *containerWitness) all() (lives []check.Life, err error) {
 
 // left lists the containers of the cluster that are still there.
 func (w *containerWitness) left(ctx context.Context) ([]string, error) {
-	list, err := w.engine.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("label", "ecs.cluster="+w.cluster))})
+	list, err := w.engine.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("label", clusterLabel+"="+w.cluster))})
 	var names []string
 	for _, c := range list {
 		names = append(names, "container "+strings.Join(c.Names, " "))

@@ -202,7 +202,7 @@ func (w *workload) call(ctx context.Context, n *node, op check.Op, j *job, do fu
 	op.Quiet = op.Quiet && w.quiet.Load()
 	if op.Result = resultOf(err); op.Result == check.OK {
 		op.Seen = recordOf(t)
-		if op.Kind == check.Submit {
+		if op.Kind == check.Submit && t != nil {
 			j.ids = t.ID
 		}
 	}
