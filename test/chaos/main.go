@@ -144,7 +144,7 @@ func chaos(ctx context.Context, o options) (err error) {
 	defer func() { err = errors.Join(err, closeAll()) }()
 	r := &trial{options: o, c: c, engine: engine}
 	h, err := r.history(ctx, closeAll)
-	if err != nil {
+	if h == nil {
 		return err
 	}
 	violations := check.All(h, o.floor)
@@ -153,8 +153,10 @@ func chaos(ctx context.Context, o options) (err error) {
 		fmt.Println(v)
 	}
 	if len(violations) > 0 {
-		return errViolated
+		return errors.Join(errViolated, err)
 	}
-	fmt.Println("every promise was kept")
-	return nil
+	if err == nil {
+		fmt.Println("every promise was kept")
+	}
+	return err
 }

@@ -3,8 +3,10 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -56,15 +58,21 @@ func leave(ctx context.Context, _ *cluster, n *node) (func() (string, error), er
 	defer cancel()
 	state, err := n.end(ctx, syscall.SIGTERM)
 	if err != nil {
-		return nil, err
+		// The run goes on, and needs an agent that works.
+		killing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*second)
+		defer cancel()
+		_, late := n.end(killing, syscall.SIGKILL)
+		return nil, errors.Join(err, late, n.start())
 	}
-	return func() (string, error) {
-		bit := ""
-		if state.Exited() {
-			bit = fmt.Sprintf("left with status %d", state.ExitCode())
-		}
-		return bit, n.start()
-	}, nil
+	return func() (string, error) { return leftWell(state), n.start() }, nil
+}
+
+// leftWell is the proof that a process left in good order; empty: it did not.
+func leftWell(state *os.ProcessState) string {
+	if !state.Success() {
+		return ""
+	}
+	return "left with status 0"
 }
 
 // filtered makes a fault of rules in the node's network.

@@ -38,7 +38,9 @@ func (r *trial) say(format string, args ...any) {
 }
 
 // history has clients at work: first in peace, then under faults. Then it waits
-// until all has settled, and asks everybody what there is to know.
+// until all has settled, and asks everybody what there is to know. An error beside
+// a history is something that could not be done or seen: what was seen counts all
+// the same. Without one the run was cut short, and there is nothing to check.
 func (r *trial) history(ctx context.Context, closeAll func() error) (*check.History, error) {
 	r.began = time.Now()
 	fmt.Printf("seed %d, faults for %s, in %s\n", r.seed, r.last, r.c.dir)
@@ -77,21 +79,18 @@ func (r *trial) history(ctx context.Context, closeAll func() error) (*check.Hist
 	h.Healed = daemon.Boottime()
 	stopWork()
 	work.Wait()
-	if err := errors.Join(m.err, ctx.Err()); err != nil {
-		return nil, err
+	if err := ctx.Err(); err != nil {
+		return nil, errors.Join(m.err, err)
 	}
+	errs := []error{m.err}
 	h.Faults, h.Ops, h.Tasks = m.faults, w.ops, w.tasks
 	r.say("%d calls of clients, %d faults; waiting for what they left", len(h.Ops), len(h.Faults))
 	r.settle(ctx, h)
-	if err := r.left(ctx, h, seen); err != nil {
-		return nil, err
-	}
+	errs = append(errs, r.left(ctx, h, seen))
 	h.After = r.sizes()
 	stopWatch()
 	side.Wait()
-	if err := r.lives(h, seen); err != nil {
-		return nil, err
-	}
+	errs = append(errs, r.lives(h, seen))
 	for _, n := range r.c.nodes {
 		n.mu.Lock()
 		if n.endedByItself != nil {
@@ -99,10 +98,11 @@ func (r *trial) history(ctx context.Context, closeAll func() error) (*check.Hist
 		}
 		n.mu.Unlock()
 	}
-	if err := closeAll(); err != nil {
-		return nil, err
+	if err := ctx.Err(); err != nil {
+		return nil, errors.Join(append(errs, err)...)
 	}
-	return h, r.hashes(h)
+	errs = append(errs, closeAll())
+	return h, errors.Join(append(errs, r.hashes(h))...)
 }
 
 // settle waits until every control node has the end of every task, and gossip is
