@@ -27,7 +27,8 @@ import (
 // container's own layer, which the machine sees from outside.
 const beatFile = "/beats"
 
-// processLives reads what processes told of their lives.
+// processLives reads what processes told of their lives: each one has a file
+// TASK.ATTEMPT.NODE.PROCESS.
 func processLives(dir string) (lives []check.Life, err error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -35,7 +36,7 @@ func processLives(dir string) (lives []check.Life, err error) {
 	}
 	for _, e := range entries {
 		parts := strings.Split(e.Name(), ".")
-		if len(parts) != 3 {
+		if len(parts) != 4 {
 			return nil, fmt.Errorf("%s is nobody's life", e.Name())
 		}
 		attempt, err := strconv.Atoi(parts[1])

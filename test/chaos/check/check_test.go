@@ -109,6 +109,15 @@ func TestEachBrokenPromiseIsNoticed(t *testing.T) {
 		{"S4", "an attempt that the record does not know", func(h *History) { h.Lives[1].Attempt = 3 }},
 		{"S5", "two alive at once", func(h *History) { h.Lives[0].Last = 15 * s }},
 		{"S5", "an older one started later", func(h *History) { h.Lives[0].First, h.Lives[0].Last = 17*s, 18*s }},
+		{"S5", "one attempt was run twice, one after the other", func(h *History) {
+			h.Lives = append(h.Lives, Life{Task: "t1", Attempt: 2, Node: "p2", First: 17 * s, Last: 18 * s})
+		}},
+		{"S5", "one attempt was run twice at once", func(h *History) {
+			h.Lives = append(h.Lives, Life{Task: "t1", Attempt: 2, Node: "p2", First: 15 * s, Last: 18 * s})
+		}},
+		{"S6", "an at-most-once attempt was run twice", func(h *History) {
+			h.Lives = append(h.Lives, Life{Task: "t2", Attempt: 1, Node: "p2", First: 10 * s, Last: 11 * s})
+		}},
 		{"S6", "at most once, twice by the record", func(h *History) {
 			everywhere(h, 1, func(r *Record) {
 				r.Attempts = append(r.Attempts, Attempt{Number: 2, Outcome: cancelled, Placed: time.Unix(2000, 0), Ended: time.Unix(2001, 0)})

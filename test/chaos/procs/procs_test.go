@@ -86,7 +86,11 @@ func TestAProgramTellsOfItsLifeAndItsEnd(t *testing.T) {
 	if e.Code != 3 || e.Run < 200*time.Millisecond || !bytes.Equal(out.Bytes(), Output(1000)) {
 		t.Errorf("got %+v and %d bytes", e, out.Len())
 	}
-	if beats, err := os.ReadFile(filepath.Join(w.witness, "t.1.n")); err != nil || bytes.Count(beats, []byte("\n")) < 3 {
+	files, err := filepath.Glob(filepath.Join(w.witness, "t.1.n.*"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("got lives %v (%v), want one", files, err)
+	}
+	if beats, err := os.ReadFile(files[0]); err != nil || bytes.Count(beats, []byte("\n")) < 3 {
 		t.Errorf("got %q, %v, want some signs of life", beats, err)
 	}
 }
@@ -130,5 +134,17 @@ func TestReapEndsWhatNobodyClaims(t *testing.T) {
 	w.wait(c) // it has ended
 	if left, _ := filepath.Glob(filepath.Join(w.dir, "*")); len(left) != 0 {
 		t.Errorf("left %v", left)
+	}
+}
+
+// A process that runs what another has run already leaves a life of its own.
+func TestTwoProcessesOfOneAttemptAreTold(t *testing.T) {
+	w := newWorld(t)
+	var out bytes.Buffer
+	for range 2 {
+		w.wait(w.start(time.Minute, &out, "beat", "100ms", "0", "0"))
+	}
+	if files, err := filepath.Glob(filepath.Join(w.witness, "t.1.n.*")); err != nil || len(files) != 2 {
+		t.Errorf("got lives %v (%v), want two", files, err)
 	}
 }

@@ -36,8 +36,7 @@ func Run(dir string) error {
 	if err != nil {
 		return err
 	}
-	witness, err := os.OpenFile(filepath.Join(o.Witness, fmt.Sprintf("%s.%d.%s", o.Task, o.Attempt, o.Node)),
-		os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	witness, err := os.OpenFile(filepath.Join(o.Witness, witnessName(o)), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
@@ -76,6 +75,12 @@ func Run(dir string) error {
 	}
 	tmp := filepath.Join(dir, "exit.tmp")
 	return errors.Join(os.WriteFile(tmp, said, 0o600), os.Rename(tmp, filepath.Join(dir, "exit")))
+}
+
+// witnessName is the file that this process tells of its life in. It is no other
+// process's, not even of the same attempt: one that was run twice is to be seen.
+func witnessName(o Order) string {
+	return fmt.Sprintf("%s.%d.%s.%d-%s", o.Task, o.Attempt, o.Node, os.Getpid(), startOf(os.Getpid()))
 }
 
 // Parse reads a program's command: beat FOR CODE BYTES.
