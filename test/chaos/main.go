@@ -70,6 +70,7 @@ func run(args []string) int {
 	flags.IntVar(&o.floor.Tasks, "tasks", 1000, "`tasks` that must have been accepted")
 	flags.IntVar(&o.floor.Faults, "faults", 40, "`faults` that must have done what they say")
 	flags.IntVar(&o.floor.Kinds, "kinds", 8, "`kinds` of faults among them")
+	flags.IntVar(&o.floor.Replaced, "replaced", 1, "`attempts` of agents gone for long whose replacement could be judged")
 	_ = flags.Parse(args) // it exits
 	if o.seed == 0 {
 		o.seed = rand.Uint64N(1_000_000_000) + 1

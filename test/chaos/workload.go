@@ -143,6 +143,7 @@ func draw(rng *rand.Rand, key string, contained bool) (api.TaskRequest, check.Ta
 	var stdout []byte
 	if contained {
 		r.Image, r.Placement.Zones = image, containerZones
+		want.Start = 15 * time.Second                                   // the engine does a few at a time
 		length = min(max(length, 1500*time.Millisecond), 8*time.Second) // its witness is to be found
 		stdout = fmt.Appendln(nil, key)
 		script := fmt.Sprintf("i=0; while [ $i -lt %d ]; do read up idle </proc/uptime; echo $up >>%s; usleep 50000; i=$((i+1)); done; echo %s; exit %d",

@@ -63,7 +63,7 @@ func good() *History {
 	return h
 }
 
-var floor = Floor{Tasks: 2, Faults: 2, Kinds: 2}
+var floor = Floor{Tasks: 2, Faults: 2, Kinds: 2, Replaced: 1}
 
 func rules(h *History) []string {
 	var names []string
@@ -157,8 +157,19 @@ func TestEachBrokenPromiseIsNoticed(t *testing.T) {
 		{"L2", "no writes for long", func(h *History) { h.Ops[8].Call, h.Ops[8].Return = 38*s, 39*s; h.Ops = h.Ops[:10] }},
 		{"L2", "no writes to the end", func(h *History) { h.Ops = h.Ops[:9] }},
 		{"L3", "replaced late", func(h *History) {
-			h.Faults[1].Begin = 39 * s
+			h.Lives[1].First, h.Lives[1].Last = 21*s, 22*s
+		}},
+		{"L3", "replaced late by a second leader", func(h *History) {
+			h.Faults[1].Begin, h.Faults[1].End = 8*s, 9*s // it may have cost the leader: by 28 s
 			h.Lives[1].First, h.Lives[1].Last = 29*s, 30*s
+		}},
+		{"L3", "never replaced", func(h *History) { h.Lives = slices.Delete(h.Lives, 1, 2) }},
+		{"floor", "no agent was gone for long", func(h *History) { h.Faults[0].End = 15 * s }},
+		{"floor", "a leader was at risk all the time", func(h *History) {
+			h.Faults[1].Begin, h.Faults[1].End = 8*s, 30*s
+		}},
+		{"floor", "the next attempt met a fault of its own", func(h *History) {
+			h.Faults = append(h.Faults, Fault{Kind: "pause", Target: "p2", Begin: 12 * s, End: 20 * s, Bit: "in state T"})
 		}},
 		{"L4", "gossip incomplete", func(h *History) { h.Members["c2"] = 2 }},
 		{"L5", "left behind", func(h *History) { h.Left = []string{"container x"} }},

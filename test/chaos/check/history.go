@@ -71,6 +71,8 @@ type Task struct {
 	Program        int
 	Exit           int    // what its program exits with, every time
 	Stdout         string // length and hash of what its program writes
+	// Start is how long its engine may take to begin its program.
+	Start time.Duration
 }
 
 // Life is one program by its own heartbeats.
@@ -125,7 +127,10 @@ type History struct {
 }
 
 // Floor is how much must have happened for a run to prove anything.
-type Floor struct{ Tasks, Faults, Kinds int }
+type Floor struct {
+	Tasks, Faults, Kinds int
+	Replaced             int // attempts of agents that were gone, which L3 could judge
+}
 
 // Violation is one promise that was broken.
 type Violation struct{ Rule, Text string }
@@ -173,6 +178,9 @@ func All(h *History, floor Floor) []Violation {
 }
 
 func (r *report) enough(h *History, floor Floor) {
+	if judged := r.replaced(h); judged < floor.Replaced {
+		r.add("floor", "L3 could judge %d attempts, want %d: no agent was gone for long enough beside a leader that stayed", judged, floor.Replaced)
+	}
 	accepted, kinds, bit := 0, make(map[string]bool), 0
 	for _, id := range acknowledged(h) {
 		if id != "" {

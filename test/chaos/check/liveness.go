@@ -1,15 +1,20 @@
 package check
 
-import "time"
+import (
+	"cmp"
+	"slices"
+	"time"
+)
 
 const (
 	settleWithin = 60 * time.Second // L1, beyond the longest task
 	writeWithin  = 10 * time.Second // L2
-	// replaceWithin is L3: lease, margin and 2 s, and once more lease and margin
-	// where the leader was lost meanwhile, for a new one counts from its beginning;
-	// an election has 3 s.
+	// replaceWithin is L3: lease, margin and 2 s, counted from the fault, or from when
+	// the last leader was surely in place, for a new one counts from its beginning.
 	replaceWithin = lease + margin + 2*time.Second
-	replaceLate   = lease + margin + 3*time.Second
+	// electedWithin is how long after a fault that may cost the leader the next one
+	// is in place: an election has 3 s, and what comes back may bring another.
+	electedWithin = 5 * time.Second
 )
 
 // liveness checks that what is owed comes in time: L1 to L6, and S17.
@@ -21,7 +26,6 @@ func (r *report) liveness(h *History) {
 		r.add("L1", "the last task ended %s after the last fault", h.Settled-h.Healed)
 	}
 	r.writes(h)
-	r.replaced(h)
 	for _, node := range sorted(h.Members) {
 		if got := h.Members[node]; got != h.Nodes {
 			r.add("L4", "gossip of %s shows %d nodes, want %d", node, got, h.Nodes)
@@ -77,45 +81,82 @@ func (r *report) writes(h *History) {
 }
 
 // replaced checks L3 by the agents that were gone for longer than it takes: the
-// attempts that they had, under the usual lease, are given up in time.
-func (r *report) replaced(h *History) {
+// attempts that they had, under the usual lease, are given up in time, and the next
+// ones begin. It counts the attempts that it could judge.
+func (r *report) replaced(h *History) (judged int) {
 	records := firstFinals(h)
+	begun := make(map[string]map[int]time.Duration) // by task and attempt
+	for _, l := range h.Lives {
+		if begun[l.Task] == nil {
+			begun[l.Task] = make(map[int]time.Duration)
+		}
+		if first, known := begun[l.Task][l.Attempt]; !known || l.First < first {
+			begun[l.Task][l.Attempt] = l.First
+		}
+	}
 	for _, f := range h.Faults {
 		if f.Kind != AgentGone {
 			continue
 		}
-		within := replaceWithin
-		if leaderAtRisk(h, f.Begin, f.Begin+replaceWithin+replaceLate) {
-			within += replaceLate
-		}
-		if f.End-f.Begin < within {
-			continue
+		by := countedFrom(h, f.Begin) + replaceWithin
+		if f.End < by {
+			continue // the agent came back: it may have said itself what has ended
 		}
 		for _, l := range h.Lives {
 			if l.Node != f.Target || l.First > f.Begin || l.Last < f.Begin {
 				continue
 			}
 			t, known := records[l.Task]
-			if !known || l.Attempt >= len(t.Attempts) || h.Tasks[t.Key].Lease > lease {
+			want := h.Tasks[t.Key]
+			if !known || l.Attempt >= len(t.Attempts) || want.Lease > lease {
 				continue
 			}
-			for _, next := range h.Lives {
-				if next.Task == l.Task && next.Attempt == l.Attempt+1 && next.First > f.Begin+within {
-					r.add("L3", "task %s: its agent %s was gone from %s, its next attempt began at %s", l.Task, f.Target, f.Begin, next.First)
-				}
+			next := t.Attempts[l.Attempt]
+			if next.Node != f.Target && troubled(h, next.Node, f.Begin, by+want.Start) {
+				continue // that it began late, or not at all, is another fault's doing
 			}
+			first, lived := begun[l.Task][next.Number]
+			switch {
+			case lived && first > by+want.Start:
+				r.add("L3", "task %s: its agent %s was gone from %s, its next attempt began at %s, want by %s", l.Task, f.Target, f.Begin, first, by+want.Start)
+			case !lived && next.Outcome != cancelled:
+				r.add("L3", "task %s: its agent %s was gone from %s, its next attempt on %s never began", l.Task, f.Target, f.Begin, next.Node)
+			}
+			judged++
 		}
 	}
+	return judged
 }
 
-// AgentGone is the kind of a fault that kills an agent for longer than its lease.
-const AgentGone = "kill an agent for long"
-
-func leaderAtRisk(h *History, from, to time.Duration) bool {
+// countedFrom is when the leader that gives up an agent gone at a time counts from,
+// at the latest.
+func countedFrom(h *History, gone time.Duration) time.Duration {
+	var faults []Fault
 	for _, f := range h.Faults {
-		if f.Leader && f.Begin < to && f.End > from-lease {
+		if f.Leader {
+			faults = append(faults, f)
+		}
+	}
+	slices.SortFunc(faults, func(a, b Fault) int { return cmp.Compare(a.Begin, b.Begin) })
+	from := gone
+	for _, f := range faults {
+		if f.Begin < from+replaceWithin && f.End+electedWithin > from {
+			from = f.End + electedWithin
+		}
+	}
+	return from
+}
+
+// troubled reports whether a node had a fault of its own between two times, or had
+// not got over one.
+func troubled(h *History, node string, from, to time.Duration) bool {
+	for _, f := range h.Faults {
+		if f.Target == node && f.Begin < to && f.End+lease > from {
 			return true
 		}
 	}
 	return false
 }
+
+// AgentGone is the kind of a fault that kills an agent for longer than its lease.
+const AgentGone = "kill an agent for long"
