@@ -19,10 +19,9 @@ import (
 )
 
 const (
-	readyWithin  = time.Minute
-	quietFor     = 10 * time.Second
-	settleWithin = 100 * time.Second
-	leftWithin   = time.Minute
+	readyWithin = time.Minute
+	quietFor    = 10 * time.Second
+	leftWithin  = time.Minute
 )
 
 // trial is one run, from a cluster that is not started to its history.
@@ -76,7 +75,7 @@ func (r *trial) history(ctx context.Context, closeAll func() error) (*check.Hist
 	w.quiet.Store(false)
 	m := &nemesis{c: r.c, say: r.say}
 	m.run(ctx, r.seed, time.Now().Add(r.last))
-	h.Healed = daemon.Boottime()
+	h.Healed, h.HealedAt = daemon.Boottime(), time.Now()
 	stopWork()
 	work.Wait()
 	if err := ctx.Err(); err != nil {
@@ -108,9 +107,9 @@ func (r *trial) history(ctx context.Context, closeAll func() error) (*check.Hist
 // settle waits until every control node has the end of every task, and gossip is
 // complete. What it still lacks then is for the checks to say.
 func (r *trial) settle(ctx context.Context, h *check.History) {
-	within, cancel := context.WithTimeout(ctx, settleWithin)
+	within, cancel := context.WithTimeout(ctx, check.SettleWithin(h.Tasks))
 	defer cancel()
-	err := until(within, "every task ended", func() bool {
+	err := until(within, "every task ended, on every control node", func() bool {
 		finals := make(map[string][]check.Record)
 		for _, n := range r.c.controls() {
 			records, open, err := everything(within, n.client)
@@ -118,6 +117,9 @@ func (r *trial) settle(ctx context.Context, h *check.History) {
 				return false
 			}
 			finals[n.name] = records
+		}
+		if !sameCounts(finals) {
+			return false // one lags: it lacks what is open elsewhere
 		}
 		h.Finals = finals
 		return true
@@ -144,6 +146,17 @@ func (r *trial) settle(ctx context.Context, h *check.History) {
 		}
 		return complete
 	})
+}
+
+func sameCounts(finals map[string][]check.Record) bool {
+	count := -1
+	for _, records := range finals {
+		if count >= 0 && len(records) != count {
+			return false
+		}
+		count = len(records)
+	}
+	return true
 }
 
 // everything reads all tasks of one control node, and counts those without an end.

@@ -134,7 +134,8 @@ func draw(rng *rand.Rand, key string, contained bool) (api.TaskRequest, check.Ta
 	case 3:
 		want.Exit, want.Program = 3, rng.IntN(3)
 		if want.Program > 0 {
-			r.Retry.Program, r.Retry.Backoff = want.Program, api.Duration(time.Second)
+			want.Backoff = time.Second
+			r.Retry.Program, r.Retry.Backoff = want.Program, api.Duration(want.Backoff)
 			r.Retry.OnExitCodes = []int{3}
 		}
 	case 4:
@@ -143,8 +144,8 @@ func draw(rng *rand.Rand, key string, contained bool) (api.TaskRequest, check.Ta
 	var stdout []byte
 	if contained {
 		r.Image, r.Placement.Zones = image, containerZones
-		want.Start = 15 * time.Second                                   // the engine does a few at a time
-		length = min(max(length, 1500*time.Millisecond), 8*time.Second) // its witness is to be found
+		want.Start = 15 * time.Second                           // the engine does a few at a time
+		length = min(max(length, 4*time.Second), 8*time.Second) // its witness is to be found, also on a busy machine
 		stdout = fmt.Appendln(nil, key)
 		script := fmt.Sprintf("i=0; while [ $i -lt %d ]; do read up idle </proc/uptime; echo $up >>%s; usleep 50000; i=$((i+1)); done; echo %s; exit %d",
 			length/(60*time.Millisecond), beatFile, key, want.Exit)
@@ -155,6 +156,7 @@ func draw(rng *rand.Rand, key string, contained bool) (api.TaskRequest, check.Ta
 		r.Command = []string{"beat", length.String(), fmt.Sprint(want.Exit), fmt.Sprint(size)}
 		stdout = procs.Output(size)
 	}
+	want.Length = length
 	sum := sha256.Sum256(stdout)
 	want.Stdout = fmt.Sprintf("%d-%s", len(stdout), hex.EncodeToString(sum[:]))
 	return r, want
@@ -241,7 +243,7 @@ func recordOf(t *api.Task) check.Record {
 	if t == nil {
 		return check.Record{}
 	}
-	r := check.Record{ID: t.ID, Key: t.Spec.Labels["key"], State: t.State, Stopping: t.Stopping != "", Outcome: t.Outcome, Exit: codeOf(t.ExitCode)}
+	r := check.Record{ID: t.ID, Key: t.Spec.Labels["key"], State: t.State, Stopping: t.Stopping != "", Outcome: t.Outcome, Exit: codeOf(t.ExitCode), Finished: t.FinishedAt}
 	if t.Stdout != nil {
 		r.Stdout = fmt.Sprintf("%d-%s", t.Stdout.Bytes, t.Stdout.SHA256)
 	}

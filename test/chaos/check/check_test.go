@@ -12,20 +12,20 @@ import (
 // and then ran, one that was cancelled, faults that bit.
 func good() *History {
 	at := func(s float64) time.Time { return time.Unix(1000, int64(s*1e9)) }
-	ran := Record{ID: "t1", Key: "k1", State: finished, Outcome: exited, Exit: 3, Stdout: "4-ab", Attempts: []Attempt{
+	ran := Record{ID: "t1", Key: "k1", State: finished, Outcome: exited, Exit: 3, Stdout: "4-ab", Finished: at(26), Attempts: []Attempt{
 		{Number: 1, Node: "p1", Outcome: nodeLost, Exit: -1, Placed: at(11), Ended: at(24)},
 		{Number: 2, Node: "p2", Outcome: exited, Exit: 3, Placed: at(24.1), Ended: at(26)}}}
-	stopped := Record{ID: "t2", Key: "k2", State: finished, Outcome: cancelled, Exit: -1, Attempts: []Attempt{
+	stopped := Record{ID: "t2", Key: "k2", State: finished, Outcome: cancelled, Exit: -1, Finished: at(14), Attempts: []Attempt{
 		{Number: 1, Node: "p2", Outcome: cancelled, Exit: -1, Placed: at(12), Ended: at(14)}}}
 	early := func(r Record, state string, attempts int) Record {
-		r.State, r.Outcome, r.Exit, r.Stdout, r.Attempts = state, "", -1, "", r.Attempts[:attempts:attempts]
+		r.State, r.Outcome, r.Exit, r.Stdout, r.Attempts, r.Finished = state, "", -1, "", r.Attempts[:attempts:attempts], time.Time{}
 		return r
 	}
 	stopping := early(stopped, "running", 1)
 	stopping.Stopping = true
 	s := time.Second
 	h := &History{
-		Began: 0, Healed: 40 * s, Settled: 50 * s, Nodes: 3,
+		Began: 0, Healed: 40 * s, HealedAt: at(48), Settled: 50 * s, Nodes: 3,
 		Tasks: map[string]Task{
 			"k1": {Key: "k1", Lease: lease, Infrastructure: 3, Exit: 3, Stdout: "4-ab"},
 			"k2": {Key: "k2", Lease: lease, AtMostOnce: true},
@@ -153,7 +153,9 @@ func TestEachBrokenPromiseIsNoticed(t *testing.T) {
 		{"S16", "records differ", func(h *History) { h.Hashes["c3"] = "bb" }},
 		{"S17", "a process grew", func(h *History) { h.After["c1 fd"] = 500 }},
 		{"L1", "never settled", func(h *History) { h.Settled = 0 }},
-		{"L1", "settled late", func(h *History) { h.Settled = 200 * s }},
+		{"L1", "a task ended late", func(h *History) {
+			everywhere(h, 0, func(r *Record) { r.Finished = h.HealedAt.Add(settleWithin + lease + margin + s) })
+		}},
 		{"L2", "no writes for long", func(h *History) { h.Ops[8].Call, h.Ops[8].Return = 38*s, 39*s; h.Ops = h.Ops[:10] }},
 		{"L2", "no writes to the end", func(h *History) { h.Ops = h.Ops[:9] }},
 		{"L3", "replaced late", func(h *History) {
@@ -185,6 +187,24 @@ func TestEachBrokenPromiseIsNoticed(t *testing.T) {
 				t.Errorf("got %v, want %s among them", got, tt.rule)
 			}
 		})
+	}
+}
+
+// A task that takes long by itself has longer than another.
+func TestEveryTaskHasItsOwnTime(t *testing.T) {
+	h := good()
+	long := Task{Key: "k1", Lease: lease, Infrastructure: 3, Exit: 3, Stdout: "4-ab", Length: 20 * time.Second, Start: time.Second}
+	h.Tasks["k1"] = long
+	everywhere(h, 0, func(r *Record) { r.Finished = h.HealedAt.Add(settleWithin + lease + margin + 20*time.Second) })
+	if got := rules(h); len(got) > 0 {
+		t.Errorf("got %v, want nothing", got)
+	}
+	long.Program, long.Backoff = 2, time.Second
+	if got, want := takes(long), lease+margin+3*21*time.Second+4500*time.Millisecond; got != want {
+		t.Errorf("got %s, want %s: three runs and pauses of 1.5 s and 3 s", got, want)
+	}
+	if got, want := SettleWithin(map[string]Task{"k1": long, "k2": {}}), settleWithin+takes(long); got != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
 }
 

@@ -51,6 +51,7 @@ type Record struct {
 	Exit     int // -1: none
 	Stdout   string
 	Attempts []Attempt
+	Finished time.Time // by the leader's wall clock
 }
 
 // Attempt is one try as the record has it. Times are wall clocks.
@@ -72,7 +73,9 @@ type Task struct {
 	Exit           int    // what its program exits with, every time
 	Stdout         string // length and hash of what its program writes
 	// Start is how long its engine may take to begin its program.
-	Start time.Duration
+	Start   time.Duration
+	Length  time.Duration // of one run of its program
+	Backoff time.Duration // the pause before its program is run again for the first time
 }
 
 // Life is one program by its own heartbeats.
@@ -124,6 +127,8 @@ type History struct {
 	// Healed is when the last fault was mended, Settled when every task had ended;
 	// zero: that did not come.
 	Began, Healed, Settled time.Duration
+	// HealedAt is Healed by the wall clock, as the record has its times.
+	HealedAt time.Time
 }
 
 // Floor is how much must have happened for a run to prove anything.

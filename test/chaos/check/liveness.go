@@ -7,7 +7,7 @@ import (
 )
 
 const (
-	settleWithin = 60 * time.Second // L1, beyond the longest task
+	settleWithin = 60 * time.Second // L1, beyond what a task takes
 	writeWithin  = 10 * time.Second // L2
 	// replaceWithin is L3: lease, margin and 2 s, counted from the fault, or from when
 	// the last leader was surely in place, for a new one counts from its beginning.
@@ -19,11 +19,13 @@ const (
 
 // liveness checks that what is owed comes in time: L1 to L6, and S17.
 func (r *report) liveness(h *History) {
-	switch {
-	case h.Settled == 0:
+	if h.Settled == 0 {
 		r.add("L1", "not every accepted task ended")
-	case h.Settled-h.Healed > settleWithin+longest(h):
-		r.add("L1", "the last task ended %s after the last fault", h.Settled-h.Healed)
+	}
+	for _, t := range firstFinals(h) {
+		if by := h.HealedAt.Add(settleWithin + takes(h.Tasks[t.Key])); t.State == finished && t.Finished.After(by) {
+			r.add("L1", "task %s ended at %s, want by %s: the last fault was mended at %s", t.ID, t.Finished, by, h.HealedAt)
+		}
 	}
 	r.writes(h)
 	for _, node := range sorted(h.Members) {
@@ -53,13 +55,25 @@ func (r *report) liveness(h *History) {
 	}
 }
 
-// longest is the longest lease of a task: how long one may be waited for.
-func longest(h *History) time.Duration {
-	most := lease
-	for _, t := range h.Tasks {
-		most = max(most, t.Lease)
+// takes is how long a task may take by itself once nothing is broken: until an
+// attempt that is out of contact is given up, and then every run that its program
+// may get, with the pauses between them, which double and are drawn half longer.
+func takes(t Task) time.Duration {
+	pauses, next := time.Duration(0), t.Backoff
+	for range t.Program {
+		pauses += next + next/2
+		next *= 2
 	}
-	return most + margin
+	return max(lease, t.Lease) + margin + time.Duration(1+t.Program)*(t.Start+t.Length) + pauses
+}
+
+// SettleWithin is how long after the last fault the last of some tasks may end.
+func SettleWithin(tasks map[string]Task) time.Duration {
+	most := time.Duration(0)
+	for _, t := range tasks {
+		most = max(most, takes(t))
+	}
+	return settleWithin + most
 }
 
 // writes checks L2: never longer than so without an accepted submission, while
