@@ -142,6 +142,9 @@ func TestEachBrokenPromiseIsNoticed(t *testing.T) {
 		{"S9", "a cancellation unseen", func(h *History) { h.Ops[5].Seen = h.Ops[3].Seen }},
 		{"S9", "a conflict with nothing", func(h *History) { h.Ops[2].Call, h.Ops[2].Return = 0, s/2 }},
 		{"S9", "a task that was told of is not found", func(h *History) { h.Ops[6].Seen = Record{} }},
+		{"S9", "what was refused was done", func(h *History) {
+			h.Finals["c2"] = append(slices.Clone(h.Finals["c2"]), Record{ID: "t3", Key: "k3", State: finished, Outcome: exited})
+		}},
 		{"S10", "other output", func(h *History) { everywhere(h, 0, func(r *Record) { r.Stdout = "3-ab" }) }},
 		{"S11", "another exit code", func(h *History) {
 			everywhere(h, 0, func(r *Record) { r.Exit, r.Attempts[1].Exit = 137, 137 })

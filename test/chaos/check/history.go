@@ -174,6 +174,7 @@ func All(h *History, floor Floor) []Violation {
 	}
 	r.enough(h, floor)
 	r.records(h)
+	r.refused(h)
 	r.lives(h)
 	r.keys(h)
 	r.cancels(h)

@@ -58,6 +58,26 @@ func (r *report) records(h *History) {
 	}
 }
 
+// refused checks of S9 what an order of the calls can't show: a key of which every
+// submission was surely not carried out has no task.
+func (r *report) refused(h *History) {
+	mayBe := make(map[string]bool)
+	asked := make(map[string]Op)
+	for _, op := range h.Ops {
+		if op.Kind == Submit {
+			asked[op.Key] = op
+			mayBe[op.Key] = mayBe[op.Key] || op.Result != Failed
+		}
+	}
+	for _, node := range sorted(h.Finals) {
+		for _, t := range h.Finals[node] {
+			if op, known := asked[t.Key]; known && !mayBe[t.Key] {
+				r.add("S9", "task %s: every submission of key %s was refused, the last through %s at %s, and %s has it", t.ID, t.Key, op.Node, op.Return, node)
+			}
+		}
+	}
+}
+
 func byID(records []Record) map[string]Record {
 	all := make(map[string]Record, len(records))
 	for _, t := range records {
