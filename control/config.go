@@ -66,6 +66,11 @@ type Config struct {
 	// ShutdownGrace is how long a stopping node then finishes HTTP answers
 	// before it cuts them. Default 5 s.
 	ShutdownGrace time.Duration
+	// SnapshotEntries is how many entries of the log make a snapshot of the record
+	// due; SnapshotInterval is how often that is looked at. Zero: as
+	// replica.DefaultConfig has it.
+	SnapshotEntries  uint64
+	SnapshotInterval time.Duration
 	// Fatal ends the process at once, because the disk hangs or the log can't
 	// be read; see replica.Config.
 	Fatal func(error)

@@ -250,6 +250,14 @@ func serve(ctx context.Context, run func() error, stop func()) error {
 
 func (s *Server) replicaConfig() replica.Config {
 	c := replica.DefaultConfig()
+	if s.cfg.SnapshotEntries > 0 {
+		// As many stay as in production, by their share: a follower that was away for
+		// a while needs no snapshot.
+		c.SnapshotThreshold, c.TrailingLogs = s.cfg.SnapshotEntries, s.cfg.SnapshotEntries+s.cfg.SnapshotEntries/4
+	}
+	if s.cfg.SnapshotInterval > 0 {
+		c.SnapshotInterval = s.cfg.SnapshotInterval
+	}
 	c.ID, c.Addr, c.Stream, c.Stores = s.cfg.ID, s.cfg.RaftAdvertise, s.cfg.Raft, s.cfg.Stores
 	if s.cfg.Stores == nil {
 		c.Dir = filepath.Join(s.cfg.DataDir, "raft")

@@ -7,11 +7,16 @@ import (
 	"time"
 
 	"ecs/control/api"
+	"ecs/control/replica"
 	"ecs/internal/clusterfiles"
 	"ecs/internal/daemon"
 	"ecs/internal/pki"
 	"ecs/internal/seal"
 )
+
+// leastSnapshotEntries: with fewer a follower could find its place in the log gone
+// each time that a snapshot has reached it.
+const leastSnapshotEntries = 50
 
 // options are the settings of a control node, and what Check has read.
 type options struct {
@@ -21,6 +26,8 @@ type options struct {
 	httpAddr, healthAddr, rpcAddr, raftAddr string
 	htpasswd, sealKey                       string
 	drain                                   time.Duration
+	snapshotEntries                         int
+	snapshotInterval                        time.Duration
 
 	node      *pki.Node
 	gossipKey []byte
@@ -39,6 +46,9 @@ func (o *options) define(fs *flag.FlagSet) {
 	fs.StringVar(&o.htpasswd, "htpasswd", "/etc/ecs/htpasswd", "`file` of API keys and hashes of their secrets")
 	fs.StringVar(&o.sealKey, "seal-key", "/etc/ecs/seal.key", "`file` with the key that seals what the log must not show")
 	fs.DurationVar(&o.drain, "drain", 20*time.Second, "how `long` to go on accepting after the health check failed, when stopped or leaving, so that load balancers notice")
+	usual := replica.DefaultConfig()
+	fs.IntVar(&o.snapshotEntries, "snapshot-entries", int(usual.SnapshotThreshold), "`number` of log entries that make a snapshot of the record due, which lets the log be cut short")
+	fs.DurationVar(&o.snapshotInterval, "snapshot-interval", usual.SnapshotInterval, "how `often` it is looked whether a snapshot is due")
 }
 
 func (o *options) check() error {
@@ -52,6 +62,12 @@ func (o *options) check() error {
 	}
 	if o.expect != 0 && o.expect != 1 && o.expect != 3 && o.expect != 5 {
 		faults = append(faults, fmt.Errorf("--bootstrap-expect %d: want 0, 1, 3 or 5", o.expect))
+	}
+	if o.snapshotEntries < leastSnapshotEntries {
+		faults = append(faults, fmt.Errorf("--snapshot-entries %d: want %d or more", o.snapshotEntries, leastSnapshotEntries))
+	}
+	if o.snapshotInterval < time.Second {
+		faults = append(faults, fmt.Errorf("--snapshot-interval %s: want 1s or more", o.snapshotInterval))
 	}
 	if o.node, o.gossipKey, err = o.Trust.Load(pki.RoleControl); err != nil {
 		faults = append(faults, err)

@@ -58,12 +58,12 @@ func TestEveryProblemIsNamedAtOnce(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, clusterfiles.SealKey), []byte("short"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	status, said := checkConfig(append(flags, "--bootstrap-expect", "2", "--http-addr", "8448", "--zone", "", "--advertise", "host:1",
+	status, said := checkConfig(append(flags, "--bootstrap-expect", "2", "--snapshot-entries", "1", "--snapshot-interval", "1ms", "--http-addr", "8448", "--zone", "", "--advertise", "host:1",
 		"--htpasswd", filepath.Join(dir, "none"), "--join", "nowhere", "--gossip-key", filepath.Join(dir, "none"))...)
 	if status != daemon.ExitUsage {
 		t.Errorf("got status %d, want %d", status, daemon.ExitUsage)
 	}
-	for _, want := range []string{"--bootstrap-expect 2", "--http-addr", "--zone is needed", "--advertise", "API keys", "--join", "gossip key", "seal key"} {
+	for _, want := range []string{"--bootstrap-expect 2", "--snapshot-entries 1", "--snapshot-interval 1ms", "--http-addr", "--zone is needed", "--advertise", "API keys", "--join", "gossip key", "seal key"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("lacks %q:\n%s", want, said)
 		}

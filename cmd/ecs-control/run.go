@@ -131,6 +131,7 @@ func (o *options) config(ctx context.Context, log *slog.Logger, ports listeners,
 		Peer:        pki.FromContext,
 		Seal:        o.box, Auth: o.auth, Log: log, Metrics: metrics, MetricsHandler: handler,
 		Now: daemon.Boottime, NotAfter: o.node.Expires(), DrainFor: o.drain,
+		SnapshotEntries: uint64(o.snapshotEntries), SnapshotInterval: o.snapshotInterval,
 		// A leader whose disk hangs would keep its followers and answer
 		// nobody: nothing is waited for.
 		Fatal: func(err error) {

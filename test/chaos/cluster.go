@@ -39,6 +39,7 @@ type cluster struct {
 	witness                     string // directory where programs tell of their life
 	net                         *network
 	nodes                       []*node
+	snapshotEntries             int // a few hundred: there are to be snapshots, and logs that were cut short
 }
 
 // node is one process, and an agent's fence.
@@ -58,9 +59,10 @@ type node struct {
 // newCluster makes the files and the network of a cluster and starts nothing. tag
 // is the cluster's name and begins those of all that it makes, so that a janitor
 // finds it.
-func newCluster(dir, tag, bin string, withContainers bool) (*cluster, error) {
+func newCluster(dir, tag, bin string, snapshotEntries int, withContainers bool) (*cluster, error) {
 	credentials := clusterfiles.NewCredentials()
-	c := &cluster{dir: dir, name: tag, key: credentials.Key, secret: credentials.Secret, bin: bin, witness: filepath.Join(dir, "witness")}
+	c := &cluster{dir: dir, name: tag, key: credentials.Key, secret: credentials.Secret, bin: bin,
+		snapshotEntries: snapshotEntries, witness: filepath.Join(dir, "witness")}
 	var err error
 	if c.net, err = newNetwork(tag); err != nil {
 		return nil, err
@@ -138,7 +140,8 @@ func (n *node) write() error {
 	switch {
 	case n.control:
 		more = map[string]any{"bootstrap_expect": len(controlZones), "http_addr": at(httpPort), "rpc_addr": at(rpcPort),
-			"raft_addr": at(raftPort), "htpasswd": in("htpasswd"), "seal_key": in(clusterfiles.SealKey)}
+			"raft_addr": at(raftPort), "htpasswd": in("htpasswd"), "seal_key": in(clusterfiles.SealKey),
+			"snapshot_entries": n.c.snapshotEntries, "snapshot_interval": "5s"}
 	case n.containers:
 		delete(more, "witness")
 		more["cpus"], more["memory"], more["egress"], more["grace"], more["starts"] = "0.75", "1GiB", false, "1s", 2

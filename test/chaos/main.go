@@ -71,6 +71,8 @@ func run(args []string) int {
 	flags.IntVar(&o.floor.Faults, "faults", 40, "`faults` that must have done what they say")
 	flags.IntVar(&o.floor.Kinds, "kinds", 8, "`kinds` of faults among them")
 	flags.IntVar(&o.floor.Replaced, "replaced", 1, "`attempts` of agents gone for long whose replacement could be judged")
+	flags.IntVar(&o.floor.Snapshots, "snapshots", 1, "`snapshots` that each control node must have made or got")
+	flags.IntVar(&o.floor.Fetches, "fetches", 100, "`streams` of output that must have been read after the faults")
 	_ = flags.Parse(args) // it exits
 	if o.seed == 0 {
 		o.seed = rand.Uint64N(1_000_000_000) + 1
@@ -133,7 +135,7 @@ func chaos(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, j.close(context.WithoutCancel(ctx))) }()
-	c, err := newCluster(dir, tag, bin, o.containers)
+	c, err := newCluster(dir, tag, bin, 200+rand.New(rand.NewPCG(o.seed, 0)).IntN(800), o.containers)
 	if err != nil {
 		return err
 	}

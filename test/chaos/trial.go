@@ -55,7 +55,7 @@ func (r *trial) history(ctx context.Context, closeAll func() error) (*check.Hist
 	}
 	r.say("%d nodes are ready", len(r.c.nodes))
 	h := &check.History{Before: r.sizes(), Nodes: len(r.c.nodes), Began: daemon.Boottime()}
-	w := &workload{c: r.c, tasks: make(map[string]check.Task)}
+	w := &workload{c: r.c, tasks: make(map[string]check.Task), asked: make(map[string]api.TaskRequest)}
 	working, stopWork := context.WithCancel(ctx)
 	defer stopWork()
 	var side sync.WaitGroup
@@ -85,6 +85,9 @@ func (r *trial) history(ctx context.Context, closeAll func() error) (*check.Hist
 	h.Faults, h.Ops, h.Tasks = m.faults, w.ops, w.tasks
 	r.say("%d calls of clients, %d faults; waiting for what they left", len(h.Ops), len(h.Faults))
 	r.settle(ctx, h)
+	if h.Settled > 0 {
+		errs = append(errs, r.afterwards(ctx, h, w))
+	}
 	errs = append(errs, r.left(ctx, h, seen))
 	h.After = r.sizes()
 	stopWatch()
@@ -236,8 +239,8 @@ func (r *trial) lives(h *check.History, seen *containerWitness) (err error) {
 	return err
 }
 
-// hashes makes the record again from each control node's disk, as far as all of
-// them have it.
+// hashes makes the record again from each control node's disk, its newest snapshot
+// and the log after that, as far as all of them have it.
 func (r *trial) hashes(h *check.History) error {
 	common := ^uint64(0)
 	for _, n := range r.c.controls() {
@@ -247,12 +250,17 @@ func (r *trial) hashes(h *check.History) error {
 		}
 		common = min(common, last)
 	}
-	h.Hashes = make(map[string]string)
+	h.Hashes, h.Snapshots = make(map[string]string), make(map[string]int)
 	for _, n := range r.c.controls() {
 		sn, _, err := replica.Replay(raftDir(n), common)
 		if err != nil {
 			return fmt.Errorf("replay the log of %s: %w", n.name, err)
 		}
+		snapshots, err := filepath.Glob(filepath.Join(raftDir(n), "snapshots", "*-*[0-9]")) // not those that were not finished
+		if err != nil {
+			return err
+		}
+		h.Snapshots[n.name] = len(snapshots)
 		h.Hashes[n.name] = fmt.Sprintf("%x at %d", sn.Hash(), sn.Index())
 	}
 	return nil

@@ -36,6 +36,7 @@ type workload struct {
 	mu    sync.Mutex
 	ops   []check.Op
 	tasks map[string]check.Task
+	asked map[string]api.TaskRequest // by key
 }
 
 // job is one task as a client asks for it.
@@ -71,7 +72,7 @@ func (w *workload) task(ctx context.Context, rng *rand.Rand, client int, key str
 	var want check.Task
 	j.request, want = draw(rng, key, contained)
 	w.mu.Lock()
-	w.tasks[key] = want
+	w.tasks[key], w.asked[key] = want, j.request
 	w.mu.Unlock()
 	// Some ask once only: where that was refused, there must be no task.
 	most := mostOnAKey
@@ -173,11 +174,15 @@ func (w *workload) any(rng *rand.Rand) *node {
 }
 
 func (w *workload) submit(ctx context.Context, rng *rand.Rand, client int, j *job, body string) {
+	w.submitTo(ctx, w.any(rng), client, j, body)
+}
+
+func (w *workload) submitTo(ctx context.Context, n *node, client int, j *job, body string) {
 	request := j.request
 	if body != "body" {
 		request.Env = []string{"OTHER=1"}
 	}
-	w.call(ctx, w.any(rng), check.Op{Kind: check.Submit, Client: client, Key: j.key, Body: body}, j,
+	w.call(ctx, n, check.Op{Kind: check.Submit, Client: client, Key: j.key, Body: body}, j,
 		func(ctx context.Context, c *api.Client) (*api.Task, error) {
 			return c.Submit(ctx, request, api.SubmitOptions{Key: j.key})
 		})

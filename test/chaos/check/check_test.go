@@ -54,7 +54,10 @@ func good() *History {
 			{Kind: "pause", Target: "c1", Begin: 31 * s, End: 33 * s, Bit: "in state T", Leader: true},
 		},
 		Finals:     map[string][]Record{"c1": {ran, stopped}, "c2": {ran, stopped}, "c3": {ran, stopped}},
+		Fetches:    []Fetch{{Task: "t1", Key: "k1", Node: "c2", Stream: "stdout", Got: "4-ab"}, {Task: "t1", Key: "k1", Node: "c2", Stream: "stderr", Got: nothing}},
+		Live:       map[string]string{"c1": "cc", "c2": "cc", "c3": "cc"},
 		Hashes:     map[string]string{"c1": "aa", "c2": "aa", "c3": "aa"},
+		Snapshots:  map[string]int{"c1": 2, "c2": 1, "c3": 2},
 		Members:    map[string]int{"c1": 3, "c2": 3, "c3": 3},
 		Before:     map[string]int{"c1 fd": 20},
 		After:      map[string]int{"c1 fd": 30},
@@ -63,7 +66,7 @@ func good() *History {
 	return h
 }
 
-var floor = Floor{Tasks: 2, Faults: 2, Kinds: 2, Replaced: 1}
+var floor = Floor{Tasks: 2, Faults: 2, Kinds: 2, Replaced: 1, Snapshots: 1, Fetches: 2}
 
 func rules(h *History) []string {
 	var names []string
@@ -146,6 +149,9 @@ func TestEachBrokenPromiseIsNoticed(t *testing.T) {
 			h.Finals["c2"] = append(slices.Clone(h.Finals["c2"]), Record{ID: "t3", Key: "k3", State: finished, Outcome: exited})
 		}},
 		{"S10", "other output", func(h *History) { everywhere(h, 0, func(r *Record) { r.Stdout = "3-ab" }) }},
+		{"S10", "other bytes", func(h *History) { h.Fetches[0].Got = "4-ba" }},
+		{"S10", "bytes of nobody's", func(h *History) { h.Fetches[1].Got = "1-ab" }},
+		{"S10", "output that is gone", func(h *History) { h.Fetches[0].Got = "output_lost" }},
 		{"S11", "another exit code", func(h *History) {
 			everywhere(h, 0, func(r *Record) { r.Exit, r.Attempts[1].Exit = 137, 137 })
 		}},
@@ -153,6 +159,7 @@ func TestEachBrokenPromiseIsNoticed(t *testing.T) {
 		{"S11", "an exit of no program", func(h *History) { h.Lives = h.Lives[2:] }},
 		{"S12", "started after its cancellation", func(h *History) { h.Ops[4].Seen.Attempts = nil }},
 		{"S12", "went on after its cancellation", func(h *History) { h.Lives[2].Last = 39 * s }},
+		{"S16", "records in memory differ", func(h *History) { h.Live["c2"] = "dd" }},
 		{"S16", "records differ", func(h *History) { h.Hashes["c3"] = "bb" }},
 		{"S17", "a process grew", func(h *History) { h.After["c1 fd"] = 500 }},
 		{"L1", "never settled", func(h *History) { h.Settled = 0 }},
@@ -180,6 +187,8 @@ func TestEachBrokenPromiseIsNoticed(t *testing.T) {
 		{"L5", "left behind", func(h *History) { h.Left = []string{"container x"} }},
 		{"L6", "an election in peace", func(h *History) { h.QuietTerms[1] = 3 }},
 		{"L6", "an error in peace", func(h *History) { h.Ops[9].Quiet = true }},
+		{"floor", "a node without a snapshot", func(h *History) { delete(h.Snapshots, "c2") }},
+		{"floor", "no output was read", func(h *History) { h.Fetches = nil }},
 		{"floor", "a fault that did nothing", func(h *History) { h.Faults[1].Bit = "" }},
 		{"floor", "too little work", func(h *History) { h.Ops = slices.Clone(h.Ops[:3]) }},
 	} {

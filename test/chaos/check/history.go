@@ -63,6 +63,12 @@ type Attempt struct {
 	Placed, Ended time.Time
 }
 
+// Fetch is one stream of a task's output as a control node gave it.
+type Fetch struct {
+	Task, Key, Node, Stream string
+	Got                     string // length and hash as in Task.Stdout, or why there is none
+}
+
 // Task is what the workload asked for and expects.
 type Task struct {
 	Key            string
@@ -113,8 +119,13 @@ type History struct {
 	Faults []Fault
 	// Finals is what each control node says of every task, after the faults.
 	Finals map[string][]Record
-	// Hashes are the record's at one log index, by control node.
-	Hashes map[string]string
+	// Fetches are the streams of output that were read after the faults.
+	Fetches []Fetch
+	// Live are hashes of the record that each control node had in memory at one log
+	// index, Hashes of what its disk makes of it, and Snapshots is how many of the
+	// record there were.
+	Live, Hashes map[string]string
+	Snapshots    map[string]int
 	// Left is what was still there a minute after the last task.
 	Left []string
 	// Members is how many nodes gossip showed each control node at the end.
@@ -135,6 +146,8 @@ type History struct {
 type Floor struct {
 	Tasks, Faults, Kinds int
 	Replaced             int // attempts of agents that were gone, which L3 could judge
+	Snapshots            int // of each control node
+	Fetches              int
 }
 
 // Violation is one promise that was broken.
@@ -175,6 +188,7 @@ func All(h *History, floor Floor) []Violation {
 	r.enough(h, floor)
 	r.records(h)
 	r.refused(h)
+	r.fetched(h)
 	r.lives(h)
 	r.keys(h)
 	r.cancels(h)
@@ -186,6 +200,14 @@ func All(h *History, floor Floor) []Violation {
 func (r *report) enough(h *History, floor Floor) {
 	if judged := r.replaced(h); judged < floor.Replaced {
 		r.add("floor", "L3 could judge %d attempts, want %d: no agent was gone for long enough beside a leader that stayed", judged, floor.Replaced)
+	}
+	for _, node := range sorted(h.Hashes) {
+		if got := h.Snapshots[node]; got < floor.Snapshots {
+			r.add("floor", "%s has %d snapshots of the record, want %d", node, got, floor.Snapshots)
+		}
+	}
+	if len(h.Fetches) < floor.Fetches {
+		r.add("floor", "%d streams of output were read, want %d", len(h.Fetches), floor.Fetches)
 	}
 	accepted, kinds, bit := 0, make(map[string]bool), 0
 	for _, id := range acknowledged(h) {

@@ -51,9 +51,33 @@ func (r *report) records(h *History) {
 			r.add("S2", "task %s: %s said %s %d, at the end it is %s %d", op.Seen.ID, op.Node, op.Seen.Outcome, op.Seen.Exit, last.Outcome, last.Exit)
 		}
 	}
-	for _, node := range sorted(h.Hashes) {
-		if h.Hashes[node] != h.Hashes[sorted(h.Hashes)[0]] {
-			r.add("S16", "the record of %s has hash %s, that of %s %s", node, h.Hashes[node], sorted(h.Hashes)[0], h.Hashes[sorted(h.Hashes)[0]])
+	r.equal("in memory", h.Live)
+	r.equal("on disk", h.Hashes)
+}
+
+// equal checks S16.
+func (r *report) equal(where string, hashes map[string]string) {
+	nodes := sorted(hashes)
+	for _, node := range nodes {
+		if hashes[node] != hashes[nodes[0]] {
+			r.add("S16", "the record of %s %s has hash %s, that of %s %s", node, where, hashes[node], nodes[0], hashes[nodes[0]])
+		}
+	}
+}
+
+// nothing is the length and the hash of no output.
+const nothing = "0-e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+// fetched checks S10 by the bytes themselves: every control node gives what the
+// program wrote. Programs here write nothing to stderr.
+func (r *report) fetched(h *History) {
+	for _, f := range h.Fetches {
+		want := nothing
+		if f.Stream == "stdout" {
+			want = h.Tasks[f.Key].Stdout
+		}
+		if f.Got != want {
+			r.add("S10", "%s of task %s through %s is %s, its program wrote %s", f.Stream, f.Task, f.Node, f.Got, want)
 		}
 	}
 }
