@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"ecs/control/state"
@@ -26,6 +27,7 @@ const (
 // over back into the queue and forgets finished ones that are old or too many,
 // while this node leads.
 func (s *Server) reap(ctx context.Context) error {
+	inherited := backingOff(s.store.Snapshot(), time.Now())
 	for {
 		sn := s.store.Snapshot()
 		changed := sn.Watch()
@@ -33,6 +35,11 @@ func (s *Server) reap(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		left, rest, err := s.waited(ctx, sn, inherited)
+		if err != nil {
+			return err
+		}
+		next, inherited = min(next, left), rest
 		if err := s.bound(ctx, sn); err != nil {
 			return err
 		}
@@ -75,7 +82,9 @@ func (s *Server) due(ctx context.Context, sn *state.Snapshot, now time.Time) (ti
 		case total > 0 && !now.Before(t.SubmittedAt.Add(total)):
 			late = append(late, t.ID)
 		case t.BackingOff:
-			again = append(again, t.ID)
+			if room(sn, len(again)) {
+				again = append(again, t.ID)
+			}
 		case t.State == task.Pending:
 			expired = append(expired, t.ID)
 		}
@@ -101,6 +110,68 @@ func (s *Server) due(ctx context.Context, sn *state.Snapshot, now time.Time) (ti
 		}
 	}
 	return next, nil
+}
+
+// pause is a backoff that an earlier leader began, as this one sees it.
+type pause struct {
+	state.Waited
+	over time.Time // by the monotonic clock
+}
+
+// backingOff lists the tasks that back off as a leader begins, by the end of their
+// pauses. When they may go on is in the record by the clock of the leader that was,
+// which may be far ahead; their pause is not. So each waits for no longer than that,
+// from now. What backs off later does so by this leader's own clock.
+func backingOff(sn *state.Snapshot, now time.Time) (pauses []pause) {
+	if sn.Counts().BackingOff == 0 {
+		return nil
+	}
+	for _, t := range sn.Deadlines() {
+		if t.BackingOff {
+			n := len(t.Attempts)
+			last := &t.Attempts[n-1]
+			pauses = append(pauses, pause{state.Waited{Task: t.ID, Attempt: n}, now.Add(max(0, last.RetryAt.Sub(last.EndedAt)))})
+		}
+	}
+	slices.SortFunc(pauses, func(a, b pause) int { return a.over.Compare(b.over) })
+	return pauses
+}
+
+// waited ends the pauses that are over and says when to look again, and at which.
+// Most have ended by the record's time before.
+func (s *Server) waited(ctx context.Context, sn *state.Snapshot, pauses []pause) (time.Duration, []pause, error) {
+	over, rest := elapsed(sn, pauses, time.Now())
+	if len(over) > 0 {
+		if err := s.command(ctx, state.Resume{Waited: over}, "run again what has waited"); err != nil {
+			return 0, nil, err
+		}
+	}
+	if len(rest) == 0 {
+		return lookLatest, nil, nil
+	}
+	return max(lookAgain, time.Until(rest[0].over)), rest, nil
+}
+
+// elapsed gives the tasks whose pauses are over and which still back off, as many as
+// the queue has room for and a command may carry, and the pauses that remain.
+func elapsed(sn *state.Snapshot, pauses []pause, now time.Time) (over []state.Waited, rest []pause) {
+	for i, p := range pauses {
+		if p.over.After(now) || len(over) == reapAtMost || !room(sn, len(over)) {
+			return over, pauses[i:]
+		}
+		t := sn.Task(p.Task)
+		if t != nil && t.BackingOff && len(t.Attempts) == p.Attempt {
+			over = append(over, p.Waited)
+		}
+	}
+	return over, nil
+}
+
+// room reports whether the queue has room for another task after so many. Whoever
+// backs off waits on where it has none.
+func room(sn *state.Snapshot, more int) bool {
+	counts := sn.Counts()
+	return counts.Pending+more < state.DefaultMaxPending && counts.PendingBytes < state.DefaultMaxPendingBytes
 }
 
 // bound forgets the oldest finished records beyond what may be kept.

@@ -57,7 +57,7 @@ func (s *Server) place(ctx context.Context, p *placer, sn *state.Snapshot, decis
 	for i := range decisions {
 		d := &decisions[i]
 		if t := sn.Task(d.Task); t != nil {
-			d.Queued = max(0, chosen.Sub(t.SubmittedAt))
+			d.Queued = max(0, chosen.Sub(state.QueuedSince(t))) // not what its earlier attempts took
 		}
 	}
 	tokens := tokensOf(decisions)

@@ -119,9 +119,19 @@ type Wish struct {
 	Owner string // whose permission to use the image counts
 }
 
-// Resume puts tasks whose backoff is over back into the queue.
+// Resume puts tasks whose backoff is over back into the queue. Of Tasks, those whose
+// RetryAt has come, by the leader's wall clock. RetryAt may be another leader's, and
+// hours ahead: a task of Waited goes whatever it says, if the attempt that it backs
+// off after is still its last. The leader has itself seen it wait for so long.
 type Resume struct {
-	Tasks []task.ID
+	Tasks  []task.ID
+	Waited []Waited
+}
+
+// Waited is a task that has backed off for its pause after an attempt.
+type Waited struct {
+	Task    task.ID
+	Attempt int
 }
 
 // Found names the cluster, once and for ever: the first one holds. Two clusters

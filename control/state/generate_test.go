@@ -35,7 +35,7 @@ func (m *model) command() state.Command {
 	case n < 96:
 		return state.Wish{Spec: task.Spec{Image: fmt.Sprint("i", m.rng.IntN(6))}, Count: m.rng.IntN(4), Owner: "ann"}
 	case n < 98:
-		return state.Resume{Tasks: m.resting()}
+		return state.Resume{Tasks: m.resting(), Waited: m.waited()}
 	default:
 		return state.Forget{Tasks: m.some(8)}
 	}
@@ -213,6 +213,16 @@ func (m *model) resting() []task.ID {
 	for t := range m.w.sn().Newest(0) {
 		if t.BackingOff && m.rng.IntN(4) > 0 {
 			list = append(list, t.ID)
+		}
+	}
+	return list
+}
+
+// waited draws tasks that back off, some after another attempt than is named.
+func (m *model) waited() (list []state.Waited) {
+	for _, id := range m.resting() {
+		if t := m.w.sn().Task(id); t != nil && m.rng.IntN(3) == 0 {
+			list = append(list, state.Waited{Task: id, Attempt: len(t.Attempts) - m.rng.IntN(4)/3})
 		}
 	}
 	return list

@@ -138,3 +138,31 @@ func TestWhatBacksOffIsBounded(t *testing.T) {
 	out := w.do(state.Submit{Task: aTask("t3"), Node: "n1", Epoch: n.Epoch})
 	wantCode(t, out.Err, task.CodeQueueFull)
 }
+
+// The clock of the leader that ended the attempt may have been an hour ahead.
+func TestWhatHasWaitedGoesOnWhateverAnotherLeadersClockSaid(t *testing.T) {
+	w := newWorld(t)
+	w.register("n1")
+	w.exit(w.live("t1", "n1", rerun(3)), 3)
+	w.now = w.now.Add(-time.Hour)
+	if out := w.must(state.Resume{Tasks: []task.ID{"t1"}}); len(out.Ended) != 0 {
+		t.Error("its time came by a clock that is an hour behind")
+	}
+	for _, n := range []int{0, 2} {
+		if out := w.must(state.Resume{Waited: []state.Waited{{Task: "t1", Attempt: n}, {Task: "unknown", Attempt: n}}}); len(out.Ended) != 0 {
+			t.Errorf("it came back after attempt %d, which was not its last", n)
+		}
+	}
+	waited := state.Resume{Waited: []state.Waited{{Task: "t1", Attempt: 1}}}
+	if out := w.must(waited); len(out.Ended) != 1 {
+		t.Errorf("got %v, want it back in the queue", out.Ended)
+	}
+	got := w.task("t1")
+	if got.BackingOff || got.State != task.Pending || got.Attempts[0].RetryAt.After(w.now) {
+		t.Errorf("got %+v, want it in the queue since now", got)
+	}
+	if out := w.must(waited); len(out.Ended) != 0 {
+		t.Error("it came back twice")
+	}
+	w.place("t1", "n1")
+}

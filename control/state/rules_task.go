@@ -189,16 +189,29 @@ func (cmd Expire) apply(c *change) Outcome {
 func (cmd Resume) apply(c *change) Outcome {
 	var out Outcome
 	for _, id := range cmd.Tasks {
-		t := c.task(id)
-		if t == nil || !t.BackingOff || c.now.Before(t.RetryAt()) {
-			continue
+		if t := c.task(id); t != nil && t.BackingOff && !c.now.Before(t.RetryAt()) {
+			c.resume(t)
+			out.Ended = append(out.Ended, id)
 		}
-		next := *t
-		next.BackingOff = false
-		c.put(t, &next)
-		out.Ended = append(out.Ended, id)
+	}
+	for _, w := range cmd.Waited {
+		if t := c.task(w.Task); t != nil && t.BackingOff && len(t.Attempts) == w.Attempt {
+			c.resume(t)
+			out.Ended = append(out.Ended, w.Task)
+		}
 	}
 	return out
+}
+
+// resume puts a task back into the queue, where its queue clock begins.
+func (c *change) resume(t *task.Task) {
+	next := *t
+	next.BackingOff = false
+	if c.now.Before(t.RetryAt()) {
+		next.Attempts = slices.Clone(t.Attempts)
+		next.Attempts[len(next.Attempts)-1].RetryAt = c.now
+	}
+	c.put(t, &next)
 }
 
 func (cmd Forget) apply(c *change) Outcome {

@@ -69,7 +69,7 @@ func ToWire(c Command, now time.Time) *ecsv1.Command {
 	case Wish:
 		m.Kind = &ecsv1.Command_Wish{Wish: FromWish(c)}
 	case Resume:
-		m.Kind = &ecsv1.Command_Resume{Resume: &ecsv1.Resume{Tasks: toStrings(c.Tasks)}}
+		m.Kind = &ecsv1.Command_Resume{Resume: fromResume(c)}
 	case Found:
 		m.Kind = &ecsv1.Command_Found{Found: &ecsv1.Found{Cluster: c.Cluster}}
 	case ForgetNodes:
@@ -151,7 +151,7 @@ func FromWire(m *ecsv1.Command) (Command, time.Time, error) {
 	case *ecsv1.Command_Wish:
 		return toWish(k.Wish), now, nil
 	case *ecsv1.Command_Resume:
-		return Resume{Tasks: toIDs(k.Resume.GetTasks())}, now, nil
+		return toResume(k.Resume), now, nil
 	case *ecsv1.Command_Found:
 		return Found{Cluster: k.Found.GetCluster()}, now, nil
 	case *ecsv1.Command_ForgetNodes:
@@ -222,6 +222,22 @@ func toForgetNodes(m *ecsv1.ForgetNodes) ForgetNodes {
 	var c ForgetNodes
 	for _, n := range m.GetNodes() {
 		c.Nodes = append(c.Nodes, GoneNode{Node: task.NodeID(n.GetNode()), Epoch: n.GetEpoch()})
+	}
+	return c
+}
+
+func fromResume(c Resume) *ecsv1.Resume {
+	m := &ecsv1.Resume{Tasks: toStrings(c.Tasks)}
+	for _, w := range c.Waited {
+		m.Waited = append(m.Waited, &ecsv1.Waited{Task: string(w.Task), Attempt: int32(w.Attempt)})
+	}
+	return m
+}
+
+func toResume(m *ecsv1.Resume) Resume {
+	c := Resume{Tasks: toIDs(m.GetTasks())}
+	for _, w := range m.GetWaited() {
+		c.Waited = append(c.Waited, Waited{Task: task.ID(w.GetTask()), Attempt: int(w.GetAttempt())})
 	}
 	return c
 }

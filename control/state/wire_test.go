@@ -32,7 +32,7 @@ func everyCommand() []state.Command {
 		state.Expire{Tasks: []task.ID{"t1", "t2"}},
 		state.Forget{Tasks: []task.ID{"t1", "t2"}},
 		state.Wish{Spec: task.Spec{Image: "busybox:1"}.WithDefaults(task.V2, true), Count: 3, Owner: "ann"},
-		state.Resume{Tasks: []task.ID{"t1", "t2"}},
+		state.Resume{Tasks: []task.ID{"t1", "t2"}, Waited: []state.Waited{{Task: "t3", Attempt: 2}}},
 		state.Found{Cluster: "01cluster"},
 		state.ForgetNodes{Nodes: []state.GoneNode{{Node: "n1", Epoch: 7}, {Node: "n2", Epoch: 9}}},
 	}

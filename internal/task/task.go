@@ -229,7 +229,7 @@ type Stream struct {
 type Bill struct {
 	Accepted  time.Duration // receiving node: request read until proposed
 	Committed time.Duration // receiving node: proposed until committed
-	Queued    time.Duration // leader: accepted until a node was chosen
+	Queued    time.Duration // leader: accepted, or in the queue again, until a node was chosen
 	Placed    time.Duration // leader: chosen until committed
 	Assigned  time.Duration // leader: committed until sent to the agent
 	Image     time.Duration // agent: permission, resolution and pull

@@ -2619,10 +2619,13 @@ func (x *Wish) GetOwner() string {
 	return ""
 }
 
-// Resume puts tasks whose backoff is over back into the queue.
+// Resume puts tasks whose backoff is over back into the queue: tasks by their
+// retry_at, and those of waited whatever that says, for the leader itself has seen
+// them back off for as long as they were to.
 type Resume struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Tasks         []string               `protobuf:"bytes,1,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	Waited        []*Waited              `protobuf:"bytes,2,rep,name=waited,proto3" json:"waited,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2664,6 +2667,66 @@ func (x *Resume) GetTasks() []string {
 	return nil
 }
 
+func (x *Resume) GetWaited() []*Waited {
+	if x != nil {
+		return x.Waited
+	}
+	return nil
+}
+
+// Waited is a task that backs off after an attempt of that number.
+type Waited struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Task          string                 `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
+	Attempt       int32                  `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Waited) Reset() {
+	*x = Waited{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Waited) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Waited) ProtoMessage() {}
+
+func (x *Waited) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Waited.ProtoReflect.Descriptor instead.
+func (*Waited) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *Waited) GetTask() string {
+	if x != nil {
+		return x.Task
+	}
+	return ""
+}
+
+func (x *Waited) GetAttempt() int32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
 // Found names the cluster, once and for ever: the first one holds.
 type Found struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2674,7 +2737,7 @@ type Found struct {
 
 func (x *Found) Reset() {
 	*x = Found{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[27]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2686,7 +2749,7 @@ func (x *Found) String() string {
 func (*Found) ProtoMessage() {}
 
 func (x *Found) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[27]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2699,7 +2762,7 @@ func (x *Found) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Found.ProtoReflect.Descriptor instead.
 func (*Found) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{27}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Found) GetCluster() string {
@@ -2720,7 +2783,7 @@ type ForgetNodes struct {
 
 func (x *ForgetNodes) Reset() {
 	*x = ForgetNodes{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[28]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2732,7 +2795,7 @@ func (x *ForgetNodes) String() string {
 func (*ForgetNodes) ProtoMessage() {}
 
 func (x *ForgetNodes) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[28]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2745,7 +2808,7 @@ func (x *ForgetNodes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetNodes.ProtoReflect.Descriptor instead.
 func (*ForgetNodes) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{28}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ForgetNodes) GetNodes() []*GoneNode {
@@ -2765,7 +2828,7 @@ type GoneNode struct {
 
 func (x *GoneNode) Reset() {
 	*x = GoneNode{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[29]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2777,7 +2840,7 @@ func (x *GoneNode) String() string {
 func (*GoneNode) ProtoMessage() {}
 
 func (x *GoneNode) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[29]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2790,7 +2853,7 @@ func (x *GoneNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GoneNode.ProtoReflect.Descriptor instead.
 func (*GoneNode) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{29}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GoneNode) GetNode() string {
@@ -2824,7 +2887,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[30]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2836,7 +2899,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[30]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2849,7 +2912,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{30}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SnapshotRecord) GetKind() isSnapshotRecord_Kind {
@@ -2940,7 +3003,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2952,7 +3015,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2965,7 +3028,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{31}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -3056,7 +3119,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3068,7 +3131,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3081,7 +3144,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{32}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Member) GetId() string {
@@ -3212,7 +3275,7 @@ type AgentMessage struct {
 
 func (x *AgentMessage) Reset() {
 	*x = AgentMessage{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3224,7 +3287,7 @@ func (x *AgentMessage) String() string {
 func (*AgentMessage) ProtoMessage() {}
 
 func (x *AgentMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3237,7 +3300,7 @@ func (x *AgentMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentMessage.ProtoReflect.Descriptor instead.
 func (*AgentMessage) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{33}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *AgentMessage) GetKind() isAgentMessage_Kind {
@@ -3325,7 +3388,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3337,7 +3400,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3350,7 +3413,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{34}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Hello) GetNode() *Node {
@@ -3390,7 +3453,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3402,7 +3465,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3415,7 +3478,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{35}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Heartbeat) GetNumber() uint64 {
@@ -3471,7 +3534,7 @@ type Parked struct {
 
 func (x *Parked) Reset() {
 	*x = Parked{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3483,7 +3546,7 @@ func (x *Parked) String() string {
 func (*Parked) ProtoMessage() {}
 
 func (x *Parked) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3496,7 +3559,7 @@ func (x *Parked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Parked.ProtoReflect.Descriptor instead.
 func (*Parked) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{36}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Parked) GetShape() uint64 {
@@ -3526,7 +3589,7 @@ type AttemptStatus struct {
 
 func (x *AttemptStatus) Reset() {
 	*x = AttemptStatus{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3538,7 +3601,7 @@ func (x *AttemptStatus) String() string {
 func (*AttemptStatus) ProtoMessage() {}
 
 func (x *AttemptStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3551,7 +3614,7 @@ func (x *AttemptStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptStatus.ProtoReflect.Descriptor instead.
 func (*AttemptStatus) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{37}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *AttemptStatus) GetToken() *Token {
@@ -3591,7 +3654,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3603,7 +3666,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3616,7 +3679,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{38}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{39}
 }
 
 // ControlMessage is what the leader says on a session.
@@ -3641,7 +3704,7 @@ type ControlMessage struct {
 
 func (x *ControlMessage) Reset() {
 	*x = ControlMessage{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3653,7 +3716,7 @@ func (x *ControlMessage) String() string {
 func (*ControlMessage) ProtoMessage() {}
 
 func (x *ControlMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3666,7 +3729,7 @@ func (x *ControlMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControlMessage.ProtoReflect.Descriptor instead.
 func (*ControlMessage) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{39}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ControlMessage) GetTerm() uint64 {
@@ -3823,7 +3886,7 @@ type Leave struct {
 
 func (x *Leave) Reset() {
 	*x = Leave{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3835,7 +3898,7 @@ func (x *Leave) String() string {
 func (*Leave) ProtoMessage() {}
 
 func (x *Leave) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3848,7 +3911,7 @@ func (x *Leave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leave.ProtoReflect.Descriptor instead.
 func (*Leave) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{40}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{41}
 }
 
 // Welcome answers Hello. Attempts in `forget` are not the agent's (any more):
@@ -3863,7 +3926,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3875,7 +3938,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3888,7 +3951,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{41}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Welcome) GetForget() []*Token {
@@ -3916,7 +3979,7 @@ type HeartbeatAnswer struct {
 
 func (x *HeartbeatAnswer) Reset() {
 	*x = HeartbeatAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3928,7 +3991,7 @@ func (x *HeartbeatAnswer) String() string {
 func (*HeartbeatAnswer) ProtoMessage() {}
 
 func (x *HeartbeatAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3941,7 +4004,7 @@ func (x *HeartbeatAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatAnswer.ProtoReflect.Descriptor instead.
 func (*HeartbeatAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{42}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *HeartbeatAnswer) GetNumber() uint64 {
@@ -3979,7 +4042,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3991,7 +4054,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4004,7 +4067,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{43}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Assignment) GetToken() *Token {
@@ -4054,7 +4117,7 @@ type StopAttempt struct {
 
 func (x *StopAttempt) Reset() {
 	*x = StopAttempt{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4066,7 +4129,7 @@ func (x *StopAttempt) String() string {
 func (*StopAttempt) ProtoMessage() {}
 
 func (x *StopAttempt) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4079,7 +4142,7 @@ func (x *StopAttempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAttempt.ProtoReflect.Descriptor instead.
 func (*StopAttempt) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{44}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *StopAttempt) GetToken() *Token {
@@ -4116,7 +4179,7 @@ type StatusAnswer struct {
 
 func (x *StatusAnswer) Reset() {
 	*x = StatusAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4128,7 +4191,7 @@ func (x *StatusAnswer) String() string {
 func (*StatusAnswer) ProtoMessage() {}
 
 func (x *StatusAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4141,7 +4204,7 @@ func (x *StatusAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusAnswer.ProtoReflect.Descriptor instead.
 func (*StatusAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{45}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *StatusAnswer) GetToken() *Token {
@@ -4176,7 +4239,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4188,7 +4251,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4201,7 +4264,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{46}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Redirect) GetId() string {
@@ -4230,7 +4293,7 @@ type Refused struct {
 
 func (x *Refused) Reset() {
 	*x = Refused{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4242,7 +4305,7 @@ func (x *Refused) String() string {
 func (*Refused) ProtoMessage() {}
 
 func (x *Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4255,7 +4318,7 @@ func (x *Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refused.ProtoReflect.Descriptor instead.
 func (*Refused) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{47}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Refused) GetExpired() bool {
@@ -4285,7 +4348,7 @@ type OutputRequest struct {
 
 func (x *OutputRequest) Reset() {
 	*x = OutputRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4297,7 +4360,7 @@ func (x *OutputRequest) String() string {
 func (*OutputRequest) ProtoMessage() {}
 
 func (x *OutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4310,7 +4373,7 @@ func (x *OutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputRequest.ProtoReflect.Descriptor instead.
 func (*OutputRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{48}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *OutputRequest) GetToken() *Token {
@@ -4361,7 +4424,7 @@ type OutputChunk struct {
 
 func (x *OutputChunk) Reset() {
 	*x = OutputChunk{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4373,7 +4436,7 @@ func (x *OutputChunk) String() string {
 func (*OutputChunk) ProtoMessage() {}
 
 func (x *OutputChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4386,7 +4449,7 @@ func (x *OutputChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputChunk.ProtoReflect.Descriptor instead.
 func (*OutputChunk) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{49}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *OutputChunk) GetOffset() int64 {
@@ -4446,7 +4509,7 @@ type AttachInput struct {
 
 func (x *AttachInput) Reset() {
 	*x = AttachInput{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4458,7 +4521,7 @@ func (x *AttachInput) String() string {
 func (*AttachInput) ProtoMessage() {}
 
 func (x *AttachInput) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4471,7 +4534,7 @@ func (x *AttachInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachInput.ProtoReflect.Descriptor instead.
 func (*AttachInput) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{50}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *AttachInput) GetToken() *Token {
@@ -4557,7 +4620,7 @@ type InputData struct {
 
 func (x *InputData) Reset() {
 	*x = InputData{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4569,7 +4632,7 @@ func (x *InputData) String() string {
 func (*InputData) ProtoMessage() {}
 
 func (x *InputData) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4582,7 +4645,7 @@ func (x *InputData) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InputData.ProtoReflect.Descriptor instead.
 func (*InputData) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{51}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *InputData) GetOffset() int64 {
@@ -4616,7 +4679,7 @@ type WindowSize struct {
 
 func (x *WindowSize) Reset() {
 	*x = WindowSize{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4628,7 +4691,7 @@ func (x *WindowSize) String() string {
 func (*WindowSize) ProtoMessage() {}
 
 func (x *WindowSize) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4641,7 +4704,7 @@ func (x *WindowSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WindowSize.ProtoReflect.Descriptor instead.
 func (*WindowSize) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{52}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *WindowSize) GetRows() uint32 {
@@ -4670,7 +4733,7 @@ type AttachAck struct {
 
 func (x *AttachAck) Reset() {
 	*x = AttachAck{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4682,7 +4745,7 @@ func (x *AttachAck) String() string {
 func (*AttachAck) ProtoMessage() {}
 
 func (x *AttachAck) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4695,7 +4758,7 @@ func (x *AttachAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachAck.ProtoReflect.Descriptor instead.
 func (*AttachAck) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{53}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *AttachAck) GetTaken() int64 {
@@ -4723,7 +4786,7 @@ type ForwardRequest struct {
 
 func (x *ForwardRequest) Reset() {
 	*x = ForwardRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4735,7 +4798,7 @@ func (x *ForwardRequest) String() string {
 func (*ForwardRequest) ProtoMessage() {}
 
 func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4748,7 +4811,7 @@ func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardRequest.ProtoReflect.Descriptor instead.
 func (*ForwardRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{54}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ForwardRequest) GetCommands() []*Command {
@@ -4767,7 +4830,7 @@ type ForwardAnswer struct {
 
 func (x *ForwardAnswer) Reset() {
 	*x = ForwardAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[55]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4779,7 +4842,7 @@ func (x *ForwardAnswer) String() string {
 func (*ForwardAnswer) ProtoMessage() {}
 
 func (x *ForwardAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[55]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4792,7 +4855,7 @@ func (x *ForwardAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardAnswer.ProtoReflect.Descriptor instead.
 func (*ForwardAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{55}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ForwardAnswer) GetForwarded() []*Forwarded {
@@ -4817,7 +4880,7 @@ type Forwarded struct {
 
 func (x *Forwarded) Reset() {
 	*x = Forwarded{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[56]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4829,7 +4892,7 @@ func (x *Forwarded) String() string {
 func (*Forwarded) ProtoMessage() {}
 
 func (x *Forwarded) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[56]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4842,7 +4905,7 @@ func (x *Forwarded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forwarded.ProtoReflect.Descriptor instead.
 func (*Forwarded) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{56}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Forwarded) GetIndex() uint64 {
@@ -4904,7 +4967,7 @@ type ProposeRequest struct {
 
 func (x *ProposeRequest) Reset() {
 	*x = ProposeRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[57]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4916,7 +4979,7 @@ func (x *ProposeRequest) String() string {
 func (*ProposeRequest) ProtoMessage() {}
 
 func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[57]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4929,7 +4992,7 @@ func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeRequest.ProtoReflect.Descriptor instead.
 func (*ProposeRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{57}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ProposeRequest) GetCommand() *Command {
@@ -4953,7 +5016,7 @@ type ProposeAnswer struct {
 
 func (x *ProposeAnswer) Reset() {
 	*x = ProposeAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[58]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4965,7 +5028,7 @@ func (x *ProposeAnswer) String() string {
 func (*ProposeAnswer) ProtoMessage() {}
 
 func (x *ProposeAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[58]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4978,7 +5041,7 @@ func (x *ProposeAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeAnswer.ProtoReflect.Descriptor instead.
 func (*ProposeAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{58}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ProposeAnswer) GetIndex() uint64 {
@@ -5034,7 +5097,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[59]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5046,7 +5109,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[59]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5059,7 +5122,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{59}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Refusal) GetCode() string {
@@ -5084,7 +5147,7 @@ type ReadIndexRequest struct {
 
 func (x *ReadIndexRequest) Reset() {
 	*x = ReadIndexRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[60]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5096,7 +5159,7 @@ func (x *ReadIndexRequest) String() string {
 func (*ReadIndexRequest) ProtoMessage() {}
 
 func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[60]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5109,7 +5172,7 @@ func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
 func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{60}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{61}
 }
 
 type ReadIndexAnswer struct {
@@ -5122,7 +5185,7 @@ type ReadIndexAnswer struct {
 
 func (x *ReadIndexAnswer) Reset() {
 	*x = ReadIndexAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[61]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5134,7 +5197,7 @@ func (x *ReadIndexAnswer) String() string {
 func (*ReadIndexAnswer) ProtoMessage() {}
 
 func (x *ReadIndexAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[61]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5147,7 +5210,7 @@ func (x *ReadIndexAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexAnswer.ProtoReflect.Descriptor instead.
 func (*ReadIndexAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{61}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ReadIndexAnswer) GetIndex() uint64 {
@@ -5174,7 +5237,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[62]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5186,7 +5249,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[62]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5199,7 +5262,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{62}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ExplainRequest) GetTask() string {
@@ -5220,7 +5283,7 @@ type ExplainAnswer struct {
 
 func (x *ExplainAnswer) Reset() {
 	*x = ExplainAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[63]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5232,7 +5295,7 @@ func (x *ExplainAnswer) String() string {
 func (*ExplainAnswer) ProtoMessage() {}
 
 func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[63]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5245,7 +5308,7 @@ func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainAnswer.ProtoReflect.Descriptor instead.
 func (*ExplainAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{63}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ExplainAnswer) GetBecause() string {
@@ -5279,7 +5342,7 @@ type ImagesRequest struct {
 
 func (x *ImagesRequest) Reset() {
 	*x = ImagesRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[64]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5291,7 +5354,7 @@ func (x *ImagesRequest) String() string {
 func (*ImagesRequest) ProtoMessage() {}
 
 func (x *ImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[64]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5304,7 +5367,7 @@ func (x *ImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImagesRequest.ProtoReflect.Descriptor instead.
 func (*ImagesRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{64}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ImagesRequest) GetNode() string {
@@ -5325,7 +5388,7 @@ type ImagesAnswer struct {
 
 func (x *ImagesAnswer) Reset() {
 	*x = ImagesAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[65]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5337,7 +5400,7 @@ func (x *ImagesAnswer) String() string {
 func (*ImagesAnswer) ProtoMessage() {}
 
 func (x *ImagesAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[65]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5350,7 +5413,7 @@ func (x *ImagesAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImagesAnswer.ProtoReflect.Descriptor instead.
 func (*ImagesAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{65}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ImagesAnswer) GetImages() []*ImageCount {
@@ -5387,7 +5450,7 @@ type ImageCount struct {
 
 func (x *ImageCount) Reset() {
 	*x = ImageCount{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[66]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5399,7 +5462,7 @@ func (x *ImageCount) String() string {
 func (*ImageCount) ProtoMessage() {}
 
 func (x *ImageCount) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[66]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5412,7 +5475,7 @@ func (x *ImageCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageCount.ProtoReflect.Descriptor instead.
 func (*ImageCount) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{66}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ImageCount) GetImage() string {
@@ -5451,7 +5514,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[67]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5463,7 +5526,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[67]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5476,7 +5539,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{67}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *JoinRequest) GetRaftAddr() string {
@@ -5524,7 +5587,7 @@ type JoinAnswer struct {
 
 func (x *JoinAnswer) Reset() {
 	*x = JoinAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[68]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5536,7 +5599,7 @@ func (x *JoinAnswer) String() string {
 func (*JoinAnswer) ProtoMessage() {}
 
 func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[68]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5549,7 +5612,7 @@ func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinAnswer.ProtoReflect.Descriptor instead.
 func (*JoinAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{68}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *JoinAnswer) GetRefusal() *Refusal {
@@ -5583,7 +5646,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[69]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5595,7 +5658,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[69]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5608,7 +5671,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{69}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *LeaveRequest) GetNode() string {
@@ -5649,7 +5712,7 @@ type LeaveAnswer struct {
 
 func (x *LeaveAnswer) Reset() {
 	*x = LeaveAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[70]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5661,7 +5724,7 @@ func (x *LeaveAnswer) String() string {
 func (*LeaveAnswer) ProtoMessage() {}
 
 func (x *LeaveAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[70]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5674,7 +5737,7 @@ func (x *LeaveAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveAnswer.ProtoReflect.Descriptor instead.
 func (*LeaveAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{70}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *LeaveAnswer) GetRefusal() *Refusal {
@@ -5700,7 +5763,7 @@ type GoRequest struct {
 
 func (x *GoRequest) Reset() {
 	*x = GoRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[71]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5712,7 +5775,7 @@ func (x *GoRequest) String() string {
 func (*GoRequest) ProtoMessage() {}
 
 func (x *GoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[71]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5725,7 +5788,7 @@ func (x *GoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GoRequest.ProtoReflect.Descriptor instead.
 func (*GoRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{71}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{72}
 }
 
 type GoAnswer struct {
@@ -5737,7 +5800,7 @@ type GoAnswer struct {
 
 func (x *GoAnswer) Reset() {
 	*x = GoAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[72]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5749,7 +5812,7 @@ func (x *GoAnswer) String() string {
 func (*GoAnswer) ProtoMessage() {}
 
 func (x *GoAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[72]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5762,7 +5825,7 @@ func (x *GoAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GoAnswer.ProtoReflect.Descriptor instead.
 func (*GoAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{72}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *GoAnswer) GetRefusal() *Refusal {
@@ -6019,9 +6082,13 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x04Wish\x12 \n" +
 	"\x04spec\x18\x01 \x01(\v2\f.ecs.v1.SpecR\x04spec\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\rR\x05count\x12\x14\n" +
-	"\x05owner\x18\x03 \x01(\tR\x05owner\"\x1e\n" +
+	"\x05owner\x18\x03 \x01(\tR\x05owner\"F\n" +
 	"\x06Resume\x12\x14\n" +
-	"\x05tasks\x18\x01 \x03(\tR\x05tasks\"!\n" +
+	"\x05tasks\x18\x01 \x03(\tR\x05tasks\x12&\n" +
+	"\x06waited\x18\x02 \x03(\v2\x0e.ecs.v1.WaitedR\x06waited\"6\n" +
+	"\x06Waited\x12\x12\n" +
+	"\x04task\x18\x01 \x01(\tR\x04task\x12\x18\n" +
+	"\aattempt\x18\x02 \x01(\x05R\aattempt\"!\n" +
 	"\x05Found\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\"5\n" +
 	"\vForgetNodes\x12&\n" +
@@ -6246,7 +6313,7 @@ func file_ecs_v1_ecs_proto_rawDescGZIP() []byte {
 	return file_ecs_v1_ecs_proto_rawDescData
 }
 
-var file_ecs_v1_ecs_proto_msgTypes = make([]protoimpl.MessageInfo, 75)
+var file_ecs_v1_ecs_proto_msgTypes = make([]protoimpl.MessageInfo, 76)
 var file_ecs_v1_ecs_proto_goTypes = []any{
 	(*Task)(nil),             // 0: ecs.v1.Task
 	(*Spec)(nil),             // 1: ecs.v1.Spec
@@ -6275,66 +6342,67 @@ var file_ecs_v1_ecs_proto_goTypes = []any{
 	(*Forget)(nil),           // 24: ecs.v1.Forget
 	(*Wish)(nil),             // 25: ecs.v1.Wish
 	(*Resume)(nil),           // 26: ecs.v1.Resume
-	(*Found)(nil),            // 27: ecs.v1.Found
-	(*ForgetNodes)(nil),      // 28: ecs.v1.ForgetNodes
-	(*GoneNode)(nil),         // 29: ecs.v1.GoneNode
-	(*SnapshotRecord)(nil),   // 30: ecs.v1.SnapshotRecord
-	(*SnapshotHeader)(nil),   // 31: ecs.v1.SnapshotHeader
-	(*Member)(nil),           // 32: ecs.v1.Member
-	(*AgentMessage)(nil),     // 33: ecs.v1.AgentMessage
-	(*Hello)(nil),            // 34: ecs.v1.Hello
-	(*Heartbeat)(nil),        // 35: ecs.v1.Heartbeat
-	(*Parked)(nil),           // 36: ecs.v1.Parked
-	(*AttemptStatus)(nil),    // 37: ecs.v1.AttemptStatus
-	(*Goodbye)(nil),          // 38: ecs.v1.Goodbye
-	(*ControlMessage)(nil),   // 39: ecs.v1.ControlMessage
-	(*Leave)(nil),            // 40: ecs.v1.Leave
-	(*Welcome)(nil),          // 41: ecs.v1.Welcome
-	(*HeartbeatAnswer)(nil),  // 42: ecs.v1.HeartbeatAnswer
-	(*Assignment)(nil),       // 43: ecs.v1.Assignment
-	(*StopAttempt)(nil),      // 44: ecs.v1.StopAttempt
-	(*StatusAnswer)(nil),     // 45: ecs.v1.StatusAnswer
-	(*Redirect)(nil),         // 46: ecs.v1.Redirect
-	(*Refused)(nil),          // 47: ecs.v1.Refused
-	(*OutputRequest)(nil),    // 48: ecs.v1.OutputRequest
-	(*OutputChunk)(nil),      // 49: ecs.v1.OutputChunk
-	(*AttachInput)(nil),      // 50: ecs.v1.AttachInput
-	(*InputData)(nil),        // 51: ecs.v1.InputData
-	(*WindowSize)(nil),       // 52: ecs.v1.WindowSize
-	(*AttachAck)(nil),        // 53: ecs.v1.AttachAck
-	(*ForwardRequest)(nil),   // 54: ecs.v1.ForwardRequest
-	(*ForwardAnswer)(nil),    // 55: ecs.v1.ForwardAnswer
-	(*Forwarded)(nil),        // 56: ecs.v1.Forwarded
-	(*ProposeRequest)(nil),   // 57: ecs.v1.ProposeRequest
-	(*ProposeAnswer)(nil),    // 58: ecs.v1.ProposeAnswer
-	(*Refusal)(nil),          // 59: ecs.v1.Refusal
-	(*ReadIndexRequest)(nil), // 60: ecs.v1.ReadIndexRequest
-	(*ReadIndexAnswer)(nil),  // 61: ecs.v1.ReadIndexAnswer
-	(*ExplainRequest)(nil),   // 62: ecs.v1.ExplainRequest
-	(*ExplainAnswer)(nil),    // 63: ecs.v1.ExplainAnswer
-	(*ImagesRequest)(nil),    // 64: ecs.v1.ImagesRequest
-	(*ImagesAnswer)(nil),     // 65: ecs.v1.ImagesAnswer
-	(*ImageCount)(nil),       // 66: ecs.v1.ImageCount
-	(*JoinRequest)(nil),      // 67: ecs.v1.JoinRequest
-	(*JoinAnswer)(nil),       // 68: ecs.v1.JoinAnswer
-	(*LeaveRequest)(nil),     // 69: ecs.v1.LeaveRequest
-	(*LeaveAnswer)(nil),      // 70: ecs.v1.LeaveAnswer
-	(*GoRequest)(nil),        // 71: ecs.v1.GoRequest
-	(*GoAnswer)(nil),         // 72: ecs.v1.GoAnswer
-	nil,                      // 73: ecs.v1.Spec.LabelsEntry
-	nil,                      // 74: ecs.v1.Node.AttributesEntry
+	(*Waited)(nil),           // 27: ecs.v1.Waited
+	(*Found)(nil),            // 28: ecs.v1.Found
+	(*ForgetNodes)(nil),      // 29: ecs.v1.ForgetNodes
+	(*GoneNode)(nil),         // 30: ecs.v1.GoneNode
+	(*SnapshotRecord)(nil),   // 31: ecs.v1.SnapshotRecord
+	(*SnapshotHeader)(nil),   // 32: ecs.v1.SnapshotHeader
+	(*Member)(nil),           // 33: ecs.v1.Member
+	(*AgentMessage)(nil),     // 34: ecs.v1.AgentMessage
+	(*Hello)(nil),            // 35: ecs.v1.Hello
+	(*Heartbeat)(nil),        // 36: ecs.v1.Heartbeat
+	(*Parked)(nil),           // 37: ecs.v1.Parked
+	(*AttemptStatus)(nil),    // 38: ecs.v1.AttemptStatus
+	(*Goodbye)(nil),          // 39: ecs.v1.Goodbye
+	(*ControlMessage)(nil),   // 40: ecs.v1.ControlMessage
+	(*Leave)(nil),            // 41: ecs.v1.Leave
+	(*Welcome)(nil),          // 42: ecs.v1.Welcome
+	(*HeartbeatAnswer)(nil),  // 43: ecs.v1.HeartbeatAnswer
+	(*Assignment)(nil),       // 44: ecs.v1.Assignment
+	(*StopAttempt)(nil),      // 45: ecs.v1.StopAttempt
+	(*StatusAnswer)(nil),     // 46: ecs.v1.StatusAnswer
+	(*Redirect)(nil),         // 47: ecs.v1.Redirect
+	(*Refused)(nil),          // 48: ecs.v1.Refused
+	(*OutputRequest)(nil),    // 49: ecs.v1.OutputRequest
+	(*OutputChunk)(nil),      // 50: ecs.v1.OutputChunk
+	(*AttachInput)(nil),      // 51: ecs.v1.AttachInput
+	(*InputData)(nil),        // 52: ecs.v1.InputData
+	(*WindowSize)(nil),       // 53: ecs.v1.WindowSize
+	(*AttachAck)(nil),        // 54: ecs.v1.AttachAck
+	(*ForwardRequest)(nil),   // 55: ecs.v1.ForwardRequest
+	(*ForwardAnswer)(nil),    // 56: ecs.v1.ForwardAnswer
+	(*Forwarded)(nil),        // 57: ecs.v1.Forwarded
+	(*ProposeRequest)(nil),   // 58: ecs.v1.ProposeRequest
+	(*ProposeAnswer)(nil),    // 59: ecs.v1.ProposeAnswer
+	(*Refusal)(nil),          // 60: ecs.v1.Refusal
+	(*ReadIndexRequest)(nil), // 61: ecs.v1.ReadIndexRequest
+	(*ReadIndexAnswer)(nil),  // 62: ecs.v1.ReadIndexAnswer
+	(*ExplainRequest)(nil),   // 63: ecs.v1.ExplainRequest
+	(*ExplainAnswer)(nil),    // 64: ecs.v1.ExplainAnswer
+	(*ImagesRequest)(nil),    // 65: ecs.v1.ImagesRequest
+	(*ImagesAnswer)(nil),     // 66: ecs.v1.ImagesAnswer
+	(*ImageCount)(nil),       // 67: ecs.v1.ImageCount
+	(*JoinRequest)(nil),      // 68: ecs.v1.JoinRequest
+	(*JoinAnswer)(nil),       // 69: ecs.v1.JoinAnswer
+	(*LeaveRequest)(nil),     // 70: ecs.v1.LeaveRequest
+	(*LeaveAnswer)(nil),      // 71: ecs.v1.LeaveAnswer
+	(*GoRequest)(nil),        // 72: ecs.v1.GoRequest
+	(*GoAnswer)(nil),         // 73: ecs.v1.GoAnswer
+	nil,                      // 74: ecs.v1.Spec.LabelsEntry
+	nil,                      // 75: ecs.v1.Node.AttributesEntry
 }
 var file_ecs_v1_ecs_proto_depIdxs = []int32{
 	1,  // 0: ecs.v1.Task.spec:type_name -> ecs.v1.Spec
 	4,  // 1: ecs.v1.Task.attempts:type_name -> ecs.v1.Attempt
 	5,  // 2: ecs.v1.Task.result:type_name -> ecs.v1.Result
 	8,  // 3: ecs.v1.Task.bill:type_name -> ecs.v1.Bill
-	73, // 4: ecs.v1.Spec.labels:type_name -> ecs.v1.Spec.LabelsEntry
+	74, // 4: ecs.v1.Spec.labels:type_name -> ecs.v1.Spec.LabelsEntry
 	2,  // 5: ecs.v1.Spec.files:type_name -> ecs.v1.File
 	7,  // 6: ecs.v1.Result.stdout:type_name -> ecs.v1.Stream
 	7,  // 7: ecs.v1.Result.stderr:type_name -> ecs.v1.Stream
 	6,  // 8: ecs.v1.Result.outputs:type_name -> ecs.v1.Outputs
-	74, // 9: ecs.v1.Node.attributes:type_name -> ecs.v1.Node.AttributesEntry
+	75, // 9: ecs.v1.Node.attributes:type_name -> ecs.v1.Node.AttributesEntry
 	11, // 10: ecs.v1.Entry.commands:type_name -> ecs.v1.Command
 	12, // 11: ecs.v1.Command.submit:type_name -> ecs.v1.Submit
 	13, // 12: ecs.v1.Command.register:type_name -> ecs.v1.Register
@@ -6349,8 +6417,8 @@ var file_ecs_v1_ecs_proto_depIdxs = []int32{
 	24, // 21: ecs.v1.Command.forget:type_name -> ecs.v1.Forget
 	25, // 22: ecs.v1.Command.wish:type_name -> ecs.v1.Wish
 	26, // 23: ecs.v1.Command.resume:type_name -> ecs.v1.Resume
-	27, // 24: ecs.v1.Command.found:type_name -> ecs.v1.Found
-	28, // 25: ecs.v1.Command.forget_nodes:type_name -> ecs.v1.ForgetNodes
+	28, // 24: ecs.v1.Command.found:type_name -> ecs.v1.Found
+	29, // 25: ecs.v1.Command.forget_nodes:type_name -> ecs.v1.ForgetNodes
 	0,  // 26: ecs.v1.Submit.task:type_name -> ecs.v1.Task
 	9,  // 27: ecs.v1.Register.node:type_name -> ecs.v1.Node
 	14, // 28: ecs.v1.Register.running:type_name -> ecs.v1.Token
@@ -6361,61 +6429,62 @@ var file_ecs_v1_ecs_proto_depIdxs = []int32{
 	8,  // 33: ecs.v1.Finish.bill:type_name -> ecs.v1.Bill
 	14, // 34: ecs.v1.LoseAttempt.token:type_name -> ecs.v1.Token
 	1,  // 35: ecs.v1.Wish.spec:type_name -> ecs.v1.Spec
-	29, // 36: ecs.v1.ForgetNodes.nodes:type_name -> ecs.v1.GoneNode
-	31, // 37: ecs.v1.SnapshotRecord.header:type_name -> ecs.v1.SnapshotHeader
-	9,  // 38: ecs.v1.SnapshotRecord.node:type_name -> ecs.v1.Node
-	0,  // 39: ecs.v1.SnapshotRecord.task:type_name -> ecs.v1.Task
-	25, // 40: ecs.v1.SnapshotRecord.wish:type_name -> ecs.v1.Wish
-	34, // 41: ecs.v1.AgentMessage.hello:type_name -> ecs.v1.Hello
-	35, // 42: ecs.v1.AgentMessage.heartbeat:type_name -> ecs.v1.Heartbeat
-	37, // 43: ecs.v1.AgentMessage.status:type_name -> ecs.v1.AttemptStatus
-	38, // 44: ecs.v1.AgentMessage.goodbye:type_name -> ecs.v1.Goodbye
-	9,  // 45: ecs.v1.Hello.node:type_name -> ecs.v1.Node
-	14, // 46: ecs.v1.Hello.running:type_name -> ecs.v1.Token
-	36, // 47: ecs.v1.Heartbeat.parked:type_name -> ecs.v1.Parked
-	14, // 48: ecs.v1.AttemptStatus.token:type_name -> ecs.v1.Token
-	5,  // 49: ecs.v1.AttemptStatus.result:type_name -> ecs.v1.Result
-	8,  // 50: ecs.v1.AttemptStatus.bill:type_name -> ecs.v1.Bill
-	41, // 51: ecs.v1.ControlMessage.welcome:type_name -> ecs.v1.Welcome
-	42, // 52: ecs.v1.ControlMessage.heartbeat:type_name -> ecs.v1.HeartbeatAnswer
-	43, // 53: ecs.v1.ControlMessage.assignment:type_name -> ecs.v1.Assignment
-	44, // 54: ecs.v1.ControlMessage.stop:type_name -> ecs.v1.StopAttempt
-	45, // 55: ecs.v1.ControlMessage.status:type_name -> ecs.v1.StatusAnswer
-	46, // 56: ecs.v1.ControlMessage.redirect:type_name -> ecs.v1.Redirect
-	47, // 57: ecs.v1.ControlMessage.refused:type_name -> ecs.v1.Refused
-	40, // 58: ecs.v1.ControlMessage.leave:type_name -> ecs.v1.Leave
-	14, // 59: ecs.v1.Welcome.forget:type_name -> ecs.v1.Token
-	25, // 60: ecs.v1.HeartbeatAnswer.wishes:type_name -> ecs.v1.Wish
-	14, // 61: ecs.v1.Assignment.token:type_name -> ecs.v1.Token
-	1,  // 62: ecs.v1.Assignment.spec:type_name -> ecs.v1.Spec
-	3,  // 63: ecs.v1.Assignment.secrets:type_name -> ecs.v1.Secrets
-	14, // 64: ecs.v1.StopAttempt.token:type_name -> ecs.v1.Token
-	14, // 65: ecs.v1.StatusAnswer.token:type_name -> ecs.v1.Token
-	14, // 66: ecs.v1.OutputRequest.token:type_name -> ecs.v1.Token
-	14, // 67: ecs.v1.AttachInput.token:type_name -> ecs.v1.Token
-	51, // 68: ecs.v1.AttachInput.data:type_name -> ecs.v1.InputData
-	52, // 69: ecs.v1.AttachInput.resize:type_name -> ecs.v1.WindowSize
-	11, // 70: ecs.v1.ForwardRequest.commands:type_name -> ecs.v1.Command
-	56, // 71: ecs.v1.ForwardAnswer.forwarded:type_name -> ecs.v1.Forwarded
-	0,  // 72: ecs.v1.Forwarded.made:type_name -> ecs.v1.Task
-	9,  // 73: ecs.v1.Forwarded.node:type_name -> ecs.v1.Node
-	59, // 74: ecs.v1.Forwarded.refusal:type_name -> ecs.v1.Refusal
-	11, // 75: ecs.v1.ProposeRequest.command:type_name -> ecs.v1.Command
-	0,  // 76: ecs.v1.ProposeAnswer.task:type_name -> ecs.v1.Task
-	9,  // 77: ecs.v1.ProposeAnswer.node:type_name -> ecs.v1.Node
-	59, // 78: ecs.v1.ProposeAnswer.refusal:type_name -> ecs.v1.Refusal
-	59, // 79: ecs.v1.ReadIndexAnswer.refusal:type_name -> ecs.v1.Refusal
-	59, // 80: ecs.v1.ExplainAnswer.refusal:type_name -> ecs.v1.Refusal
-	66, // 81: ecs.v1.ImagesAnswer.images:type_name -> ecs.v1.ImageCount
-	59, // 82: ecs.v1.ImagesAnswer.refusal:type_name -> ecs.v1.Refusal
-	59, // 83: ecs.v1.JoinAnswer.refusal:type_name -> ecs.v1.Refusal
-	59, // 84: ecs.v1.LeaveAnswer.refusal:type_name -> ecs.v1.Refusal
-	59, // 85: ecs.v1.GoAnswer.refusal:type_name -> ecs.v1.Refusal
-	86, // [86:86] is the sub-list for method output_type
-	86, // [86:86] is the sub-list for method input_type
-	86, // [86:86] is the sub-list for extension type_name
-	86, // [86:86] is the sub-list for extension extendee
-	0,  // [0:86] is the sub-list for field type_name
+	27, // 36: ecs.v1.Resume.waited:type_name -> ecs.v1.Waited
+	30, // 37: ecs.v1.ForgetNodes.nodes:type_name -> ecs.v1.GoneNode
+	32, // 38: ecs.v1.SnapshotRecord.header:type_name -> ecs.v1.SnapshotHeader
+	9,  // 39: ecs.v1.SnapshotRecord.node:type_name -> ecs.v1.Node
+	0,  // 40: ecs.v1.SnapshotRecord.task:type_name -> ecs.v1.Task
+	25, // 41: ecs.v1.SnapshotRecord.wish:type_name -> ecs.v1.Wish
+	35, // 42: ecs.v1.AgentMessage.hello:type_name -> ecs.v1.Hello
+	36, // 43: ecs.v1.AgentMessage.heartbeat:type_name -> ecs.v1.Heartbeat
+	38, // 44: ecs.v1.AgentMessage.status:type_name -> ecs.v1.AttemptStatus
+	39, // 45: ecs.v1.AgentMessage.goodbye:type_name -> ecs.v1.Goodbye
+	9,  // 46: ecs.v1.Hello.node:type_name -> ecs.v1.Node
+	14, // 47: ecs.v1.Hello.running:type_name -> ecs.v1.Token
+	37, // 48: ecs.v1.Heartbeat.parked:type_name -> ecs.v1.Parked
+	14, // 49: ecs.v1.AttemptStatus.token:type_name -> ecs.v1.Token
+	5,  // 50: ecs.v1.AttemptStatus.result:type_name -> ecs.v1.Result
+	8,  // 51: ecs.v1.AttemptStatus.bill:type_name -> ecs.v1.Bill
+	42, // 52: ecs.v1.ControlMessage.welcome:type_name -> ecs.v1.Welcome
+	43, // 53: ecs.v1.ControlMessage.heartbeat:type_name -> ecs.v1.HeartbeatAnswer
+	44, // 54: ecs.v1.ControlMessage.assignment:type_name -> ecs.v1.Assignment
+	45, // 55: ecs.v1.ControlMessage.stop:type_name -> ecs.v1.StopAttempt
+	46, // 56: ecs.v1.ControlMessage.status:type_name -> ecs.v1.StatusAnswer
+	47, // 57: ecs.v1.ControlMessage.redirect:type_name -> ecs.v1.Redirect
+	48, // 58: ecs.v1.ControlMessage.refused:type_name -> ecs.v1.Refused
+	41, // 59: ecs.v1.ControlMessage.leave:type_name -> ecs.v1.Leave
+	14, // 60: ecs.v1.Welcome.forget:type_name -> ecs.v1.Token
+	25, // 61: ecs.v1.HeartbeatAnswer.wishes:type_name -> ecs.v1.Wish
+	14, // 62: ecs.v1.Assignment.token:type_name -> ecs.v1.Token
+	1,  // 63: ecs.v1.Assignment.spec:type_name -> ecs.v1.Spec
+	3,  // 64: ecs.v1.Assignment.secrets:type_name -> ecs.v1.Secrets
+	14, // 65: ecs.v1.StopAttempt.token:type_name -> ecs.v1.Token
+	14, // 66: ecs.v1.StatusAnswer.token:type_name -> ecs.v1.Token
+	14, // 67: ecs.v1.OutputRequest.token:type_name -> ecs.v1.Token
+	14, // 68: ecs.v1.AttachInput.token:type_name -> ecs.v1.Token
+	52, // 69: ecs.v1.AttachInput.data:type_name -> ecs.v1.InputData
+	53, // 70: ecs.v1.AttachInput.resize:type_name -> ecs.v1.WindowSize
+	11, // 71: ecs.v1.ForwardRequest.commands:type_name -> ecs.v1.Command
+	57, // 72: ecs.v1.ForwardAnswer.forwarded:type_name -> ecs.v1.Forwarded
+	0,  // 73: ecs.v1.Forwarded.made:type_name -> ecs.v1.Task
+	9,  // 74: ecs.v1.Forwarded.node:type_name -> ecs.v1.Node
+	60, // 75: ecs.v1.Forwarded.refusal:type_name -> ecs.v1.Refusal
+	11, // 76: ecs.v1.ProposeRequest.command:type_name -> ecs.v1.Command
+	0,  // 77: ecs.v1.ProposeAnswer.task:type_name -> ecs.v1.Task
+	9,  // 78: ecs.v1.ProposeAnswer.node:type_name -> ecs.v1.Node
+	60, // 79: ecs.v1.ProposeAnswer.refusal:type_name -> ecs.v1.Refusal
+	60, // 80: ecs.v1.ReadIndexAnswer.refusal:type_name -> ecs.v1.Refusal
+	60, // 81: ecs.v1.ExplainAnswer.refusal:type_name -> ecs.v1.Refusal
+	67, // 82: ecs.v1.ImagesAnswer.images:type_name -> ecs.v1.ImageCount
+	60, // 83: ecs.v1.ImagesAnswer.refusal:type_name -> ecs.v1.Refusal
+	60, // 84: ecs.v1.JoinAnswer.refusal:type_name -> ecs.v1.Refusal
+	60, // 85: ecs.v1.LeaveAnswer.refusal:type_name -> ecs.v1.Refusal
+	60, // 86: ecs.v1.GoAnswer.refusal:type_name -> ecs.v1.Refusal
+	87, // [87:87] is the sub-list for method output_type
+	87, // [87:87] is the sub-list for method input_type
+	87, // [87:87] is the sub-list for extension type_name
+	87, // [87:87] is the sub-list for extension extendee
+	0,  // [0:87] is the sub-list for field type_name
 }
 
 func init() { file_ecs_v1_ecs_proto_init() }
@@ -6440,19 +6509,19 @@ func file_ecs_v1_ecs_proto_init() {
 		(*Command_Found)(nil),
 		(*Command_ForgetNodes)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[30].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[31].OneofWrappers = []any{
 		(*SnapshotRecord_Header)(nil),
 		(*SnapshotRecord_Node)(nil),
 		(*SnapshotRecord_Task)(nil),
 		(*SnapshotRecord_Wish)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[33].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[34].OneofWrappers = []any{
 		(*AgentMessage_Hello)(nil),
 		(*AgentMessage_Heartbeat)(nil),
 		(*AgentMessage_Status)(nil),
 		(*AgentMessage_Goodbye)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[39].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[40].OneofWrappers = []any{
 		(*ControlMessage_Welcome)(nil),
 		(*ControlMessage_Heartbeat)(nil),
 		(*ControlMessage_Assignment)(nil),
@@ -6462,7 +6531,7 @@ func file_ecs_v1_ecs_proto_init() {
 		(*ControlMessage_Refused)(nil),
 		(*ControlMessage_Leave)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[50].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[51].OneofWrappers = []any{
 		(*AttachInput_Data)(nil),
 		(*AttachInput_Resize)(nil),
 		(*AttachInput_Signal)(nil),
@@ -6473,7 +6542,7 @@ func file_ecs_v1_ecs_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ecs_v1_ecs_proto_rawDesc), len(file_ecs_v1_ecs_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   75,
+			NumMessages:   76,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
