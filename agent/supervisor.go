@@ -166,7 +166,10 @@ func (s *supervisor) launch(m *member) {
 
 func (s *supervisor) ended(m *member, result *task.Result) {
 	m.ended, m.reported = true, result != nil
-	m.spooled = m.reported && !m.entry.InHead()
+	// A record that lets the program run again does not hold this attempt's output:
+	// whoever follows it finds it here.
+	again := m.reported && m.spec.ProgramRetries > 0 && m.spec.ProgramFailed(result)
+	m.spooled = m.reported && (again || !m.entry.InHead())
 	outcome := "abandoned"
 	if result != nil {
 		outcome = string(result.Outcome)

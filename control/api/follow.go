@@ -29,6 +29,7 @@ type follower struct {
 	send func(at position, data []byte) error
 
 	ended   bool  // the present attempt's stream has been read to its end
+	passed  int   // attempts up to this one are over, and nothing of them is wanted any more
 	failed  error // of send
 	retries int   // readings in a row that brought nothing
 }
@@ -38,8 +39,8 @@ const (
 	// before it is taken for lost.
 	giveUpAfter = 4
 	// tailWithin is how long the end of a live stream may take to arrive once
-	// the record says that the task has finished; then it is read again from
-	// where that says it is kept.
+	// the record says that the task has finished, or runs again; then it is read
+	// again from where it is kept.
 	tailWithin = 2 * time.Second
 	// A reading that broke is repeated after firstPause, then after twice as
 	// long each time, up to maxPause.
@@ -50,10 +51,14 @@ const (
 // run returns nil when everything kept has been sent. A *task.Error with
 // CodeOutputLost says that the rest is gone.
 func (f *follower) run(ctx context.Context) error {
+	f.passed = -1
 	for {
 		t, changed := f.h.cfg.Reader.Snapshot().WatchTask(f.id)
 		if t == nil {
 			return errNotFound()
+		}
+		if err := f.leftovers(ctx, t); err != nil {
+			return err
 		}
 		n := attemptOf(t)
 		if n != 0 && n != f.at.attempt {
@@ -124,36 +129,84 @@ func (f *follower) read(ctx context.Context, t *task.Task) error {
 	}
 	defer watching.Wait()
 	defer cancel()
-	return f.h.cfg.Outputs.Output(ctx, t, f.stream, f.at.offset, 0, t.State != task.Finished, func(c OutputChunk) error {
-		skip := f.at.offset - c.Offset
-		if skip < 0 {
-			return fmt.Errorf("a piece at %d does not follow %d", c.Offset, f.at.offset)
+	return f.h.cfg.Outputs.Output(ctx, t, f.stream, f.at.offset, 0, t.State != task.Finished, f.take)
+}
+
+// take sends on what is new of a piece.
+func (f *follower) take(c OutputChunk) error {
+	skip := f.at.offset - c.Offset
+	if skip < 0 {
+		return fmt.Errorf("a piece at %d does not follow %d", c.Offset, f.at.offset)
+	}
+	if skip < int64(len(c.Data)) {
+		data := c.Data[skip:]
+		f.failed = f.send(f.at, data)
+		if f.failed != nil {
+			return f.failed
 		}
-		if skip < int64(len(c.Data)) {
-			data := c.Data[skip:]
-			f.failed = f.send(f.at, data)
-			if f.failed != nil {
-				return f.failed
-			}
-			f.at.offset += int64(len(data))
-			f.retries = 0
+		f.at.offset += int64(len(data))
+		f.retries = 0
+	}
+	f.ended = f.ended || c.End
+	return nil
+}
+
+// leftovers reads, once each, what has not been sent of attempts that were over
+// before they could be read, and after which the task runs again. Attempts from
+// before the following are none of its business.
+func (f *follower) leftovers(ctx context.Context, t *task.Task) error {
+	over := len(t.Attempts)
+	if t.State != task.Pending {
+		over = attemptOf(t) - 1
+	}
+	if f.passed < 0 {
+		f.passed = over
+		if f.at.attempt > 0 {
+			f.passed = min(over, f.at.attempt-1)
 		}
-		f.ended = f.ended || c.End
-		return nil
-	})
+	}
+	for f.passed < over {
+		f.passed++
+		if f.passed < f.at.attempt || f.passed == f.at.attempt && f.ended || t.Attempts[f.passed-1].Outcome == task.NodeLost {
+			continue
+		}
+		if f.passed > f.at.attempt {
+			f.at, f.ended, f.retries = position{attempt: f.passed}, false, 0
+		}
+		within, cancel := context.WithTimeout(ctx, tailWithin)
+		// What can't be had now is not to hold up the attempt that runs.
+		_ = f.h.cfg.Outputs.Output(within, whileLive(t, f.passed), f.stream, f.at.offset, 0, false, f.take)
+		cancel()
+		f.ended = true
+		if f.failed != nil {
+			return f.failed
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// whileLive is the task as it was while one of its attempts ran.
+func whileLive(t *task.Task, attempt int) *task.Task {
+	past := *t
+	past.State, past.Result, past.Attempts = task.Running, nil, t.Attempts[:attempt:attempt]
+	return &past
 }
 
 // whileCurrent returns when the attempt that is read is over for good: an agent
-// that vanished would keep its reader waiting.
+// that vanished would keep its reader waiting. One that has ended, of a task that
+// has finished or runs again, has a little time for what is still on its way.
 func (f *follower) whileCurrent(ctx context.Context) {
 	attempt := f.at.attempt
 	for {
 		t, changed := f.h.cfg.Reader.Snapshot().WatchTask(f.id)
-		if t == nil || attemptOf(t) != attempt {
+		if t == nil || len(t.Attempts) < attempt || t.Attempts[attempt-1].Outcome == task.NodeLost {
 			return
 		}
 		var over <-chan time.Time
-		if t.State == task.Finished {
+		if t.State == task.Finished || attemptOf(t) != attempt {
 			timer := time.NewTimer(tailWithin)
 			defer timer.Stop()
 			over, changed = timer.C, nil
