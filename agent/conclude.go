@@ -37,7 +37,7 @@ const sigkilled = 137
 // conclude makes sure that what must have ended has, and gives the result to
 // report, or nil when the attempt is abandoned.
 //
-// An infrastructure outcome makes the leader place the next attempt at once, so
+// An infrastructure outcome may make the leader place the next attempt at once, so
 // it is never reported before the engine has confirmed the end. Other outcomes
 // are final; after quenchPatience the caller need not wait for the engine.
 func (r *runner) conclude(exit runtime.Exit, err error) *task.Result {

@@ -95,7 +95,7 @@ func (s *Server) due(ctx context.Context, sn *state.Snapshot, now time.Time) (ti
 		}
 	}
 	if len(again) > 0 {
-		if err := s.command(ctx, state.Resume{Tasks: again}, "run failed programs again"); err != nil {
+		if err := s.command(ctx, state.Resume{Tasks: again}, "run again what has backed off"); err != nil {
 			return 0, err
 		}
 	}

@@ -38,9 +38,13 @@ func backoff(t *task.Task) string {
 	if last.Outcome == task.Exited {
 		how = fmt.Sprintf("exited with code %d", last.ExitCode)
 	}
-	_, failed := t.Failures()
-	return fmt.Sprintf("attempt %d %s, the next may begin at %s (%d of at most %s of the program)", last.Number, how,
-		last.RetryAt.UTC().Format("2006-01-02T15:04:05.999Z07:00"), failed, retries(t.Spec.ProgramRetries))
+	lost, failed := t.Failures()
+	of := fmt.Sprintf("%d of at most %s of the program", failed, retries(t.Spec.ProgramRetries))
+	if last.Outcome.Infrastructure() {
+		of = fmt.Sprintf("%d of at most %s after losses", lost, retries(t.Spec.InfrastructureRetries))
+	}
+	return fmt.Sprintf("attempt %d %s, the next may begin at %s (%s)", last.Number, how,
+		last.RetryAt.UTC().Format("2006-01-02T15:04:05.999Z07:00"), of)
 }
 
 func retries(n int) string {

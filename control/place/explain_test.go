@@ -93,6 +93,23 @@ func TestExplainSaysWhenAFailedProgramIsRunAgain(t *testing.T) {
 	}
 }
 
+func TestExplainSaysWhenALostAttemptIsRunAgain(t *testing.T) {
+	w := newWorld(t)
+	w.node("n1", "a")
+	w.put("t", "n1", func(s *task.Spec) { s.InfrastructureRetries = 3 })
+	lose := func() {
+		w.all(state.Finish{Token: w.sn().Task("t").Live().Token("t"), Result: task.Result{Outcome: task.Interrupted}})
+	}
+	lose()
+	w.all(state.Place{Decisions: []state.Decision{{Task: "t", Attempt: 2, Node: "n1", Epoch: w.sn().Node("n1").Epoch}}})
+	lose()
+	at := w.sn().Task("t").RetryAt().UTC().Format("2006-01-02T15:04:05.999Z")
+	want := "attempt 2 ended as interrupted, the next may begin at " + at + " (2 of at most 3 retries after losses)"
+	if got, position := place.Explain(w.sn(), place.Hints{}, "t"); got != want || position != 0 {
+		t.Errorf("got %q at %d, want %q at 0", got, position, want)
+	}
+}
+
 func TestExplainGivesThePlaceInTheQueue(t *testing.T) {
 	w := newWorld(t)
 	w.node("n1", "a")

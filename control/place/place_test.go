@@ -243,6 +243,7 @@ func TestPlace(t *testing.T) {
 			w.fail("t", task.NodeLost)
 			w.putAgain("t", "b1")
 			w.fail("t", task.NodeLost)
+			w.all(state.Resume{Waited: []state.Waited{{Task: "t", Attempt: 2}}}) // it backs off after a second loss
 			w.put("x", "c1")
 			w.put("y", "c1")
 		}, place.Hints{}, where{"t": "c1"}},

@@ -10,10 +10,11 @@ import (
 	"ecs/internal/taskwire"
 )
 
-// stamped is a command and the time its proposer gave it.
+// stamped is a command, and the time and the rules its proposer gave it.
 type stamped struct {
 	Command
-	now time.Time
+	now   time.Time
+	rules uint32
 }
 
 // change collects what the commands of one entry do to the snapshot before it.
@@ -24,6 +25,7 @@ type change struct {
 	index   uint64
 	ordinal uint64 // of the command that is being applied
 	now     time.Time
+	rules   uint32 // of that command
 	counts  Counts
 
 	cluster     string

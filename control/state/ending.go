@@ -34,8 +34,9 @@ func (c *change) lose(t *task.Task, reason string) *task.Task {
 
 // repeat sends a task whose attempt has ended back to Pending, if one of its
 // budgets allows another. An at-most-once attempt may have started even where
-// nobody saw it start. What was lost goes straight into the queue, for its node
-// is avoided; a program that failed backs off.
+// nobody saw it start. What was lost for the first time goes straight into the
+// queue, for its node is avoided; what is lost again, and a program that failed,
+// backs off.
 func (c *change) repeat(t *task.Task, r *task.Result) bool {
 	if t.StopAs != "" || t.Spec.Delivery == task.AtMostOnce && keepsAtMostOnce {
 		return false
@@ -45,6 +46,9 @@ func (c *change) repeat(t *task.Task, r *task.Result) bool {
 	case r.Outcome.Infrastructure():
 		if lost > t.Spec.InfrastructureRetries {
 			return false
+		}
+		if c.rules >= pausesLosses {
+			c.pauseLoss(t, lost)
 		}
 	case !t.Spec.ProgramFailed(r) || failed > t.Spec.ProgramRetries:
 		return false
@@ -59,6 +63,17 @@ func (c *change) repeat(t *task.Task, r *task.Result) bool {
 	}
 	t.State = task.Pending // its place in the queue is its old one
 	return true
+}
+
+// pauseLoss has a task back off whose attempts are lost again and again, unless its
+// total limit leaves no time for that.
+func (c *change) pauseLoss(t *task.Task, lost int) {
+	at := c.now.Add(t.Spec.InfrastructurePause(t.ID, lost))
+	total := t.Spec.Timeouts.Total
+	if at.After(c.now) && (total == 0 || at.Before(t.SubmittedAt.Add(total))) {
+		t.Attempts[len(t.Attempts)-1].RetryAt = at
+		t.BackingOff = true
+	}
 }
 
 // settled is the task's result, given how its last attempt ended. A task that

@@ -18,7 +18,7 @@ func TestSeededMistakesAreCaught(t *testing.T) {
 	for tag, says := range map[string]string{
 		"ecs_mistake_token": "accepted true, live false",
 		"ecs_mistake_once":  "at most 1 are allowed",
-		"ecs_mistake_key":   "have one key",
+		"ecs_mistake_key":   "existed false, known true",
 	} {
 		out, err := exec.Command("go", "test", "-tags", tag, "-run", "^TestRandomCommandsKeepTheInvariants$", "-count=1", ".", "-seeds", "2").CombinedOutput()
 		if err == nil || !strings.Contains(string(out), says) {

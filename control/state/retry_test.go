@@ -4,8 +4,11 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"ecs/control/state"
 	"ecs/internal/task"
+	ecsv1 "ecs/proto/ecs/v1"
 )
 
 func rerun(n int, codes ...int) func(*task.Task) {
@@ -165,4 +168,48 @@ func TestWhatHasWaitedGoesOnWhateverAnotherLeadersClockSaid(t *testing.T) {
 		t.Error("it came back twice")
 	}
 	w.place("t1", "n1")
+}
+
+// An engine that keeps failing does not use up a task's tries within seconds.
+func TestWhatIsLostAgainBacksOff(t *testing.T) {
+	w := newWorld(t)
+	w.register("n1")
+	if got := w.finish(w.live("t1", "n1", retrying(3)), task.Interrupted).Task; got.BackingOff || !got.Attempts[0].RetryAt.IsZero() {
+		t.Errorf("got %+v after the first loss, want it in the queue at once", got)
+	}
+	got := w.finish(w.place("t1", "n1"), task.Interrupted).Task
+	if pause := got.RetryAt().Sub(w.now); !got.BackingOff || pause < time.Second || pause > 1500*time.Millisecond {
+		t.Errorf("got a pause of %s after the second, want 1 s and up to half more", pause)
+	}
+	w.resume("t1")
+	got = w.finish(w.place("t1", "n1"), task.Interrupted).Task
+	if pause := got.RetryAt().Sub(w.now); !got.BackingOff || pause < 2*time.Second {
+		t.Errorf("got a pause of %s after the third, want 2 s and more", pause)
+	}
+	soon := func(t *task.Task) { retrying(3)(t); t.Spec.Timeouts.Total = 5 * time.Second }
+	w.finish(w.live("t2", "n1", soon), task.Interrupted)
+	if got := w.finish(w.place("t2", "n1"), task.Interrupted).Task; got.BackingOff || got.State != task.Pending {
+		t.Errorf("got %+v, want no pause beyond its total limit", got)
+	}
+}
+
+// An entry from before there were pauses makes the record that it made then.
+func TestOldEntriesPauseNoLoss(t *testing.T) {
+	w := newWorld(t)
+	w.register("n1")
+	w.finish(w.live("t1", "n1", retrying(3)), task.Interrupted)
+	tok := w.place("t1", "n1")
+	old := state.ToWire(state.LoseAttempt{Token: tok}, w.now)
+	old.Rules = 0
+	b, err := proto.Marshal(&ecsv1.Entry{Commands: []*ecsv1.Command{old}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.index++
+	if _, err := w.store.Apply(w.index, b); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.task("t1"); got.BackingOff || got.State != task.Pending || len(got.Attempts) != 2 {
+		t.Errorf("got %+v, want it in the queue at once", got)
+	}
 }

@@ -220,6 +220,12 @@ func TestALostAttemptIsRepeatedWithinTheBudget(t *testing.T) {
 						if got.State != task.Pending || got.Result != nil || got.Seq != seq || got.Bill.Run != 0 {
 							t.Fatalf("after attempt %d: got %+v, want pending again", run, got)
 						}
+						if got.BackingOff != (run > 1) {
+							t.Errorf("after attempt %d: backing off is %v, want a pause from the second loss on", run, got.BackingOff)
+						}
+						if got.BackingOff {
+							w.resume("t1")
+						}
 						if queue := taskIDs(slices.Collect(w.sn().Pending())); queue != "[older t1 younger]" {
 							t.Errorf("queue: got %s, want t1 in its old place", queue)
 						}
@@ -273,6 +279,10 @@ func TestAttemptsAreNotShared(t *testing.T) {
 		keep()
 		w.must(state.LoseAttempt{Token: tok})
 		keep()
+		if w.task("t1").BackingOff {
+			w.resume("t1")
+			keep()
+		}
 	}
 	for i := range held {
 		if got := fmt.Sprintf("%+v", *held[i]); got != said[i] {

@@ -29,7 +29,7 @@ func (cmd Submit) apply(c *change) Outcome {
 	t.StopAs, t.BackingOff, t.Attempts, t.Result = "", false, nil, nil
 	t.FinishedAt = time.Time{}
 	if c.counts.BackingOff >= c.limits.MaxPending || c.counts.BackingOffBytes >= c.limits.MaxPendingBytes {
-		return refuse(task.CodeQueueFull, fmt.Sprintf("%d tasks whose program failed wait to be run again already", c.counts.BackingOff))
+		return refuse(task.CodeQueueFull, fmt.Sprintf("%d tasks back off before they run again already", c.counts.BackingOff))
 	}
 	if n := c.node(cmd.Node); n != nil && holds(Decision{Attempt: 1, Epoch: cmd.Epoch}, &t, n) {
 		placed := c.assigned(&t, n)

@@ -80,7 +80,7 @@ func (s *Store) Apply(index uint64, entry []byte) ([]Outcome, error) {
 	c := newChange(before, s.indexes, s.limits, index)
 	outcomes := make([]Outcome, len(commands))
 	for i, cmd := range commands {
-		c.now, c.ordinal = cmd.now, uint64(i)
+		c.now, c.rules, c.ordinal = cmd.now, cmd.rules, uint64(i)
 		outcomes[i] = cmd.Command.apply(c)
 		outcomes[i].Index = index
 	}
@@ -105,7 +105,7 @@ func decode(entry []byte) ([]stamped, error) {
 		if err != nil {
 			return nil, fmt.Errorf("decode command %d: %w", i, err)
 		}
-		commands[i] = stamped{Command: cmd, now: now}
+		commands[i] = stamped{Command: cmd, now: now, rules: cm.GetRules()}
 	}
 	return commands, nil
 }

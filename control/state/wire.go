@@ -9,10 +9,18 @@ import (
 	ecsv1 "ecs/proto/ecs/v1"
 )
 
+// The rules by which a command is decided, as its proposer knew them. An entry of
+// an earlier version must make the same record for ever, so what decides otherwise
+// than it did gets a number.
+const (
+	pausesLosses = 1 // infrastructure retries pause from the second one on
+	present      = pausesLosses
+)
+
 // ToWire gives the log's form of a command, stamped with the proposer's wall
 // clock.
 func ToWire(c Command, now time.Time) *ecsv1.Command {
-	m := &ecsv1.Command{Now: taskwire.FromTime(now)}
+	m := &ecsv1.Command{Now: taskwire.FromTime(now), Rules: present}
 	switch c := c.(type) {
 	case Submit:
 		m.Kind = &ecsv1.Command_Submit{Submit: &ecsv1.Submit{

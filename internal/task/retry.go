@@ -17,6 +17,9 @@ const (
 // longestPause is where pauses stop growing, unless the first is longer still.
 const longestPause = 5 * time.Minute
 
+// LongestInfrastructurePause bounds InfrastructurePause, but for its drawn part.
+const LongestInfrastructurePause = 30 * time.Second
+
 // ProgramFailed reports whether an attempt that ended so counts against the
 // program's retry budget: its program exited with a code other than 0, or with
 // one of RetryExitCodes where there are any. One that ran out of memory or time
@@ -43,18 +46,36 @@ func (s *Spec) ProgramFailed(r *Result) bool {
 // drawn from the task's id, so that tasks that failed together don't come back
 // together, and every replica finds the same.
 func (s *Spec) Pause(id ID, failures int) time.Duration {
-	most := max(longestPause, s.RetryBackoff)
-	pause := s.RetryBackoff
+	return pause(s.RetryBackoff, max(longestPause, s.RetryBackoff), id, failures)
+}
+
+// InfrastructurePause is how long a task waits after so many of its attempts were
+// lost to the service's machines. After the first it does not: its node is avoided
+// and another will do. Then it is as Pause, but bounded by LongestInfrastructurePause:
+// an engine that fails again and again is not to use up all tries within seconds.
+func (s *Spec) InfrastructurePause(id ID, lost int) time.Duration {
+	if lost < 2 {
+		return 0
+	}
+	first := s.RetryBackoff
+	if first == 0 {
+		first = DefaultBackoff
+	}
+	return pause(first, LongestInfrastructurePause, id, lost-1)
+}
+
+func pause(first, most time.Duration, id ID, failures int) time.Duration {
+	p := first
 	for range failures - 1 {
-		if pause >= most {
+		if p >= most {
 			break
 		}
-		pause *= 2
+		p *= 2
 	}
-	pause = min(pause, most)
+	p = min(p, most)
 	h := fnv.New64a()
 	_, _ = h.Write(binary.AppendUvarint([]byte(id), uint64(max(0, failures)))) // it never fails
-	return pause + time.Duration(h.Sum64()%uint64(pause/2+1))
+	return p + time.Duration(h.Sum64()%uint64(p/2+1))
 }
 
 // Failures counts the attempts that have ended without being the task's last:

@@ -65,3 +65,19 @@ func TestPausesDoubleWithJitterUpToABound(t *testing.T) {
 		within(70, tt.most) // beyond what a shift could hold
 	}
 }
+
+func TestWhatIsLostAgainAndAgainPauses(t *testing.T) {
+	for _, tt := range []struct {
+		backoff time.Duration
+		lost    int
+		want    time.Duration // and up to half more
+	}{
+		{0, 0, 0}, {0, 1, 0}, {0, 2, time.Second}, {0, 3, 2 * time.Second}, {0, 10, LongestInfrastructurePause},
+		{4 * time.Second, 1, 0}, {4 * time.Second, 2, 4 * time.Second}, {time.Hour, 2, LongestInfrastructurePause},
+	} {
+		s := Spec{RetryBackoff: tt.backoff}
+		if got := s.InfrastructurePause("t", tt.lost); got < tt.want || got > tt.want+tt.want/2 {
+			t.Errorf("%d lost, backoff %s: got %s, want %s and up to half more", tt.lost, tt.backoff, got, tt.want)
+		}
+	}
+}

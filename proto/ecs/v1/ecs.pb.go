@@ -1474,7 +1474,10 @@ type Command struct {
 	//	*Command_Resume
 	//	*Command_Found
 	//	*Command_ForgetNodes
-	Kind          isCommand_Kind `protobuf_oneof:"kind"`
+	Kind isCommand_Kind `protobuf_oneof:"kind"`
+	// Which rules decide, so that old entries still do what they did when they were
+	// new. 1: infrastructure retries pause from the second one on.
+	Rules         uint32 `protobuf:"varint,22,opt,name=rules,proto3" json:"rules,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1656,6 +1659,13 @@ func (x *Command) GetForgetNodes() *ForgetNodes {
 		}
 	}
 	return nil
+}
+
+func (x *Command) GetRules() uint32 {
+	if x != nil {
+		return x.Rules
+	}
+	return 0
 }
 
 type isCommand_Kind interface {
@@ -6004,7 +6014,7 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"4\n" +
 	"\x05Entry\x12+\n" +
-	"\bcommands\x18\x01 \x03(\v2\x0f.ecs.v1.CommandR\bcommands\"\xbe\x05\n" +
+	"\bcommands\x18\x01 \x03(\v2\x0f.ecs.v1.CommandR\bcommands\"\xd4\x05\n" +
 	"\aCommand\x12\x10\n" +
 	"\x03now\x18\x01 \x01(\x03R\x03now\x12(\n" +
 	"\x06submit\x18\x02 \x01(\v2\x0e.ecs.v1.SubmitH\x00R\x06submit\x12.\n" +
@@ -6022,7 +6032,8 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x04wish\x18\r \x01(\v2\f.ecs.v1.WishH\x00R\x04wish\x12(\n" +
 	"\x06resume\x18\x15 \x01(\v2\x0e.ecs.v1.ResumeH\x00R\x06resume\x12%\n" +
 	"\x05found\x18\x0e \x01(\v2\r.ecs.v1.FoundH\x00R\x05found\x128\n" +
-	"\fforget_nodes\x18\x0f \x01(\v2\x13.ecs.v1.ForgetNodesH\x00R\vforgetNodesB\x06\n" +
+	"\fforget_nodes\x18\x0f \x01(\v2\x13.ecs.v1.ForgetNodesH\x00R\vforgetNodes\x12\x14\n" +
+	"\x05rules\x18\x16 \x01(\rR\x05rulesB\x06\n" +
 	"\x04kind\"T\n" +
 	"\x06Submit\x12 \n" +
 	"\x04task\x18\x01 \x01(\v2\f.ecs.v1.TaskR\x04task\x12\x12\n" +

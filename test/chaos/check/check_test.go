@@ -220,6 +220,20 @@ func TestEveryTaskHasItsOwnTime(t *testing.T) {
 	}
 }
 
+func TestLossesPauseFromTheSecondOn(t *testing.T) {
+	lost, ran := Attempt{Outcome: nodeLost}, Attempt{Outcome: exited}
+	for want, attempts := range map[time.Duration][]Attempt{
+		0:                       {ran, lost, ran},
+		1500 * time.Millisecond: {lost, ran, lost},
+		3 * time.Second:         {lost, lost, lost},
+		45 * time.Second:        slices.Repeat([]Attempt{lost}, 10),
+	} {
+		if got := lossPause(attempts); got != want {
+			t.Errorf("%d attempts: got %s, want %s", len(attempts), got, want)
+		}
+	}
+}
+
 // The search for an order must end with as many calls for a key as the workload
 // makes.
 func TestTheSearchForAnOrderEnds(t *testing.T) {

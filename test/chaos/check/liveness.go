@@ -126,13 +126,14 @@ func (r *report) replaced(h *History) (judged int) {
 				continue
 			}
 			next := t.Attempts[l.Attempt]
-			if next.Node != f.Target && troubled(h, next.Node, f.Begin, by+want.Start) {
+			by := by + want.Start + lossPause(t.Attempts[:l.Attempt])
+			if next.Node != f.Target && troubled(h, next.Node, f.Begin, by) {
 				continue // that it began late, or not at all, is another fault's doing
 			}
 			first, lived := begun[l.Task][next.Number]
 			switch {
-			case lived && first > by+want.Start:
-				r.add("L3", "task %s: its agent %s was gone from %s, its next attempt began at %s, want by %s", l.Task, f.Target, f.Begin, first, by+want.Start)
+			case lived && first > by:
+				r.add("L3", "task %s: its agent %s was gone from %s, its next attempt began at %s, want by %s", l.Task, f.Target, f.Begin, first, by)
 			case !lived && next.Outcome != cancelled:
 				r.add("L3", "task %s: its agent %s was gone from %s, its next attempt on %s never began", l.Task, f.Target, f.Begin, next.Node)
 			}
@@ -140,6 +141,21 @@ func (r *report) replaced(h *History) (judged int) {
 		}
 	}
 	return judged
+}
+
+// lossPause is how long a task that has lost attempts backs off at most: not after
+// the first, then for 1.5 s, and twice as long each time up to 45 s.
+func lossPause(attempts []Attempt) time.Duration {
+	lost := 0
+	for _, a := range attempts {
+		if infrastructure(a.Outcome) {
+			lost++
+		}
+	}
+	if lost < 2 {
+		return 0
+	}
+	return min(1500*time.Millisecond<<(lost-2), 45*time.Second)
 }
 
 // countedFrom is when the leader that gives up an agent gone at a time counts from,
