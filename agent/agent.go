@@ -54,8 +54,10 @@ const (
 	DefaultWarmMemory = 128 << 20
 	MaxWarmCount      = 256
 
-	// The steps of leaving, after Grace, have a time each.
-	endPatience     = 15 * time.Second
+	// The steps of leaving, after Grace, have a time each. With DefaultGrace they are
+	// over before the unit's TimeoutStopSec. One end of a container may take the
+	// engine killTimeout, and a broken one is tried again.
+	endPatience     = killTimeout + 5*time.Second
 	flushPatience   = 5 * time.Second
 	goodbyePatience = 3 * time.Second
 	removePatience  = 30 * time.Second

@@ -85,6 +85,31 @@ func TestNoGoodbyeWhileAProgramMayRun(t *testing.T) {
 	})
 }
 
+// A busy engine may take longer to end a container than anybody likes; the node
+// leaves in good order all the same.
+func TestLeavingWaitsForASlowEngine(t *testing.T) {
+	inBubble(t, func(c *cluster) {
+		tok := c.assign("t1", command("sleep 1h"))
+		time.Sleep(time.Second)
+		c.engine.fail("kill", errors.New("engine is busy"))
+		c.engine.fail("remove", errors.New("engine is busy"))
+		c.cancel()
+		time.Sleep(DefaultGrace + 20*time.Second)
+		c.engine.heal("kill")
+		c.engine.heal("remove")
+		<-c.ended
+		if c.err != nil {
+			t.Errorf("got %v, want a clean end", c.err)
+		}
+		c.seen(func() {
+			end := c.engine.history(tok)[0].end
+			if c.goodbye.IsZero() || end.IsZero() || c.goodbye.Before(end) {
+				t.Errorf("got goodbye at %s, the program's end at %s, want it after", c.goodbye, end)
+			}
+		})
+	})
+}
+
 func TestLeavingWithoutALeaderEnds(t *testing.T) {
 	inBubble(t, func(c *cluster) {
 		tok := c.assign("t1", command("sleep 1h"))

@@ -54,7 +54,7 @@ func pause(ctx context.Context, _ *cluster, n *node) (func() (string, error), er
 
 // leave ends an agent in good order.
 func leave(ctx context.Context, _ *cluster, n *node) (func() (string, error), error) {
-	ctx, cancel := context.WithTimeout(ctx, 60*second)
+	ctx, cancel := context.WithTimeout(ctx, 90*second) // as its unit gives it
 	defer cancel()
 	state, err := n.end(ctx, syscall.SIGTERM)
 	if err != nil {
