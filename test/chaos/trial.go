@@ -282,8 +282,9 @@ func (r *trial) summary(h *check.History) {
 			again++
 		}
 	}
-	r.say("calls %v\n         outcomes %v, %d tasks had more than one attempt; %d programs lived\n         %d faults of %d kinds %v", results, outcomes, again,
-		len(h.Lives), len(h.Faults), len(kinds), kinds)
+	r.say("calls %v\n         outcomes %v, %d tasks had more than one attempt; %d programs lived\n         "+
+		"%d replacements judged, snapshots %v of every %d entries, %d streams read\n         %d faults of %d kinds %v", results, outcomes, again,
+		len(h.Lives), check.Replaced(h), h.Snapshots, r.c.snapshotEntries, len(h.Fetches), len(h.Faults), len(kinds), kinds)
 }
 
 func raftDir(n *node) string { return filepath.Join(n.dir, "data", "raft") }

@@ -94,6 +94,9 @@ func (r *report) writes(h *History) {
 	}
 }
 
+// Replaced counts the attempts of agents that were gone which L3 could judge.
+func Replaced(h *History) int { return new(report).replaced(h) }
+
 // replaced checks L3 by the agents that were gone for longer than it takes: the
 // attempts that they had, under the usual lease, are given up in time, and the next
 // ones begin. It counts the attempts that it could judge.
