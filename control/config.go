@@ -19,6 +19,7 @@ import (
 	"ecs/internal/gossip"
 	"ecs/internal/pki"
 	"ecs/internal/seal"
+	"ecs/internal/telemetry"
 )
 
 // Config is everything a control node is given. Every edge takes its network
@@ -51,6 +52,7 @@ type Config struct {
 	Seal           *seal.Box
 	Auth           api.Authenticator
 	Log            *slog.Logger
+	Recent         *telemetry.Ring // what Log wrote last; nil: nothing of it can be asked for
 	Metrics        *metrics.Metrics
 	MetricsHandler http.Handler
 	// Now is a monotonic clock that counts suspended time, for leases.

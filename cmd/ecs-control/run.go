@@ -46,7 +46,7 @@ func (l *listeners) close() {
 	}
 }
 
-func (o *options) run(ctx context.Context, log *slog.Logger, _ *telemetry.Ring) (err error) {
+func (o *options) run(ctx context.Context, log *slog.Logger, ring *telemetry.Ring) (err error) {
 	id := o.node.Identity()
 	log = log.With("node", id.ID)
 	data, err := daemon.OpenDataDir(o.DataDir, id.ID)
@@ -67,6 +67,7 @@ func (o *options) run(ctx context.Context, log *slog.Logger, _ *telemetry.Ring) 
 	if err != nil {
 		return err
 	}
+	cfg.Recent = ring
 	server, err := control.New(cfg)
 	if err != nil {
 		return err

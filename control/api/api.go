@@ -68,6 +68,31 @@ type Cluster interface {
 	Health(ctx context.Context) Health
 }
 
+// Logs finds what nodes wrote of late.
+type Logs interface {
+	// Logs gathers the lines of one correlation id from every node there is.
+	// Nodes that do not answer in time are named, not waited for.
+	Logs(ctx context.Context, search LogSearch) LogsFound
+}
+
+// LogSearch is what Logs looks for.
+type LogSearch struct {
+	CID   string
+	Owner string // whose lines; empty: everybody's
+	Lines int    // at most so many, the newest
+}
+
+// LogsFound is what Logs gives.
+type LogsFound struct {
+	Lines  [][]byte // JSON objects, oldest first
+	Cut    bool     // older ones were left out
+	Asked  int      // nodes
+	Silent []Silent // those that did not answer
+}
+
+// Silent is a node that gave no lines, and why.
+type Silent struct{ Node, Role, Detail string }
+
 // ClusterInfo is the cluster as this node sees it.
 type ClusterInfo struct {
 	Name    string // of the cluster
@@ -125,6 +150,7 @@ type Config struct {
 	Outputs   Outputs
 	Inputs    Inputs
 	Cluster   Cluster
+	Logs      Logs
 	Sealer    Sealer
 	Auth      Authenticator
 	Metrics   http.Handler // serves /metrics

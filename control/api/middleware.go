@@ -65,7 +65,7 @@ func (h *Handler) outermost(next http.Handler, open map[string]bool) http.Handle
 		if !open[r.URL.Path] && !h.authenticated(rec, r) {
 			return
 		}
-		next.ServeHTTP(rec, r)
+		next.ServeHTTP(rec, r.WithContext(telemetry.WithOwner(r.Context(), x.owner)))
 	})
 }
 

@@ -25,6 +25,7 @@ type change struct {
 	ordinal uint64 // of the command that is being applied
 	now     time.Time
 	counts  Counts
+	over    []*task.Task // that have their result since
 
 	tasks   *iradix.Txn[*task.Task]
 	pending *iradix.Txn[*task.Task]
@@ -59,6 +60,7 @@ func (c *change) commit() (*Snapshot, func()) {
 	sn := &Snapshot{
 		index:   c.index,
 		counts:  c.counts,
+		over:    c.over,
 		tasks:   c.tasks.CommitOnly(),
 		pending: c.pending.CommitOnly(),
 		on:      c.on.CommitOnly(),

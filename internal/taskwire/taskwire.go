@@ -37,6 +37,7 @@ func FromTask(t *task.Task) *ecsv1.Task {
 		SubmittedAt: FromTime(t.SubmittedAt),
 		FinishedAt:  FromTime(t.FinishedAt),
 		Bill:        FromBill(t.Bill),
+		Trace:       t.Trace,
 	}
 }
 
@@ -61,6 +62,7 @@ func ToTask(m *ecsv1.Task) *task.Task {
 		SubmittedAt: ToTime(m.GetSubmittedAt()),
 		FinishedAt:  ToTime(m.GetFinishedAt()),
 		Bill:        ToBill(m.GetBill()),
+		Trace:       m.GetTrace(),
 	}
 }
 

@@ -1,0 +1,91 @@
+package control
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+
+	"ecs/internal/task"
+	"ecs/internal/telemetry"
+)
+
+// maxEnds is how many ends of tasks may wait to be told of.
+const maxEnds = 8192
+
+// ends carries finished tasks from the log's goroutine, which must not wait for
+// anyone's disk or network, to the one that tells of them.
+//
+// Every end is told of by the node that led in the term of its entry, and by no
+// other; not at all when that node dies in between.
+type ends struct {
+	queue  chan *task.Task
+	led    atomic.Uint64 // the last term that this node is known to have led
+	missed atomic.Uint64 // ends there was no room for
+}
+
+func (e *ends) init() { e.queue = make(chan *task.Task, maxEnds) }
+
+// noteEnds is replica.Config.Over.
+func (s *Server) noteEnds(term uint64, ended []*task.Task) {
+	if now, leading, _ := s.replica.Leadership(); leading {
+		s.ends.led.Store(now)
+	}
+	if s.ends.led.Load() != term {
+		return
+	}
+	for _, t := range ended {
+		select {
+		case s.ends.queue <- t:
+		default:
+			s.ends.missed.Add(1)
+		}
+	}
+}
+
+// tellEnds tells of every end until ctx ends, and then of those that are left.
+func (s *Server) tellEnds(ctx context.Context) error {
+	for {
+		select {
+		case t := <-s.ends.queue:
+			s.tellEnd(ctx, t)
+			continue
+		case <-ctx.Done():
+		}
+		for {
+			select {
+			case t := <-s.ends.queue:
+				s.tellEnd(ctx, t)
+			default:
+				return ctx.Err()
+			}
+		}
+	}
+}
+
+func (s *Server) tellEnd(ctx context.Context, t *task.Task) {
+	if n := s.ends.missed.Swap(0); n > 0 {
+		s.cfg.Log.Warn("ends of tasks not told of: too many at once", "tasks", n)
+	}
+	s.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "task ended", endAttrs(t)...)
+}
+
+// endAttrs are what the log says of a task's end.
+func endAttrs(t *task.Task) []slog.Attr {
+	attrs := []slog.Attr{
+		slog.String("task", string(t.ID)), slog.Int("attempt", t.Result.Attempt), slog.String("cid", t.CID), slog.String("owner", t.Owner),
+		slog.String("outcome", string(t.Result.Outcome)), slog.Duration("total", t.Bill.LeaderTotal), slog.Duration("ran", t.Bill.Run),
+	}
+	if t.Result.HasExit {
+		attrs = append(attrs, slog.Int("code", t.Result.ExitCode))
+	}
+	if t.Result.Node != "" {
+		attrs = append(attrs, slog.String("agent", string(t.Result.Node)))
+	}
+	if t.Result.Reason != "" {
+		attrs = append(attrs, slog.String("reason", t.Result.Reason))
+	}
+	if id := telemetry.TraceID(t.Trace); id != "" {
+		attrs = append(attrs, slog.String("trace", id))
+	}
+	return attrs
+}
