@@ -22,7 +22,7 @@ const leaderless = 10 * time.Second
 func (s *Server) handler() *api.Handler {
 	return api.New(api.Config{
 		Tasks: s, Reader: s, Explainer: s, Outputs: s, Inputs: s, Cluster: s, Logs: s, Sealer: s.cfg.Seal, Auth: s.cfg.Auth,
-		Metrics: s.cfg.MetricsHandler, Log: s.cfg.Log, Version: s.cfg.Version, Stats: s.cfg.Metrics,
+		Metrics: s.cfg.MetricsHandler, Log: s.cfg.Log, Version: s.cfg.Version, Stats: s.cfg.Metrics, Audit: s.cfg.Audit, AuditArgv: s.cfg.AuditArgv,
 		NewID: func() task.ID { return task.ID(strings.ToLower(ulid.Make().String())) },
 	})
 }

@@ -52,7 +52,9 @@ type Config struct {
 	Seal           *seal.Box
 	Auth           api.Authenticator
 	Log            *slog.Logger
-	Recent         *telemetry.Ring // what Log wrote last; nil: nothing of it can be asked for
+	Recent         *telemetry.Ring  // what Log wrote last; nil: nothing of it can be asked for
+	Audit          *telemetry.Audit // who did what; nil: nobody asks
+	AuditArgv      bool             // command lines as they are in it, not as hashes
 	Metrics        *metrics.Metrics
 	MetricsHandler http.Handler
 	// Now is a monotonic clock that counts suspended time, for leases.

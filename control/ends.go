@@ -65,8 +65,11 @@ func (s *Server) tellEnds(ctx context.Context) error {
 func (s *Server) tellEnd(ctx context.Context, t *task.Task) {
 	if n := s.ends.missed.Swap(0); n > 0 {
 		s.cfg.Log.Warn("ends of tasks not told of: too many at once", "tasks", n)
+		s.cfg.Audit.Note(ctx, "ends of tasks left out", slog.Uint64("tasks", n))
 	}
-	s.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "task ended", endAttrs(t)...)
+	attrs := endAttrs(t)
+	s.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "task ended", attrs...)
+	s.cfg.Audit.Note(ctx, "task ended", append(attrs, slog.String("image", t.Spec.Image), slog.String("image_digest", t.Result.ImageDigest))...)
 }
 
 // endAttrs are what the log says of a task's end.

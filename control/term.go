@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -76,6 +77,7 @@ func (s *Server) lead(ctx context.Context, term uint64) error {
 		return fmt.Errorf("barrier of term %d: %w", term, err)
 	}
 	s.cfg.Log.Info("leading", "term", term)
+	s.cfg.Audit.Note(ctx, "leading", slog.Uint64("term", term))
 	defer s.cfg.Log.Info("no longer leading", "term", term)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.sessions.Lead(ctx, term) })

@@ -20,6 +20,8 @@ type options struct {
 	expect                                  int
 	httpAddr, healthAddr, rpcAddr, raftAddr string
 	htpasswd, sealKey                       string
+	auditLog                                string
+	auditArgv                               bool
 	drain                                   time.Duration
 
 	node      *pki.Node
@@ -38,6 +40,8 @@ func (o *options) define(fs *flag.FlagSet) {
 	fs.StringVar(&o.raftAddr, "raft-addr", ":7449", "`host:port` for Raft")
 	fs.StringVar(&o.htpasswd, "htpasswd", "/etc/ecs/htpasswd", "`file` of API keys and hashes of their secrets")
 	fs.StringVar(&o.sealKey, "seal-key", "/etc/ecs/seal.key", "`file` with the key that seals what the log must not show")
+	fs.StringVar(&o.auditLog, "audit-log", "", "`file` that who did what is appended to, as JSON lines; empty: none")
+	fs.BoolVar(&o.auditArgv, "audit-argv", false, "write command lines into the audit log as they are, not as hashes; they may hold secrets")
 	fs.DurationVar(&o.drain, "drain", 0, "how `long` to go on accepting after the health check failed, when stopped; 20s behind a load balancer")
 }
 

@@ -67,7 +67,13 @@ func (o *options) run(ctx context.Context, log *slog.Logger, ring *telemetry.Rin
 	if err != nil {
 		return err
 	}
-	cfg.Recent = ring
+	cfg.Recent, cfg.AuditArgv = ring, o.auditArgv
+	if o.auditLog != "" {
+		if cfg.Audit, err = telemetry.OpenAudit(o.auditLog, log, slog.String("node", id.ID)); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, cfg.Audit.Close()) }()
+	}
 	server, err := control.New(cfg)
 	if err != nil {
 		return err

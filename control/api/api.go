@@ -16,6 +16,7 @@ import (
 
 	"ecs/control/state"
 	"ecs/internal/task"
+	"ecs/internal/telemetry"
 	"ecs/proto/api"
 )
 
@@ -167,6 +168,10 @@ type Config struct {
 	CapAdd []string
 	// V1Memory is what a v1 task gets, in bytes. Default 1 GiB.
 	V1Memory int64
+	// Audit takes who changed what, and who was refused. Nil: nobody does.
+	Audit *telemetry.Audit
+	// AuditArgv has it take command lines as they are, not as hashes.
+	AuditArgv bool
 	// Stats takes the handler's own metrics. Nil: none are made.
 	Stats *metrics.Metrics
 }
@@ -178,6 +183,7 @@ type Handler struct {
 	codes  map[api.Code]api.CodeInfo
 	budget *budget
 	stats  stats
+	audit  auditing
 
 	root     http.Handler // everything, from the outermost on
 	attached attached
@@ -206,6 +212,7 @@ func New(cfg Config) *Handler {
 		codes:  codeTable(),
 		budget: newBudget(cfg.OutputBudget),
 		stats:  stats{sink: cfg.Stats},
+		audit:  newAuditing(&cfg),
 	}
 	h.attached.closing = make(chan struct{})
 	h.root = h.outermost(h.router())

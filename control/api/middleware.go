@@ -36,6 +36,8 @@ type exchange struct {
 	task   task.ID // that it made or found made, if it submitted one
 	route  string  // its pattern, for metrics
 	status int
+	code   api.Code    // of the error that was answered
+	asked  []slog.Attr // what the audit stream says of the task
 }
 
 type exchangeKey struct{}
@@ -83,6 +85,7 @@ func (h *Handler) finished(rec *recorder, r *http.Request) {
 	}
 	took := h.cfg.Now().Sub(x.start)
 	h.stats.request(x, r.Method, took)
+	h.audit.request(r, x, took)
 	level := slog.LevelDebug
 	if r.Method != http.MethodGet && r.Method != http.MethodHead || x.status >= http.StatusInternalServerError {
 		level = slog.LevelInfo
@@ -110,7 +113,9 @@ func (h *Handler) authenticated(w http.ResponseWriter, r *http.Request) bool {
 			h.problem(w, r, &api.Problem{Code: api.CodeBusy, Detail: "too many secrets wait to be checked"})
 			return false
 		}
-		exchangeOf(r).owner = owner
+		if ok { // else it is only what a stranger says
+			exchangeOf(r).owner = owner
+		}
 	}
 	if !ok {
 		h.problem(w, r, &api.Problem{Code: api.CodeUnauthorized})

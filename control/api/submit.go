@@ -69,6 +69,7 @@ func (h *Handler) accept(r *http.Request, req request, waiting bool) (*task.Task
 	x := exchangeOf(r)
 	t := &task.Task{ID: h.cfg.NewID(), CID: telemetry.CID(r.Context()), Owner: x.owner, Key: key,
 		API: req.api, Spec: req.spec.WithDefaults(req.api, waiting)}
+	x.asked = h.audit.asked(&t.Spec)
 	if key != "" {
 		t.BodyMAC = h.cfg.Sealer.MAC(req.canonical)
 	}

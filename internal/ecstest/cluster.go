@@ -38,6 +38,8 @@ type Options struct {
 	SlowKill time.Duration
 	// Logs keeps every node's log where GET /v2/logs finds it.
 	Logs bool
+	// Audit takes the audit streams of all control nodes, a line each time.
+	Audit io.Writer
 }
 
 func (o *Options) setDefaults() {

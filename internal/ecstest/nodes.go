@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"path/filepath"
 	"strconv"
@@ -145,6 +146,10 @@ func (n *Control) Start() {
 		c.T.Fatal(err)
 	}
 	addr := func(port int) string { return fmt.Sprintf("%s:%d", h.Name(), port) }
+	var audit *telemetry.Audit
+	if c.opts.Audit != nil {
+		audit = telemetry.NewAudit(c.opts.Audit, slog.String("node", h.Name()))
+	}
 	server, err := control.New(control.Config{
 		ID: h.Name(), Name: h.Name(), Zone: n.zone, Version: "test", Cluster: "bubble", BootstrapExpect: c.opts.Controls,
 		HTTPAdvertise: addr(httpPort), RPCAdvertise: addr(rpcPort), RaftAdvertise: addr(raftPort),
@@ -152,7 +157,7 @@ func (n *Control) Start() {
 		Raft:   replica.NewStream(listen(raftPort), addr(raftPort), h.DialFunc()),
 		Stores: n.stores, Gossip: c.gossipConfig(h),
 		ServerCreds: insecure.NewCredentials(), DialPeer: dialer(h), DialAgent: dialer(h), Peer: peerOf,
-		Seal: box, Auth: anyone{}, Log: c.logger(h.Name()), Recent: c.ring(h.Name()), Metrics: telemetry.Discard(),
+		Seal: box, Auth: anyone{}, Log: c.logger(h.Name()), Recent: c.ring(h.Name()), Audit: audit, Metrics: telemetry.Discard(),
 		Now: since(time.Now()),
 	})
 	if err != nil {
