@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync/atomic"
+	"time"
 
 	"ecs/internal/task"
 	"ecs/internal/telemetry"
@@ -18,24 +19,31 @@ const maxEnds = 8192
 // Every end is told of by the node that led in the term of its entry, and by no
 // other; not at all when that node dies in between.
 type ends struct {
-	queue  chan *task.Task
+	queue  chan ended
 	led    atomic.Uint64 // the last term that this node is known to have led
 	missed atomic.Uint64 // ends there was no room for
 }
 
-func (e *ends) init() { e.queue = make(chan *task.Task, maxEnds) }
+// ended is a task that has ended, and when this node had that in its record.
+type ended struct {
+	task *task.Task
+	at   time.Time
+}
+
+func (e *ends) init() { e.queue = make(chan ended, maxEnds) }
 
 // noteEnds is replica.Config.Over.
-func (s *Server) noteEnds(term uint64, ended []*task.Task) {
+func (s *Server) noteEnds(term uint64, tasks []*task.Task) {
 	if now, leading, _ := s.replica.Leadership(); leading {
 		s.ends.led.Store(now)
 	}
 	if s.ends.led.Load() != term {
 		return
 	}
-	for _, t := range ended {
+	at := time.Now()
+	for _, t := range tasks {
 		select {
-		case s.ends.queue <- t:
+		case s.ends.queue <- ended{t, at}:
 		default:
 			s.ends.missed.Add(1)
 		}
@@ -46,15 +54,15 @@ func (s *Server) noteEnds(term uint64, ended []*task.Task) {
 func (s *Server) tellEnds(ctx context.Context) error {
 	for {
 		select {
-		case t := <-s.ends.queue:
-			s.tellEnd(ctx, t)
+		case e := <-s.ends.queue:
+			s.tellEnd(ctx, e)
 			continue
 		case <-ctx.Done():
 		}
 		for {
 			select {
-			case t := <-s.ends.queue:
-				s.tellEnd(ctx, t)
+			case e := <-s.ends.queue:
+				s.tellEnd(ctx, e)
 			default:
 				return ctx.Err()
 			}
@@ -62,11 +70,13 @@ func (s *Server) tellEnds(ctx context.Context) error {
 	}
 }
 
-func (s *Server) tellEnd(ctx context.Context, t *task.Task) {
+func (s *Server) tellEnd(ctx context.Context, e ended) {
+	t := e.task
 	if n := s.ends.missed.Swap(0); n > 0 {
 		s.cfg.Log.Warn("ends of tasks not told of: too many at once", "tasks", n)
 		s.cfg.Audit.Note(ctx, "ends of tasks left out", slog.Uint64("tasks", n))
 	}
+	s.cfg.Traces.Task(t, e.at)
 	attrs := endAttrs(t)
 	s.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "task ended", attrs...)
 	s.cfg.Audit.Note(ctx, "task ended", append(attrs, slog.String("image", t.Spec.Image), slog.String("image_digest", t.Result.ImageDigest))...)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"time"
 
 	"google.golang.org/grpc/credentials"
 
@@ -16,6 +17,7 @@ import (
 	"ecs/internal/gossip"
 	"ecs/internal/pki"
 	"ecs/internal/telemetry"
+	"ecs/internal/tracing"
 	"ecs/internal/version"
 )
 
@@ -74,6 +76,11 @@ func (o *options) run(ctx context.Context, log *slog.Logger, ring *telemetry.Rin
 		}
 		defer func() { err = errors.Join(err, cfg.Audit.Close()) }()
 	}
+	cfg.Traces, err = tracing.FromEnv(ctx, tracing.Config{Endpoint: o.otlp, Service: "ecs-control", Node: id.ID, Zone: o.Zone, Release: version.String()})
+	if err != nil {
+		return err
+	}
+	defer closeTraces(ctx, cfg.Traces, log)
 	server, err := control.New(cfg)
 	if err != nil {
 		return err
@@ -123,4 +130,14 @@ func (o *options) config(ctx context.Context, log *slog.Logger, ports listeners)
 	cfg.Raft = replica.NewTLSStream(ports.raft, cfg.RaftAdvertise,
 		o.node.ServerTLS(pki.RoleControl), o.node.ClientTLS(pki.RoleControl))
 	return cfg, nil
+}
+
+// closeTraces sends the last spans. That they can't be sent is worth a word and
+// no more.
+func closeTraces(ctx context.Context, traces *tracing.Tracer, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+	defer cancel()
+	if err := traces.Close(ctx); err != nil {
+		log.Warn("traces are lost", "err", err)
+	}
 }

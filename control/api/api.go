@@ -94,6 +94,13 @@ type LogsFound struct {
 // Silent is a node that gave no lines, and why.
 type Silent struct{ Node, Role, Detail string }
 
+// Traces exports spans of requests; see tracing.Tracer.
+type Traces interface {
+	// Request begins the span of a request and gives its traceparent, what
+	// adds a part of it that is over, and what ends it.
+	Request(h http.Header, at time.Time) (parent string, part func(name string, from, to time.Time), end func(name, cid string, status int))
+}
+
 // ClusterInfo is the cluster as this node sees it.
 type ClusterInfo struct {
 	Name    string // of the cluster
@@ -168,6 +175,9 @@ type Config struct {
 	CapAdd []string
 	// V1Memory is what a v1 task gets, in bytes. Default 1 GiB.
 	V1Memory int64
+	// Traces exports spans. Nil: a caller's trace context is passed on, and
+	// nothing is added to it.
+	Traces Traces
 	// Audit takes who changed what, and who was refused. Nil: nobody does.
 	Audit *telemetry.Audit
 	// AuditArgv has it take command lines as they are, not as hashes.

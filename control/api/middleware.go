@@ -38,6 +38,7 @@ type exchange struct {
 	status int
 	code   api.Code    // of the error that was answered
 	asked  []slog.Attr // what the audit stream says of the task
+	trace  tracing
 }
 
 type exchangeKey struct{}
@@ -63,6 +64,7 @@ func (h *Handler) outermost(next http.Handler, open map[string]bool) http.Handle
 		rec.Header().Set(api.HeaderCID, cid)
 		rec.Header().Set("X-Content-Type-Options", "nosniff")
 		rec.Header().Set("Cache-Control", "no-store")
+		h.trace(rec, r)
 		defer h.finished(rec, r)
 		if !open[r.URL.Path] && !h.authenticated(rec, r) {
 			return
@@ -86,11 +88,15 @@ func (h *Handler) finished(rec *recorder, r *http.Request) {
 	took := h.cfg.Now().Sub(x.start)
 	h.stats.request(x, r.Method, took)
 	h.audit.request(r, x, took)
+	x.trace.end(r.Method+" "+x.route, telemetry.CID(r.Context()), x.status)
 	level := slog.LevelDebug
 	if r.Method != http.MethodGet && r.Method != http.MethodHead || x.status >= http.StatusInternalServerError {
 		level = slog.LevelInfo
 	}
 	line := []any{"method", r.Method, "path", r.URL.Path, "status", x.status, "owner", x.owner, "took", took, "aborted", aborted}
+	if id := telemetry.TraceID(x.trace.parent); id != "" {
+		line = append(line, "trace", id)
+	}
 	if x.task != "" {
 		line = append(line, "task", x.task)
 	}
