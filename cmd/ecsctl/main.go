@@ -131,7 +131,7 @@ func (a *app) root() *cobra.Command {
 	flags.StringVar(&a.endpoint, "endpoint", "", "URLs of control nodes, separated by commas (ECS_ENDPOINT; default "+defaultEndpoint+")")
 	flags.StringVar(&a.key, "api-key", "", "API key (ECS_KEY)")
 	flags.StringVar(&a.secret, "api-secret", "", "its secret (ECS_SECRET)")
-	root.AddCommand(a.runCommand(), a.attachCommand(), a.tasksCommand(), a.nodesCommand(), a.clusterCommand(), a.logsCommand(),
+	root.AddCommand(a.runCommand(), a.attachCommand(), a.tasksCommand(), a.nodesCommand(), a.clusterCommand(), a.logsCommand(), a.verifyCommand(), a.loadCommand(),
 		a.caCommand(), a.credsCommand(), a.devCommand(), a.versionCommand())
 	return root
 }
