@@ -42,6 +42,7 @@ bench: build ## measure ECS beside the raw engine and its peers (BENCH='-quick -
 	@ops/setup/busybox.sh
 	$(GO) build -o bin/tools/ ./test/load
 	bin/tools/load $(BENCH) $(if $(PEER_NOMAD),-nomad $(PEER_NOMAD))
+	$(GO) run ./test/load/describe docs/bench.json proto/api/openapi.yaml
 
 .PHONY: sim
 sim: ## place 100,000 tasks on 100, 1,000 and 10,000 simulated nodes

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"ecs/proto/api"
 	"ecs/proto/api/attach"
@@ -197,7 +198,7 @@ func (s *session) attach(ctx context.Context) error {
 		session.CloseInput()
 		typed <- err
 	}()
-	said := ""
+	said, began := "", time.Now()
 	done, err := session.Run(ctx, func(e attach.Event) error {
 		if e.Stream == api.Stdout {
 			said += string(e.Data)
@@ -206,6 +207,9 @@ func (s *session) attach(ctx context.Context) error {
 	})
 	if err := errors.Join(err, <-typed); err != nil {
 		return err
+	}
+	if s.Saw != nil {
+		s.Saw(http.MethodGet, "/v2/tasks/"+task.ID+"/attach", time.Since(began))
 	}
 	if said != "typed\n" || done.Outcome != api.OutcomeExited {
 		return fmt.Errorf("got %q and outcome %s, want what was typed and exited", said, done.Outcome)

@@ -26,6 +26,9 @@ type Target struct {
 	Key, Secret string
 	Image       string // with sh, echo and cat; present or to be pulled
 	HTTP        *http.Client
+	// Saw, if there is one, is told of every request that was answered with
+	// success, and how long that took.
+	Saw func(method, path string, took time.Duration)
 	// Drain allows a node to be drained for a moment.
 	Drain bool
 }
@@ -114,6 +117,7 @@ func (s *session) ask(ctx context.Context, method, path, body string, header ...
 		}
 		req.Header.Set(header[i], header[i+1])
 	}
+	began := time.Now()
 	resp, err := s.HTTP.Do(req)
 	if err != nil {
 		return answer{}, err
@@ -122,6 +126,9 @@ func (s *session) ask(ctx context.Context, method, path, body string, header ...
 	got, err := io.ReadAll(io.LimitReader(resp.Body, most))
 	if err != nil {
 		return answer{}, fmt.Errorf("read the answer of %s %s: %w", method, path, err)
+	}
+	if s.Saw != nil && resp.StatusCode < http.StatusBadRequest {
+		s.Saw(method, path, time.Since(began))
 	}
 	return answer{resp.StatusCode, resp.Header, got}, nil
 }
