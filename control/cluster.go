@@ -20,11 +20,15 @@ const leaderless = 10 * time.Second
 
 // handler is the HTTP API over this node.
 func (s *Server) handler() *api.Handler {
-	return api.New(api.Config{
-		Tasks: s, Reader: s, Explainer: s, Outputs: s, Inputs: s, Cluster: s, Images: s, Sealer: s.cfg.Seal, Auth: s.cfg.Auth,
-		Metrics: s.cfg.MetricsHandler, Log: s.cfg.Log, Version: s.cfg.Version, Stats: s.cfg.Metrics,
+	cfg := api.Config{
+		Tasks: s, Reader: s, Explainer: s, Outputs: s, Inputs: s, Cluster: s, Images: s, Logs: s, Sealer: s.cfg.Seal, Auth: s.cfg.Auth,
+		Metrics: s.cfg.MetricsHandler, Log: s.cfg.Log, Version: s.cfg.Version, Stats: s.cfg.Metrics, Audit: s.cfg.Audit, AuditArgv: s.cfg.AuditArgv,
 		NewID: func() task.ID { return task.ID(strings.ToLower(ulid.Make().String())) },
-	})
+	}
+	if s.cfg.Traces != nil { // a nil one in the interface would not be nil
+		cfg.Traces = s.cfg.Traces
+	}
+	return api.New(cfg)
 }
 
 // Info is the cluster as this node sees it.

@@ -19,6 +19,8 @@ import (
 	"ecs/internal/gossip"
 	"ecs/internal/pki"
 	"ecs/internal/seal"
+	"ecs/internal/telemetry"
+	"ecs/internal/tracing"
 )
 
 // Config is everything a control node is given. Every edge takes its network
@@ -52,6 +54,10 @@ type Config struct {
 	Seal           *seal.Box
 	Auth           api.Authenticator
 	Log            *slog.Logger
+	Recent         *telemetry.Ring  // what Log wrote last; nil: nothing of it can be asked for
+	Audit          *telemetry.Audit // who did what; nil: nobody asks
+	Traces         *tracing.Tracer  // exports spans; nil: none
+	AuditArgv      bool             // command lines as they are in it, not as hashes
 	Metrics        *metrics.Metrics
 	MetricsHandler http.Handler
 	// Now is a monotonic clock that counts suspended time, for leases.

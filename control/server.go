@@ -36,6 +36,7 @@ type Server struct {
 	forwards *forwarder             // to the leader
 	outputs  *connections           // to agents' output ports
 	known    acquaintances
+	ends     ends
 	draining atomic.Bool
 	joining  atomic.Pointer[error] // why this node was not taken in last
 	goodbye  goodbye
@@ -48,6 +49,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{cfg: cfg, store: state.NewStore(state.Limits{}), peers: newConnections(cfg.DialPeer), outputs: newConnections(cfg.DialAgent), goodbye: newGoodbye()}
+	s.ends.init()
 	s.replica = replica.New(s.replicaConfig())
 	s.forwards = newForwarder(s.forwardToLeader)
 	g := cfg.Gossip
@@ -85,6 +87,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return s.belong(life) })
 	g.Go(func() error { return s.terms(life) })
 	g.Go(func() error { return s.forwards.run(life) })
+	g.Go(func() error { return s.tellEnds(life) })
 	open, closePublic := context.WithCancel(life)
 	defer closePublic()
 	answered := make(chan struct{})
@@ -189,7 +192,9 @@ func (s *Server) serveRPC(ctx context.Context) error {
 		grpc.ChainUnaryInterceptor(telemetry.UnaryServerCID()),
 		grpc.ChainStreamInterceptor(telemetry.StreamServerCID()))...)
 	rpc.RegisterSessionsServer(server, s.sessions)
-	rpc.RegisterPeersServer(server, &peerServer{s: s})
+	peers := &peerServer{s: s}
+	rpc.RegisterPeersServer(server, peers)
+	rpc.RegisterLogsServer(server, telemetry.NewLogServer(s.cfg.Recent, peers.authorize))
 	return serve(ctx, func() error { return server.Serve(s.cfg.RPC) }, server.Stop)
 }
 
@@ -249,7 +254,7 @@ func (s *Server) replicaConfig() replica.Config {
 		c.Dir = filepath.Join(s.cfg.DataDir, "raft")
 	}
 	c.Store, c.Logger, c.Metrics, c.Fatal = s.store, s.cfg.Log, s.cfg.Metrics, s.cfg.Fatal
-	c.Compose = s.compose
+	c.Compose, c.Over = s.compose, s.noteEnds
 	c.Closed = true
 	return c
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -79,6 +80,7 @@ func (s *Server) lead(ctx context.Context, term uint64) error {
 		return err
 	}
 	s.cfg.Log.Info("leading", "term", term)
+	s.cfg.Audit.Note(ctx, "leading", slog.Uint64("term", term))
 	defer s.cfg.Log.Info("no longer leading", "term", term)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.sessions.Lead(ctx, term) })

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"os"
 	"time"
 
 	"ecs/control/api"
@@ -11,6 +12,7 @@ import (
 	"ecs/internal/daemon"
 	"ecs/internal/pki"
 	"ecs/internal/seal"
+	"ecs/internal/tracing"
 )
 
 // options are the settings of a control node, and what Check has read.
@@ -20,6 +22,8 @@ type options struct {
 	expect                                  int
 	httpAddr, healthAddr, rpcAddr, raftAddr string
 	htpasswd, sealKey                       string
+	auditLog, otlp                          string
+	auditArgv                               bool
 	drain                                   time.Duration
 
 	node      *pki.Node
@@ -39,6 +43,9 @@ func (o *options) define(fs *flag.FlagSet) {
 	fs.StringVar(&o.htpasswd, "htpasswd", "/etc/ecs/htpasswd", "`file` of API keys and hashes of their secrets")
 	fs.StringVar(&o.sealKey, "seal-key", "/etc/ecs/seal.key", "`file` with the key that seals what the log must not show")
 	fs.DurationVar(&o.drain, "drain", 20*time.Second, "how `long` to go on accepting after the health check failed, when stopped or leaving, so that load balancers notice")
+	fs.StringVar(&o.auditLog, "audit-log", "", "`file` that who did what is appended to, as JSON lines; empty: none")
+	fs.StringVar(&o.otlp, "otlp-endpoint", "", "`URL` that traces are sent to, such as http://127.0.0.1:4318/v1/traces; the OTEL_ variables say more; empty: OTEL_EXPORTER_OTLP_ENDPOINT's, or none")
+	fs.BoolVar(&o.auditArgv, "audit-argv", false, "write command lines into the audit log as they are, not as hashes; they may hold secrets")
 }
 
 func (o *options) check() error {
@@ -63,6 +70,9 @@ func (o *options) check() error {
 	}
 	if o.auth, err = api.NewHtpasswd(o.htpasswd); err != nil {
 		faults = append(faults, fmt.Errorf("read the API keys: %w", err))
+	}
+	if _, err := tracing.Wanted(o.otlp, os.Getenv); err != nil {
+		faults = append(faults, err)
 	}
 	return errors.Join(faults...)
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/credentials"
@@ -18,6 +19,7 @@ import (
 	"ecs/internal/gossip"
 	"ecs/internal/pki"
 	"ecs/internal/telemetry"
+	"ecs/internal/tracing"
 	"ecs/internal/version"
 )
 
@@ -48,7 +50,7 @@ func (l *listeners) close() {
 	}
 }
 
-func (o *options) run(ctx context.Context, log *slog.Logger, _ *telemetry.Ring) (err error) {
+func (o *options) run(ctx context.Context, log *slog.Logger, ring *telemetry.Ring) (err error) {
 	id := o.node.Identity()
 	log = log.With("node", id.ID)
 	data, err := daemon.OpenDataDir(o.DataDir, id.ID)
@@ -69,6 +71,18 @@ func (o *options) run(ctx context.Context, log *slog.Logger, _ *telemetry.Ring) 
 	if err != nil {
 		return err
 	}
+	cfg.Recent, cfg.AuditArgv = ring, o.auditArgv
+	if o.auditLog != "" {
+		if cfg.Audit, err = telemetry.OpenAudit(o.auditLog, log, slog.String("node", id.ID)); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, cfg.Audit.Close()) }()
+	}
+	cfg.Traces, err = tracing.FromEnv(ctx, tracing.Config{Endpoint: o.otlp, Service: "ecs-control", Node: id.ID, Zone: o.Zone, Release: version.String()})
+	if err != nil {
+		return err
+	}
+	defer closeTraces(ctx, cfg.Traces, log)
 	server, err := control.New(cfg)
 	if err != nil {
 		return err
@@ -150,4 +164,14 @@ func (o *options) config(ctx context.Context, log *slog.Logger, ports listeners,
 	cfg.Raft = replica.NewTLSStream(ports.raft, cfg.RaftAdvertise,
 		o.node.ServerTLS(pki.RoleControl), o.node.ClientTLS(pki.RoleControl))
 	return cfg, nil
+}
+
+// closeTraces sends the last spans. That they can't be sent is worth a word and
+// no more.
+func closeTraces(ctx context.Context, traces *tracing.Tracer, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+	defer cancel()
+	if err := traces.Close(ctx); err != nil {
+		log.Warn("traces are lost", "err", err)
+	}
 }

@@ -8,8 +8,8 @@ import (
 
 const defaultEndpoint = "http://127.0.0.1:8448"
 
-// client connects as flags and environment say.
-func (a *app) client() (*api.Client, error) {
+// access gives what flags and environment say of the service and the caller.
+func (a *app) access() (urls []string, key, secret string, err error) {
 	pick := func(flag, name, otherwise string) string {
 		if flag != "" {
 			return flag
@@ -20,11 +20,20 @@ func (a *app) client() (*api.Client, error) {
 		return otherwise
 	}
 	endpoint := pick(a.endpoint, "ECS_ENDPOINT", defaultEndpoint)
-	key, secret := pick(a.key, "ECS_KEY", ""), pick(a.secret, "ECS_SECRET", "")
+	key, secret = pick(a.key, "ECS_KEY", ""), pick(a.secret, "ECS_SECRET", "")
 	if key == "" || secret == "" {
-		return nil, usage("key and secret are needed: set ECS_KEY and ECS_SECRET, or give --api-key and --api-secret (`ecsctl dev status` prints those of a cluster on this machine)")
+		return nil, "", "", usage("key and secret are needed: set ECS_KEY and ECS_SECRET, or give --api-key and --api-secret (`ecsctl dev status` prints those of a cluster on this machine)")
 	}
-	c, err := api.New(endpoints(endpoint), key, secret)
+	return endpoints(endpoint), key, secret, nil
+}
+
+// client connects as flags and environment say.
+func (a *app) client() (*api.Client, error) {
+	urls, key, secret, err := a.access()
+	if err != nil {
+		return nil, err
+	}
+	c, err := api.New(urls, key, secret)
 	if err != nil {
 		return nil, usage("%w", err)
 	}

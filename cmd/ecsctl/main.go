@@ -132,7 +132,7 @@ func (a *app) root() *cobra.Command {
 	flags.StringVar(&a.key, "api-key", "", "API key (ECS_KEY)")
 	flags.StringVar(&a.secret, "api-secret", "", "its secret (ECS_SECRET)")
 	root.AddCommand(a.runCommand(), a.attachCommand(), a.tasksCommand(), a.nodesCommand(), a.imagesCommand(), a.clusterCommand(),
-		a.joinCommand(), a.leaveCommand(),
+		a.joinCommand(), a.leaveCommand(), a.logsCommand(), a.verifyCommand(), a.loadCommand(),
 		a.caCommand(), a.credsCommand(), a.devCommand(), a.versionCommand())
 	return root
 }

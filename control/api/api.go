@@ -16,6 +16,7 @@ import (
 
 	"ecs/control/state"
 	"ecs/internal/task"
+	"ecs/internal/telemetry"
 	"ecs/proto/api"
 )
 
@@ -70,6 +71,38 @@ type Cluster interface {
 	// what happens now; that goes on after it returned.
 	SendAway(ctx context.Context, node string, force bool) (detail string, err error)
 	Health(ctx context.Context) Health
+}
+
+// Logs finds what nodes wrote of late.
+type Logs interface {
+	// Logs gathers the lines of one correlation id from every node there is.
+	// Nodes that do not answer in time are named, not waited for.
+	Logs(ctx context.Context, search LogSearch) LogsFound
+}
+
+// LogSearch is what Logs looks for.
+type LogSearch struct {
+	CID   string
+	Owner string // whose lines; empty: everybody's
+	Lines int    // at most so many, the newest
+}
+
+// LogsFound is what Logs gives.
+type LogsFound struct {
+	Lines  [][]byte // JSON objects, oldest first
+	Cut    bool     // older ones were left out
+	Asked  int      // nodes
+	Silent []Silent // those that did not answer
+}
+
+// Silent is a node that gave no lines, and why.
+type Silent struct{ Node, Role, Detail string }
+
+// Traces exports spans of requests; see tracing.Tracer.
+type Traces interface {
+	// Request begins the span of a request and gives its traceparent, what
+	// adds a part of it that is over, and what ends it.
+	Request(h http.Header, at time.Time) (parent string, part func(name string, from, to time.Time), end func(name, cid string, status int))
 }
 
 // ClusterInfo is the cluster as this node sees it.
@@ -130,6 +163,7 @@ type Config struct {
 	Inputs    Inputs
 	Cluster   Cluster
 	Images    ImageStore
+	Logs      Logs
 	Sealer    Sealer
 	Auth      Authenticator
 	Metrics   http.Handler // serves /metrics
@@ -146,6 +180,13 @@ type Config struct {
 	CapAdd []string
 	// V1Memory is what a v1 task gets, in bytes. Default 1 GiB.
 	V1Memory int64
+	// Traces exports spans. Nil: a caller's trace context is passed on, and
+	// nothing is added to it.
+	Traces Traces
+	// Audit takes who changed what, and who was refused. Nil: nobody does.
+	Audit *telemetry.Audit
+	// AuditArgv has it take command lines as they are, not as hashes.
+	AuditArgv bool
 	// Stats takes the handler's own metrics. Nil: none are made.
 	Stats *metrics.Metrics
 }
@@ -157,6 +198,7 @@ type Handler struct {
 	codes  map[api.Code]api.CodeInfo
 	budget *budget
 	stats  stats
+	audit  auditing
 
 	root     http.Handler // everything, from the outermost on
 	attached attached
@@ -185,6 +227,7 @@ func New(cfg Config) *Handler {
 		codes:  codeTable(),
 		budget: newBudget(cfg.OutputBudget),
 		stats:  stats{sink: cfg.Stats},
+		audit:  newAuditing(&cfg),
 	}
 	h.attached.closing = make(chan struct{})
 	h.root = h.outermost(h.router())

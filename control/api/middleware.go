@@ -36,6 +36,9 @@ type exchange struct {
 	task   task.ID // that it made or found made, if it submitted one
 	route  string  // its pattern, for metrics
 	status int
+	code   api.Code    // of the error that was answered
+	asked  []slog.Attr // what the audit stream says of the task
+	trace  tracing
 }
 
 type exchangeKey struct{}
@@ -61,11 +64,12 @@ func (h *Handler) outermost(next http.Handler, open map[string]bool) http.Handle
 		rec.Header().Set(api.HeaderCID, cid)
 		rec.Header().Set("X-Content-Type-Options", "nosniff")
 		rec.Header().Set("Cache-Control", "no-store")
+		h.trace(rec, r)
 		defer h.finished(rec, r)
 		if !open[r.URL.Path] && !h.authenticated(rec, r) {
 			return
 		}
-		next.ServeHTTP(rec, r)
+		next.ServeHTTP(rec, r.WithContext(telemetry.WithOwner(r.Context(), x.owner)))
 	})
 }
 
@@ -83,11 +87,16 @@ func (h *Handler) finished(rec *recorder, r *http.Request) {
 	}
 	took := h.cfg.Now().Sub(x.start)
 	h.stats.request(x, r.Method, took)
+	h.audit.request(r, x, took)
+	x.trace.end(r.Method+" "+x.route, telemetry.CID(r.Context()), x.status)
 	level := slog.LevelDebug
 	if r.Method != http.MethodGet && r.Method != http.MethodHead || x.status >= http.StatusInternalServerError {
 		level = slog.LevelInfo
 	}
 	line := []any{"method", r.Method, "path", r.URL.Path, "status", x.status, "owner", x.owner, "took", took, "aborted", aborted}
+	if id := telemetry.TraceID(x.trace.parent); id != "" {
+		line = append(line, "trace", id)
+	}
 	if x.task != "" {
 		line = append(line, "task", x.task)
 	}
@@ -110,7 +119,9 @@ func (h *Handler) authenticated(w http.ResponseWriter, r *http.Request) bool {
 			h.problem(w, r, &api.Problem{Code: api.CodeBusy, Detail: "too many secrets wait to be checked"})
 			return false
 		}
-		exchangeOf(r).owner = owner
+		if ok { // else it is only what a stranger says
+			exchangeOf(r).owner = owner
+		}
 	}
 	if !ok {
 		h.problem(w, r, &api.Problem{Code: api.CodeUnauthorized})

@@ -77,6 +77,9 @@ func (h *Handler) problem(w http.ResponseWriter, r *http.Request, p *api.Problem
 	if p.Title == "" {
 		p.Title = info.Title
 	}
+	if x := exchangeOf(r); x != nil {
+		x.code = p.Code
+	}
 	p.Type = "/docs#" + string(p.Code)
 	p.CID = telemetry.CID(r.Context())
 	if info.Retry || p.RetryAfter > 0 {

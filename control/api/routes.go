@@ -52,7 +52,7 @@ func (h *Handler) routes() []route {
 		{get, "/v2/keys", h.notYet, false},
 		{post, "/v2/keys", h.notYet, false},
 		{del, "/v2/keys/:id", h.notYet, false},
-		{get, "/v2/logs", h.notYet, false},
+		{get, "/v2/logs", h.logs, false},
 	}
 	for _, version := range []string{"/v1.0", "/v1.1"} {
 		run := h.run(version == "/v1.0")

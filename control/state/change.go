@@ -25,6 +25,7 @@ type change struct {
 	ordinal uint64 // of the command that is being applied
 	now     time.Time
 	counts  Counts
+	over    []*task.Task // that have their result since
 
 	cluster     string
 	incarnation uint64
@@ -71,6 +72,8 @@ func (c *change) commit() (*Snapshot, func()) {
 
 		cluster:     c.cluster,
 		incarnation: c.incarnation,
+
+		over: c.over,
 
 		tasks:   c.tasks.CommitOnly(),
 		pending: c.pending.CommitOnly(),

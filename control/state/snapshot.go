@@ -15,6 +15,7 @@ import (
 type Snapshot struct {
 	index  uint64
 	counts Counts
+	over   []*task.Task
 
 	cluster     string
 	incarnation uint64
@@ -78,6 +79,10 @@ func (sn *Snapshot) Incarnation() uint64 { return sn.incarnation }
 
 // Counts gives the sizes of the record.
 func (sn *Snapshot) Counts() Counts { return sn.counts }
+
+// Over gives the tasks that the last entry applied has ended. One that it has
+// also forgotten is among them.
+func (sn *Snapshot) Over() []*task.Task { return sn.over }
 
 // Task finds a task, or nil.
 func (sn *Snapshot) Task(id task.ID) *task.Task {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"path/filepath"
 	"strconv"
@@ -146,6 +147,10 @@ func (n *Control) Start() {
 		c.T.Fatal(err)
 	}
 	addr := func(port int) string { return fmt.Sprintf("%s:%d", h.Name(), port) }
+	var audit *telemetry.Audit
+	if c.opts.Audit != nil {
+		audit = telemetry.NewAudit(c.opts.Audit, slog.String("node", h.Name()))
+	}
 	server, err := control.New(control.Config{
 		ID: h.Name(), Name: h.Name(), Zone: n.zone, Version: "test", Cluster: "bubble", BootstrapExpect: expect,
 		HTTPAdvertise: addr(httpPort), RPCAdvertise: addr(rpcPort), RaftAdvertise: addr(raftPort),
@@ -153,7 +158,7 @@ func (n *Control) Start() {
 		Raft:   replica.NewStream(listen(raftPort), addr(raftPort), h.DialFunc()),
 		Stores: n.stores, Gossip: c.gossipConfig(h),
 		ServerCreds: insecure.NewCredentials(), DialPeer: dialer(h), DialAgent: dialer(h), Peer: peerOf,
-		Seal: box, Auth: anyone{}, Log: c.logger(h.Name()), Metrics: telemetry.Discard(),
+		Seal: box, Auth: anyone{}, Log: c.logger(h.Name()), Recent: c.ring(h.Name()), Audit: audit, Metrics: telemetry.Discard(),
 		Now: since(time.Now()),
 	})
 	if err != nil {
@@ -246,10 +251,12 @@ func (a *Agent) Start() {
 		Now:  a.clock, Log: log, Metrics: telemetry.Discard(), Grace: time.Second,
 		WarmCount: 4, WarmMemory: 1 << 30,
 	})
+	recent := c.ring(h.Name())
 	a.launch(c, h.Name(), func(ctx context.Context) error {
 		server := grpc.NewServer(rpc.ServerOptions()...)
 		rpc.RegisterOutputServer(server, output.New(files))
 		rpc.RegisterAttachServer(server, output.NewAttach(a.agent))
+		rpc.RegisterLogsServer(server, telemetry.NewLogServer(recent, nil))
 		served := make(chan struct{})
 		go func() { defer close(served); _ = server.Serve(l) }()
 		life, stop := context.WithCancel(context.WithoutCancel(ctx))

@@ -45,6 +45,7 @@ type Task struct {
 	FinishedAt    int64                  `protobuf:"varint,14,opt,name=finished_at,json=finishedAt,proto3" json:"finished_at,omitempty"`
 	Bill          *Bill                  `protobuf:"bytes,15,opt,name=bill,proto3" json:"bill,omitempty"`
 	BackingOff    bool                   `protobuf:"varint,16,opt,name=backing_off,json=backingOff,proto3" json:"backing_off,omitempty"` // pending, but not before the last attempt's retry_at
+	Trace         string                 `protobuf:"bytes,17,opt,name=trace,proto3" json:"trace,omitempty"`                              // W3C traceparent of the request that made it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -189,6 +190,13 @@ func (x *Task) GetBackingOff() bool {
 		return x.BackingOff
 	}
 	return false
+}
+
+func (x *Task) GetTrace() string {
+	if x != nil {
+		return x.Trace
+	}
+	return ""
 }
 
 type Spec struct {
@@ -3949,6 +3957,7 @@ type Assignment struct {
 	Secrets       *Secrets               `protobuf:"bytes,3,opt,name=secrets,proto3" json:"secrets,omitempty"` // open
 	Cid           string                 `protobuf:"bytes,4,opt,name=cid,proto3" json:"cid,omitempty"`
 	Owner         string                 `protobuf:"bytes,5,opt,name=owner,proto3" json:"owner,omitempty"` // permission to use an image is kept per owner
+	Trace         string                 `protobuf:"bytes,6,opt,name=trace,proto3" json:"trace,omitempty"` // W3C traceparent
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4014,6 +4023,13 @@ func (x *Assignment) GetCid() string {
 func (x *Assignment) GetOwner() string {
 	if x != nil {
 		return x.Owner
+	}
+	return ""
+}
+
+func (x *Assignment) GetTrace() string {
+	if x != nil {
+		return x.Trace
 	}
 	return ""
 }
@@ -5739,11 +5755,140 @@ func (x *GoAnswer) GetRefusal() *Refusal {
 	return nil
 }
 
+// LogRequest asks a node for its recent log lines of one correlation id.
+type LogRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cid           string                 `protobuf:"bytes,1,opt,name=cid,proto3" json:"cid,omitempty"`
+	Owner         string                 `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`  // whose; empty: an operator asks, for everybody's
+	Lines         uint32                 `protobuf:"varint,3,opt,name=lines,proto3" json:"lines,omitempty"` // at most so many, the newest
+	Bytes         uint32                 `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"` // and so many bytes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogRequest) Reset() {
+	*x = LogRequest{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogRequest) ProtoMessage() {}
+
+func (x *LogRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogRequest.ProtoReflect.Descriptor instead.
+func (*LogRequest) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{73}
+}
+
+func (x *LogRequest) GetCid() string {
+	if x != nil {
+		return x.Cid
+	}
+	return ""
+}
+
+func (x *LogRequest) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *LogRequest) GetLines() uint32 {
+	if x != nil {
+		return x.Lines
+	}
+	return 0
+}
+
+func (x *LogRequest) GetBytes() uint32 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+type LogAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lines         [][]byte               `protobuf:"bytes,1,rep,name=lines,proto3" json:"lines,omitempty"`  // JSON objects, oldest first
+	Cut           bool                   `protobuf:"varint,2,opt,name=cut,proto3" json:"cut,omitempty"`     // older ones were left out
+	Since         int64                  `protobuf:"varint,3,opt,name=since,proto3" json:"since,omitempty"` // when the oldest line that the node still has was written
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogAnswer) Reset() {
+	*x = LogAnswer{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogAnswer) ProtoMessage() {}
+
+func (x *LogAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogAnswer.ProtoReflect.Descriptor instead.
+func (*LogAnswer) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{74}
+}
+
+func (x *LogAnswer) GetLines() [][]byte {
+	if x != nil {
+		return x.Lines
+	}
+	return nil
+}
+
+func (x *LogAnswer) GetCut() bool {
+	if x != nil {
+		return x.Cut
+	}
+	return false
+}
+
+func (x *LogAnswer) GetSince() int64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
 var File_ecs_v1_ecs_proto protoreflect.FileDescriptor
 
 const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\n" +
-	"\x10ecs/v1/ecs.proto\x12\x06ecs.v1\"\xbc\x03\n" +
+	"\x10ecs/v1/ecs.proto\x12\x06ecs.v1\"\xd2\x03\n" +
 	"\x04Task\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
 	"\x03cid\x18\x02 \x01(\tR\x03cid\x12\x14\n" +
@@ -5763,7 +5908,8 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"finishedAt\x12 \n" +
 	"\x04bill\x18\x0f \x01(\v2\f.ecs.v1.BillR\x04bill\x12\x1f\n" +
 	"\vbacking_off\x18\x10 \x01(\bR\n" +
-	"backingOff\"\xce\t\n" +
+	"backingOff\x12\x14\n" +
+	"\x05trace\x18\x11 \x01(\tR\x05trace\"\xce\t\n" +
 	"\x04Spec\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x18\n" +
 	"\acommand\x18\x02 \x03(\tR\acommand\x12\x1e\n" +
@@ -6078,14 +6224,15 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x0fHeartbeatAnswer\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x14\n" +
 	"\x05drain\x18\x02 \x01(\bR\x05drain\x12$\n" +
-	"\x06wishes\x18\x03 \x03(\v2\f.ecs.v1.WishR\x06wishes\"\xa6\x01\n" +
+	"\x06wishes\x18\x03 \x03(\v2\f.ecs.v1.WishR\x06wishes\"\xbc\x01\n" +
 	"\n" +
 	"Assignment\x12#\n" +
 	"\x05token\x18\x01 \x01(\v2\r.ecs.v1.TokenR\x05token\x12 \n" +
 	"\x04spec\x18\x02 \x01(\v2\f.ecs.v1.SpecR\x04spec\x12)\n" +
 	"\asecrets\x18\x03 \x01(\v2\x0f.ecs.v1.SecretsR\asecrets\x12\x10\n" +
 	"\x03cid\x18\x04 \x01(\tR\x03cid\x12\x14\n" +
-	"\x05owner\x18\x05 \x01(\tR\x05owner\"d\n" +
+	"\x05owner\x18\x05 \x01(\tR\x05owner\x12\x14\n" +
+	"\x05trace\x18\x06 \x01(\tR\x05trace\"d\n" +
 	"\vStopAttempt\x12#\n" +
 	"\x05token\x18\x01 \x01(\v2\r.ecs.v1.TokenR\x05token\x12\x18\n" +
 	"\aoutcome\x18\x02 \x01(\tR\aoutcome\x12\x16\n" +
@@ -6195,7 +6342,17 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\"\v\n" +
 	"\tGoRequest\"5\n" +
 	"\bGoAnswer\x12)\n" +
-	"\arefusal\x18\x01 \x01(\v2\x0f.ecs.v1.RefusalR\arefusalB\x18Z\x16ecs/proto/ecs/v1;ecsv1b\x06proto3"
+	"\arefusal\x18\x01 \x01(\v2\x0f.ecs.v1.RefusalR\arefusal\"`\n" +
+	"\n" +
+	"LogRequest\x12\x10\n" +
+	"\x03cid\x18\x01 \x01(\tR\x03cid\x12\x14\n" +
+	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x14\n" +
+	"\x05lines\x18\x03 \x01(\rR\x05lines\x12\x14\n" +
+	"\x05bytes\x18\x04 \x01(\rR\x05bytes\"I\n" +
+	"\tLogAnswer\x12\x14\n" +
+	"\x05lines\x18\x01 \x03(\fR\x05lines\x12\x10\n" +
+	"\x03cut\x18\x02 \x01(\bR\x03cut\x12\x14\n" +
+	"\x05since\x18\x03 \x01(\x03R\x05sinceB\x18Z\x16ecs/proto/ecs/v1;ecsv1b\x06proto3"
 
 var (
 	file_ecs_v1_ecs_proto_rawDescOnce sync.Once
@@ -6209,7 +6366,7 @@ func file_ecs_v1_ecs_proto_rawDescGZIP() []byte {
 	return file_ecs_v1_ecs_proto_rawDescData
 }
 
-var file_ecs_v1_ecs_proto_msgTypes = make([]protoimpl.MessageInfo, 75)
+var file_ecs_v1_ecs_proto_msgTypes = make([]protoimpl.MessageInfo, 77)
 var file_ecs_v1_ecs_proto_goTypes = []any{
 	(*Task)(nil),             // 0: ecs.v1.Task
 	(*Spec)(nil),             // 1: ecs.v1.Spec
@@ -6284,20 +6441,22 @@ var file_ecs_v1_ecs_proto_goTypes = []any{
 	(*LeaveAnswer)(nil),      // 70: ecs.v1.LeaveAnswer
 	(*GoRequest)(nil),        // 71: ecs.v1.GoRequest
 	(*GoAnswer)(nil),         // 72: ecs.v1.GoAnswer
-	nil,                      // 73: ecs.v1.Spec.LabelsEntry
-	nil,                      // 74: ecs.v1.Node.AttributesEntry
+	(*LogRequest)(nil),       // 73: ecs.v1.LogRequest
+	(*LogAnswer)(nil),        // 74: ecs.v1.LogAnswer
+	nil,                      // 75: ecs.v1.Spec.LabelsEntry
+	nil,                      // 76: ecs.v1.Node.AttributesEntry
 }
 var file_ecs_v1_ecs_proto_depIdxs = []int32{
 	1,  // 0: ecs.v1.Task.spec:type_name -> ecs.v1.Spec
 	4,  // 1: ecs.v1.Task.attempts:type_name -> ecs.v1.Attempt
 	5,  // 2: ecs.v1.Task.result:type_name -> ecs.v1.Result
 	8,  // 3: ecs.v1.Task.bill:type_name -> ecs.v1.Bill
-	73, // 4: ecs.v1.Spec.labels:type_name -> ecs.v1.Spec.LabelsEntry
+	75, // 4: ecs.v1.Spec.labels:type_name -> ecs.v1.Spec.LabelsEntry
 	2,  // 5: ecs.v1.Spec.files:type_name -> ecs.v1.File
 	7,  // 6: ecs.v1.Result.stdout:type_name -> ecs.v1.Stream
 	7,  // 7: ecs.v1.Result.stderr:type_name -> ecs.v1.Stream
 	6,  // 8: ecs.v1.Result.outputs:type_name -> ecs.v1.Outputs
-	74, // 9: ecs.v1.Node.attributes:type_name -> ecs.v1.Node.AttributesEntry
+	76, // 9: ecs.v1.Node.attributes:type_name -> ecs.v1.Node.AttributesEntry
 	11, // 10: ecs.v1.Entry.commands:type_name -> ecs.v1.Command
 	12, // 11: ecs.v1.Command.submit:type_name -> ecs.v1.Submit
 	13, // 12: ecs.v1.Command.register:type_name -> ecs.v1.Register
@@ -6436,7 +6595,7 @@ func file_ecs_v1_ecs_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ecs_v1_ecs_proto_rawDesc), len(file_ecs_v1_ecs_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   75,
+			NumMessages:   77,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -674,3 +674,111 @@ var Attach_ServiceDesc = grpc.ServiceDesc{
 	},
 	Metadata: "ecs/v1/rpc/rpc.proto",
 }
+
+const (
+	Logs_Find_FullMethodName = "/ecs.v1.rpc.Logs/Find"
+)
+
+// LogsClient is the client API for Logs service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// Logs is served by every control node and, beside Output, by every agent, to
+// control nodes alone.
+type LogsClient interface {
+	Find(ctx context.Context, in *v1.LogRequest, opts ...grpc.CallOption) (*v1.LogAnswer, error)
+}
+
+type logsClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewLogsClient(cc grpc.ClientConnInterface) LogsClient {
+	return &logsClient{cc}
+}
+
+func (c *logsClient) Find(ctx context.Context, in *v1.LogRequest, opts ...grpc.CallOption) (*v1.LogAnswer, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.LogAnswer)
+	err := c.cc.Invoke(ctx, Logs_Find_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// LogsServer is the server API for Logs service.
+// All implementations must embed UnimplementedLogsServer
+// for forward compatibility.
+//
+// Logs is served by every control node and, beside Output, by every agent, to
+// control nodes alone.
+type LogsServer interface {
+	Find(context.Context, *v1.LogRequest) (*v1.LogAnswer, error)
+	mustEmbedUnimplementedLogsServer()
+}
+
+// UnimplementedLogsServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedLogsServer struct{}
+
+func (UnimplementedLogsServer) Find(context.Context, *v1.LogRequest) (*v1.LogAnswer, error) {
+	return nil, status.Error(codes.Unimplemented, "method Find not implemented")
+}
+func (UnimplementedLogsServer) mustEmbedUnimplementedLogsServer() {}
+func (UnimplementedLogsServer) testEmbeddedByValue()              {}
+
+// UnsafeLogsServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to LogsServer will
+// result in compilation errors.
+type UnsafeLogsServer interface {
+	mustEmbedUnimplementedLogsServer()
+}
+
+func RegisterLogsServer(s grpc.ServiceRegistrar, srv LogsServer) {
+	// If the following call panics, it indicates UnimplementedLogsServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&Logs_ServiceDesc, srv)
+}
+
+func _Logs_Find_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.LogRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LogsServer).Find(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Logs_Find_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LogsServer).Find(ctx, req.(*v1.LogRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// Logs_ServiceDesc is the grpc.ServiceDesc for Logs service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var Logs_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "ecs.v1.rpc.Logs",
+	HandlerType: (*LogsServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Find",
+			Handler:    _Logs_Find_Handler,
+		},
+	},
+	Streams:  []grpc.StreamDesc{},
+	Metadata: "ecs/v1/rpc/rpc.proto",
+}
