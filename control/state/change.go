@@ -30,6 +30,8 @@ type change struct {
 	pending *iradix.Txn[*task.Task]
 	on      *iradix.Txn[*task.Task]
 	nodes   *iradix.Txn[*task.Node]
+	waiting *iradix.Txn[Waiting]
+	access  accessChange
 	*indexes
 }
 
@@ -43,6 +45,8 @@ func newChange(before *Snapshot, x *indexes, lim Limits, index uint64) *change {
 		pending: tracked(before.pending),
 		on:      tracked(before.on),
 		nodes:   tracked(before.nodes),
+		waiting: before.waiting.Txn(),
+		access:  before.accessRecord.change(),
 		indexes: x,
 	}
 }
@@ -57,12 +61,14 @@ func tracked[T any](tree *iradix.Tree[T]) *iradix.Txn[T] {
 // it is to be called once the snapshot is published.
 func (c *change) commit() (*Snapshot, func()) {
 	sn := &Snapshot{
-		index:   c.index,
-		counts:  c.counts,
-		tasks:   c.tasks.CommitOnly(),
-		pending: c.pending.CommitOnly(),
-		on:      c.on.CommitOnly(),
-		nodes:   c.nodes.CommitOnly(),
+		index:        c.index,
+		counts:       c.counts,
+		tasks:        c.tasks.CommitOnly(),
+		pending:      c.pending.CommitOnly(),
+		on:           c.on.CommitOnly(),
+		nodes:        c.nodes.CommitOnly(),
+		waiting:      c.waiting.CommitOnly(),
+		accessRecord: c.access.commit(),
 	}
 	sn.publish(c.indexes)
 	return sn, func() {
@@ -70,6 +76,7 @@ func (c *change) commit() (*Snapshot, func()) {
 		c.pending.Notify()
 		c.on.Notify()
 		c.nodes.Notify()
+		c.access.notify()
 	}
 }
 
@@ -160,6 +167,7 @@ func (c *change) enter(t *task.Task) {
 	case task.Pending:
 		c.counts.Pending++
 		c.counts.PendingBytes += Size(t)
+		c.queue(t, 1)
 		c.pending.Insert(seqKey(t.Seq), t)
 	case task.Finished:
 		c.counts.Finished++
@@ -182,6 +190,7 @@ func (c *change) leave(t *task.Task) {
 	case task.Pending:
 		c.counts.Pending--
 		c.counts.PendingBytes -= Size(t)
+		c.queue(t, -1)
 		c.pending.Delete(seqKey(t.Seq))
 	case task.Finished:
 		c.counts.Finished--

@@ -29,6 +29,10 @@ func (sn *Snapshot) Write(w io.Writer) error {
 		Index:  sn.index,
 		Nodes:  uint64(sn.nodes.Len()),
 		Tasks:  uint64(sn.tasks.Len()),
+
+		Keys:    uint64(sn.keysByID.Len()),
+		Tokens:  uint64(sn.tokens.Len()),
+		Revoked: uint64(sn.revoked.Len()),
 	}
 	err := writeRecord(out, &ecsv1.SnapshotRecord{Kind: &ecsv1.SnapshotRecord_Header{Header: header}})
 	for n := range sn.Nodes() {
@@ -44,6 +48,12 @@ func (sn *Snapshot) Write(w io.Writer) error {
 		}
 		return err == nil
 	})
+	for m := range sn.accessRecord.records() {
+		if err != nil {
+			break
+		}
+		err = writeRecord(out, m)
+	}
 	if err == nil {
 		err = out.Flush()
 	}
@@ -80,6 +90,8 @@ func (s *Store) Restore(r io.Reader) error {
 	c.pending.DeletePrefix(nil)
 	c.on.DeletePrefix(nil)
 	c.nodes.DeletePrefix(nil)
+	c.waiting.DeletePrefix(nil)
+	c.access.clear()
 	if err := c.read(bufio.NewReaderSize(r, 64<<10)); err != nil {
 		return fmt.Errorf("restore snapshot: %w", err)
 	}
@@ -113,8 +125,11 @@ func (c *change) read(r *bufio.Reader) error {
 		}
 		seq = t.Seq
 	}
+	if err := c.readAccess(r, header); err != nil {
+		return err
+	}
 	if _, err := r.ReadByte(); !errors.Is(err, io.EOF) {
-		return errors.New("more follows after the last task")
+		return errors.New("more follows after the last record")
 	}
 	return nil
 }

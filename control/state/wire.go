@@ -19,6 +19,7 @@ func ToWire(c Command, now time.Time) *ecsv1.Command {
 			Task:  taskwire.FromTask(c.Task),
 			Node:  string(c.Node),
 			Epoch: c.Epoch,
+			Quota: int64(c.Quota),
 		}}
 	case Register:
 		m.Kind = &ecsv1.Command_Register{Register: &ecsv1.Register{
@@ -66,6 +67,8 @@ func ToWire(c Command, now time.Time) *ecsv1.Command {
 		m.Kind = &ecsv1.Command_Expire{Expire: &ecsv1.Expire{Tasks: toStrings(c.Tasks)}}
 	case Forget:
 		m.Kind = &ecsv1.Command_Forget{Forget: &ecsv1.Forget{Tasks: toStrings(c.Tasks)}}
+	default:
+		accessToWire(c, m)
 	}
 	return m
 }
@@ -80,6 +83,7 @@ func FromWire(m *ecsv1.Command) (Command, time.Time, error) {
 			Task:  taskwire.ToTask(k.Submit.GetTask()),
 			Node:  task.NodeID(k.Submit.GetNode()),
 			Epoch: k.Submit.GetEpoch(),
+			Quota: int(k.Submit.GetQuota()),
 		}, now, nil
 	case *ecsv1.Command_Register:
 		c := Register{Running: taskwire.ToTokens(k.Register.GetRunning())}
@@ -131,6 +135,9 @@ func FromWire(m *ecsv1.Command) (Command, time.Time, error) {
 		return Expire{Tasks: toIDs(k.Expire.GetTasks())}, now, nil
 	case *ecsv1.Command_Forget:
 		return Forget{Tasks: toIDs(k.Forget.GetTasks())}, now, nil
+	}
+	if c := accessFromWire(m); c != nil {
+		return c, now, nil
 	}
 	return nil, now, fmt.Errorf("command of a kind this version does not know: %T", m.GetKind())
 }

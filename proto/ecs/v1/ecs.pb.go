@@ -1406,6 +1406,11 @@ type Command struct {
 	//	*Command_SetNode
 	//	*Command_Expire
 	//	*Command_Forget
+	//	*Command_PutKey
+	//	*Command_RevokeKey
+	//	*Command_PutToken
+	//	*Command_SpendToken
+	//	*Command_RevokeCertificate
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1554,6 +1559,51 @@ func (x *Command) GetForget() *Forget {
 	return nil
 }
 
+func (x *Command) GetPutKey() *PutKey {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_PutKey); ok {
+			return x.PutKey
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRevokeKey() *RevokeKey {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_RevokeKey); ok {
+			return x.RevokeKey
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetPutToken() *PutToken {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_PutToken); ok {
+			return x.PutToken
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSpendToken() *SpendToken {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_SpendToken); ok {
+			return x.SpendToken
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRevokeCertificate() *RevokeCertificate {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_RevokeCertificate); ok {
+			return x.RevokeCertificate
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -1602,6 +1652,27 @@ type Command_Forget struct {
 	Forget *Forget `protobuf:"bytes,12,opt,name=forget,proto3,oneof"`
 }
 
+type Command_PutKey struct {
+	// 13 to 19 are left to commands about members.
+	PutKey *PutKey `protobuf:"bytes,20,opt,name=put_key,json=putKey,proto3,oneof"`
+}
+
+type Command_RevokeKey struct {
+	RevokeKey *RevokeKey `protobuf:"bytes,21,opt,name=revoke_key,json=revokeKey,proto3,oneof"`
+}
+
+type Command_PutToken struct {
+	PutToken *PutToken `protobuf:"bytes,22,opt,name=put_token,json=putToken,proto3,oneof"`
+}
+
+type Command_SpendToken struct {
+	SpendToken *SpendToken `protobuf:"bytes,23,opt,name=spend_token,json=spendToken,proto3,oneof"`
+}
+
+type Command_RevokeCertificate struct {
+	RevokeCertificate *RevokeCertificate `protobuf:"bytes,24,opt,name=revoke_certificate,json=revokeCertificate,proto3,oneof"`
+}
+
 func (*Command_Submit) isCommand_Kind() {}
 
 func (*Command_Register) isCommand_Kind() {}
@@ -1624,6 +1695,16 @@ func (*Command_Expire) isCommand_Kind() {}
 
 func (*Command_Forget) isCommand_Kind() {}
 
+func (*Command_PutKey) isCommand_Kind() {}
+
+func (*Command_RevokeKey) isCommand_Kind() {}
+
+func (*Command_PutToken) isCommand_Kind() {}
+
+func (*Command_SpendToken) isCommand_Kind() {}
+
+func (*Command_RevokeCertificate) isCommand_Kind() {}
+
 // Submit accepts a task. The same id again is the same task; the same owner
 // and key with another body is refused. A node and its epoch are where the
 // leader would have the task run at once: checked as a Decision is.
@@ -1632,6 +1713,7 @@ type Submit struct {
 	Task          *Task                  `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
 	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
 	Epoch         uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Quota         int64                  `protobuf:"varint,10,opt,name=quota,proto3" json:"quota,omitempty"` // how many tasks its owner may have waiting; 0: not checked
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1683,6 +1765,13 @@ func (x *Submit) GetNode() string {
 func (x *Submit) GetEpoch() uint64 {
 	if x != nil {
 		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Submit) GetQuota() int64 {
+	if x != nil {
+		return x.Quota
 	}
 	return 0
 }
@@ -2427,8 +2516,578 @@ func (x *Forget) GetTasks() []string {
 	return nil
 }
 
+// PutKey makes an API key. With `first` it does so only where there never was one.
+type PutKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           *APIKey                `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	First         bool                   `protobuf:"varint,2,opt,name=first,proto3" json:"first,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutKey) Reset() {
+	*x = PutKey{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutKey) ProtoMessage() {}
+
+func (x *PutKey) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutKey.ProtoReflect.Descriptor instead.
+func (*PutKey) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *PutKey) GetKey() *APIKey {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *PutKey) GetFirst() bool {
+	if x != nil {
+		return x.First
+	}
+	return false
+}
+
+// RevokeKey ends an API key. Its record stays, without the hash.
+type RevokeKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	By            string                 `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"` // the key that asks
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeKey) Reset() {
+	*x = RevokeKey{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeKey) ProtoMessage() {}
+
+func (x *RevokeKey) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeKey.ProtoReflect.Descriptor instead.
+func (*RevokeKey) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *RevokeKey) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RevokeKey) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+// PutToken makes a join token.
+type PutToken struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Token         *JoinToken             `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutToken) Reset() {
+	*x = PutToken{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutToken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutToken) ProtoMessage() {}
+
+func (x *PutToken) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutToken.ProtoReflect.Descriptor instead.
+func (*PutToken) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *PutToken) GetToken() *JoinToken {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+// SpendToken uses a join token up for the certificate that `serial` names. The
+// same again changes nothing.
+type SpendToken struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hash          []byte                 `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"`
+	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`       // that is asked for
+	Node          string                 `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`       // id that the certificate will carry
+	Request       []byte                 `protobuf:"bytes,4,opt,name=request,proto3" json:"request,omitempty"` // SHA-256 of the certificate request
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SpendToken) Reset() {
+	*x = SpendToken{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SpendToken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SpendToken) ProtoMessage() {}
+
+func (x *SpendToken) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SpendToken.ProtoReflect.Descriptor instead.
+func (*SpendToken) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *SpendToken) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *SpendToken) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *SpendToken) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *SpendToken) GetRequest() []byte {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+// RevokeCertificate ends what a node's certificates are good for: the one of a
+// serial number, or all of its that were issued up to now.
+type RevokeCertificate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Certificate   *RevokedCertificate    `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeCertificate) Reset() {
+	*x = RevokeCertificate{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeCertificate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeCertificate) ProtoMessage() {}
+
+func (x *RevokeCertificate) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeCertificate.ProtoReflect.Descriptor instead.
+func (*RevokeCertificate) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *RevokeCertificate) GetCertificate() *RevokedCertificate {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+// APIKey is a key of the HTTP API.
+type APIKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Role          string                 `protobuf:"bytes,3,opt,name=role,proto3" json:"role,omitempty"`                // run | operate | admin
+	Hash          string                 `protobuf:"bytes,4,opt,name=hash,proto3" json:"hash,omitempty"`                // bcrypt of the secret; empty once revoked
+	Rate          int64                  `protobuf:"varint,5,opt,name=rate,proto3" json:"rate,omitempty"`               // requests a second; 0: the daemon's default, -1: no limit
+	Concurrency   int64                  `protobuf:"varint,6,opt,name=concurrency,proto3" json:"concurrency,omitempty"` // requests at once, likewise
+	Quota         int64                  `protobuf:"varint,7,opt,name=quota,proto3" json:"quota,omitempty"`             // waiting tasks, likewise
+	CreatedAt     int64                  `protobuf:"varint,8,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	CreatedBy     string                 `protobuf:"bytes,9,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	RevokedAt     int64                  `protobuf:"varint,10,opt,name=revoked_at,json=revokedAt,proto3" json:"revoked_at,omitempty"` // 0: it counts
+	RevokedBy     string                 `protobuf:"bytes,11,opt,name=revoked_by,json=revokedBy,proto3" json:"revoked_by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *APIKey) Reset() {
+	*x = APIKey{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *APIKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*APIKey) ProtoMessage() {}
+
+func (x *APIKey) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use APIKey.ProtoReflect.Descriptor instead.
+func (*APIKey) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *APIKey) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *APIKey) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *APIKey) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *APIKey) GetHash() string {
+	if x != nil {
+		return x.Hash
+	}
+	return ""
+}
+
+func (x *APIKey) GetRate() int64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *APIKey) GetConcurrency() int64 {
+	if x != nil {
+		return x.Concurrency
+	}
+	return 0
+}
+
+func (x *APIKey) GetQuota() int64 {
+	if x != nil {
+		return x.Quota
+	}
+	return 0
+}
+
+func (x *APIKey) GetCreatedAt() int64 {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return 0
+}
+
+func (x *APIKey) GetCreatedBy() string {
+	if x != nil {
+		return x.CreatedBy
+	}
+	return ""
+}
+
+func (x *APIKey) GetRevokedAt() int64 {
+	if x != nil {
+		return x.RevokedAt
+	}
+	return 0
+}
+
+func (x *APIKey) GetRevokedBy() string {
+	if x != nil {
+		return x.RevokedBy
+	}
+	return ""
+}
+
+// JoinToken lets one node get its first certificate.
+type JoinToken struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hash          []byte                 `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"` // SHA-256 of the token's secret
+	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"` // control | agent
+	CreatedAt     int64                  `protobuf:"varint,3,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	CreatedBy     string                 `protobuf:"bytes,4,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	ExpiresAt     int64                  `protobuf:"varint,5,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	SpentAt       int64                  `protobuf:"varint,6,opt,name=spent_at,json=spentAt,proto3" json:"spent_at,omitempty"` // 0: it can be used
+	Node          string                 `protobuf:"bytes,7,opt,name=node,proto3" json:"node,omitempty"`                       // that used it
+	Request       []byte                 `protobuf:"bytes,8,opt,name=request,proto3" json:"request,omitempty"`                 // SHA-256 of its certificate request
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinToken) Reset() {
+	*x = JoinToken{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinToken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinToken) ProtoMessage() {}
+
+func (x *JoinToken) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
+func (*JoinToken) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *JoinToken) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *JoinToken) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *JoinToken) GetCreatedAt() int64 {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return 0
+}
+
+func (x *JoinToken) GetCreatedBy() string {
+	if x != nil {
+		return x.CreatedBy
+	}
+	return ""
+}
+
+func (x *JoinToken) GetExpiresAt() int64 {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return 0
+}
+
+func (x *JoinToken) GetSpentAt() int64 {
+	if x != nil {
+		return x.SpentAt
+	}
+	return 0
+}
+
+func (x *JoinToken) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *JoinToken) GetRequest() []byte {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+// RevokedCertificate is one that no node accepts any more.
+type RevokedCertificate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Serial        string                 `protobuf:"bytes,1,opt,name=serial,proto3" json:"serial,omitempty"` // hexadecimal; empty: all certificates of `node` from before revoked_at
+	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	RevokedAt     int64                  `protobuf:"varint,3,opt,name=revoked_at,json=revokedAt,proto3" json:"revoked_at,omitempty"`
+	RevokedBy     string                 `protobuf:"bytes,4,opt,name=revoked_by,json=revokedBy,proto3" json:"revoked_by,omitempty"`
+	ExpiresAt     int64                  `protobuf:"varint,5,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"` // when it may be forgotten
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokedCertificate) Reset() {
+	*x = RevokedCertificate{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokedCertificate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokedCertificate) ProtoMessage() {}
+
+func (x *RevokedCertificate) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokedCertificate.ProtoReflect.Descriptor instead.
+func (*RevokedCertificate) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *RevokedCertificate) GetSerial() string {
+	if x != nil {
+		return x.Serial
+	}
+	return ""
+}
+
+func (x *RevokedCertificate) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *RevokedCertificate) GetRevokedAt() int64 {
+	if x != nil {
+		return x.RevokedAt
+	}
+	return 0
+}
+
+func (x *RevokedCertificate) GetRevokedBy() string {
+	if x != nil {
+		return x.RevokedBy
+	}
+	return ""
+}
+
+func (x *RevokedCertificate) GetExpiresAt() int64 {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return 0
+}
+
 // A snapshot is a stream of length-delimited SnapshotRecords: one header, the
-// nodes by id, the tasks by seq.
+// nodes by id, the tasks by seq, then keys, tokens and revoked certificates.
 type SnapshotRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Kind:
@@ -2436,6 +3095,9 @@ type SnapshotRecord struct {
 	//	*SnapshotRecord_Header
 	//	*SnapshotRecord_Node
 	//	*SnapshotRecord_Task
+	//	*SnapshotRecord_Key
+	//	*SnapshotRecord_Token
+	//	*SnapshotRecord_Revoked
 	Kind          isSnapshotRecord_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2443,7 +3105,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[25]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2455,7 +3117,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[25]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2468,7 +3130,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{25}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SnapshotRecord) GetKind() isSnapshotRecord_Kind {
@@ -2505,6 +3167,33 @@ func (x *SnapshotRecord) GetTask() *Task {
 	return nil
 }
 
+func (x *SnapshotRecord) GetKey() *APIKey {
+	if x != nil {
+		if x, ok := x.Kind.(*SnapshotRecord_Key); ok {
+			return x.Key
+		}
+	}
+	return nil
+}
+
+func (x *SnapshotRecord) GetToken() *JoinToken {
+	if x != nil {
+		if x, ok := x.Kind.(*SnapshotRecord_Token); ok {
+			return x.Token
+		}
+	}
+	return nil
+}
+
+func (x *SnapshotRecord) GetRevoked() *RevokedCertificate {
+	if x != nil {
+		if x, ok := x.Kind.(*SnapshotRecord_Revoked); ok {
+			return x.Revoked
+		}
+	}
+	return nil
+}
+
 type isSnapshotRecord_Kind interface {
 	isSnapshotRecord_Kind()
 }
@@ -2521,11 +3210,29 @@ type SnapshotRecord_Task struct {
 	Task *Task `protobuf:"bytes,3,opt,name=task,proto3,oneof"`
 }
 
+type SnapshotRecord_Key struct {
+	Key *APIKey `protobuf:"bytes,10,opt,name=key,proto3,oneof"`
+}
+
+type SnapshotRecord_Token struct {
+	Token *JoinToken `protobuf:"bytes,11,opt,name=token,proto3,oneof"`
+}
+
+type SnapshotRecord_Revoked struct {
+	Revoked *RevokedCertificate `protobuf:"bytes,12,opt,name=revoked,proto3,oneof"`
+}
+
 func (*SnapshotRecord_Header) isSnapshotRecord_Kind() {}
 
 func (*SnapshotRecord_Node) isSnapshotRecord_Kind() {}
 
 func (*SnapshotRecord_Task) isSnapshotRecord_Kind() {}
+
+func (*SnapshotRecord_Key) isSnapshotRecord_Kind() {}
+
+func (*SnapshotRecord_Token) isSnapshotRecord_Kind() {}
+
+func (*SnapshotRecord_Revoked) isSnapshotRecord_Kind() {}
 
 type SnapshotHeader struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2533,13 +3240,16 @@ type SnapshotHeader struct {
 	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
 	Nodes         uint64                 `protobuf:"varint,3,opt,name=nodes,proto3" json:"nodes,omitempty"`
 	Tasks         uint64                 `protobuf:"varint,4,opt,name=tasks,proto3" json:"tasks,omitempty"`
+	Keys          uint64                 `protobuf:"varint,10,opt,name=keys,proto3" json:"keys,omitempty"`
+	Tokens        uint64                 `protobuf:"varint,11,opt,name=tokens,proto3" json:"tokens,omitempty"`
+	Revoked       uint64                 `protobuf:"varint,12,opt,name=revoked,proto3" json:"revoked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[26]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2551,7 +3261,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[26]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2564,7 +3274,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{26}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -2595,6 +3305,27 @@ func (x *SnapshotHeader) GetTasks() uint64 {
 	return 0
 }
 
+func (x *SnapshotHeader) GetKeys() uint64 {
+	if x != nil {
+		return x.Keys
+	}
+	return 0
+}
+
+func (x *SnapshotHeader) GetTokens() uint64 {
+	if x != nil {
+		return x.Tokens
+	}
+	return 0
+}
+
+func (x *SnapshotHeader) GetRevoked() uint64 {
+	if x != nil {
+		return x.Revoked
+	}
+	return 0
+}
+
 // Member is a node's gossip metadata, at most 512 bytes encoded.
 type Member struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2616,7 +3347,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[27]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2628,7 +3359,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[27]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2641,7 +3372,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{27}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Member) GetId() string {
@@ -2744,7 +3475,7 @@ type AgentMessage struct {
 
 func (x *AgentMessage) Reset() {
 	*x = AgentMessage{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[28]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2756,7 +3487,7 @@ func (x *AgentMessage) String() string {
 func (*AgentMessage) ProtoMessage() {}
 
 func (x *AgentMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[28]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2769,7 +3500,7 @@ func (x *AgentMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentMessage.ProtoReflect.Descriptor instead.
 func (*AgentMessage) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{28}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *AgentMessage) GetKind() isAgentMessage_Kind {
@@ -2857,7 +3588,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[29]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2869,7 +3600,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[29]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2882,7 +3613,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{29}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Hello) GetNode() *Node {
@@ -2922,7 +3653,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[30]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2934,7 +3665,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[30]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2947,7 +3678,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{30}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Heartbeat) GetNumber() uint64 {
@@ -3003,7 +3734,7 @@ type Parked struct {
 
 func (x *Parked) Reset() {
 	*x = Parked{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3015,7 +3746,7 @@ func (x *Parked) String() string {
 func (*Parked) ProtoMessage() {}
 
 func (x *Parked) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3028,7 +3759,7 @@ func (x *Parked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Parked.ProtoReflect.Descriptor instead.
 func (*Parked) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{31}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Parked) GetShape() uint64 {
@@ -3058,7 +3789,7 @@ type AttemptStatus struct {
 
 func (x *AttemptStatus) Reset() {
 	*x = AttemptStatus{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3070,7 +3801,7 @@ func (x *AttemptStatus) String() string {
 func (*AttemptStatus) ProtoMessage() {}
 
 func (x *AttemptStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3083,7 +3814,7 @@ func (x *AttemptStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptStatus.ProtoReflect.Descriptor instead.
 func (*AttemptStatus) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{32}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *AttemptStatus) GetToken() *Token {
@@ -3123,7 +3854,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3135,7 +3866,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3148,7 +3879,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{33}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{41}
 }
 
 // ControlMessage is what the leader says on a session.
@@ -3172,7 +3903,7 @@ type ControlMessage struct {
 
 func (x *ControlMessage) Reset() {
 	*x = ControlMessage{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3184,7 +3915,7 @@ func (x *ControlMessage) String() string {
 func (*ControlMessage) ProtoMessage() {}
 
 func (x *ControlMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3197,7 +3928,7 @@ func (x *ControlMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControlMessage.ProtoReflect.Descriptor instead.
 func (*ControlMessage) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{34}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ControlMessage) GetTerm() uint64 {
@@ -3342,7 +4073,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3354,7 +4085,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3367,7 +4098,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{35}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Welcome) GetForget() []*Token {
@@ -3394,7 +4125,7 @@ type HeartbeatAnswer struct {
 
 func (x *HeartbeatAnswer) Reset() {
 	*x = HeartbeatAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3406,7 +4137,7 @@ func (x *HeartbeatAnswer) String() string {
 func (*HeartbeatAnswer) ProtoMessage() {}
 
 func (x *HeartbeatAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3419,7 +4150,7 @@ func (x *HeartbeatAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatAnswer.ProtoReflect.Descriptor instead.
 func (*HeartbeatAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{36}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *HeartbeatAnswer) GetNumber() uint64 {
@@ -3450,7 +4181,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3462,7 +4193,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3475,7 +4206,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{37}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Assignment) GetToken() *Token {
@@ -3525,7 +4256,7 @@ type StopAttempt struct {
 
 func (x *StopAttempt) Reset() {
 	*x = StopAttempt{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3537,7 +4268,7 @@ func (x *StopAttempt) String() string {
 func (*StopAttempt) ProtoMessage() {}
 
 func (x *StopAttempt) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3550,7 +4281,7 @@ func (x *StopAttempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAttempt.ProtoReflect.Descriptor instead.
 func (*StopAttempt) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{38}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *StopAttempt) GetToken() *Token {
@@ -3587,7 +4318,7 @@ type StatusAnswer struct {
 
 func (x *StatusAnswer) Reset() {
 	*x = StatusAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3599,7 +4330,7 @@ func (x *StatusAnswer) String() string {
 func (*StatusAnswer) ProtoMessage() {}
 
 func (x *StatusAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3612,7 +4343,7 @@ func (x *StatusAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusAnswer.ProtoReflect.Descriptor instead.
 func (*StatusAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{39}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *StatusAnswer) GetToken() *Token {
@@ -3647,7 +4378,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3659,7 +4390,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3672,7 +4403,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{40}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Redirect) GetId() string {
@@ -3701,7 +4432,7 @@ type Refused struct {
 
 func (x *Refused) Reset() {
 	*x = Refused{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3713,7 +4444,7 @@ func (x *Refused) String() string {
 func (*Refused) ProtoMessage() {}
 
 func (x *Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3726,7 +4457,7 @@ func (x *Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refused.ProtoReflect.Descriptor instead.
 func (*Refused) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{41}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Refused) GetExpired() bool {
@@ -3756,7 +4487,7 @@ type OutputRequest struct {
 
 func (x *OutputRequest) Reset() {
 	*x = OutputRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3768,7 +4499,7 @@ func (x *OutputRequest) String() string {
 func (*OutputRequest) ProtoMessage() {}
 
 func (x *OutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3781,7 +4512,7 @@ func (x *OutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputRequest.ProtoReflect.Descriptor instead.
 func (*OutputRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{42}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *OutputRequest) GetToken() *Token {
@@ -3832,7 +4563,7 @@ type OutputChunk struct {
 
 func (x *OutputChunk) Reset() {
 	*x = OutputChunk{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3844,7 +4575,7 @@ func (x *OutputChunk) String() string {
 func (*OutputChunk) ProtoMessage() {}
 
 func (x *OutputChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3857,7 +4588,7 @@ func (x *OutputChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputChunk.ProtoReflect.Descriptor instead.
 func (*OutputChunk) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{43}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *OutputChunk) GetOffset() int64 {
@@ -3917,7 +4648,7 @@ type AttachInput struct {
 
 func (x *AttachInput) Reset() {
 	*x = AttachInput{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3929,7 +4660,7 @@ func (x *AttachInput) String() string {
 func (*AttachInput) ProtoMessage() {}
 
 func (x *AttachInput) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3942,7 +4673,7 @@ func (x *AttachInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachInput.ProtoReflect.Descriptor instead.
 func (*AttachInput) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{44}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *AttachInput) GetToken() *Token {
@@ -4028,7 +4759,7 @@ type InputData struct {
 
 func (x *InputData) Reset() {
 	*x = InputData{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4040,7 +4771,7 @@ func (x *InputData) String() string {
 func (*InputData) ProtoMessage() {}
 
 func (x *InputData) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4053,7 +4784,7 @@ func (x *InputData) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InputData.ProtoReflect.Descriptor instead.
 func (*InputData) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{45}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *InputData) GetOffset() int64 {
@@ -4087,7 +4818,7 @@ type WindowSize struct {
 
 func (x *WindowSize) Reset() {
 	*x = WindowSize{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4099,7 +4830,7 @@ func (x *WindowSize) String() string {
 func (*WindowSize) ProtoMessage() {}
 
 func (x *WindowSize) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4112,7 +4843,7 @@ func (x *WindowSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WindowSize.ProtoReflect.Descriptor instead.
 func (*WindowSize) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{46}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *WindowSize) GetRows() uint32 {
@@ -4141,7 +4872,7 @@ type AttachAck struct {
 
 func (x *AttachAck) Reset() {
 	*x = AttachAck{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4153,7 +4884,7 @@ func (x *AttachAck) String() string {
 func (*AttachAck) ProtoMessage() {}
 
 func (x *AttachAck) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4166,7 +4897,7 @@ func (x *AttachAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachAck.ProtoReflect.Descriptor instead.
 func (*AttachAck) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{47}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *AttachAck) GetTaken() int64 {
@@ -4194,7 +4925,7 @@ type ForwardRequest struct {
 
 func (x *ForwardRequest) Reset() {
 	*x = ForwardRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4206,7 +4937,7 @@ func (x *ForwardRequest) String() string {
 func (*ForwardRequest) ProtoMessage() {}
 
 func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4219,7 +4950,7 @@ func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardRequest.ProtoReflect.Descriptor instead.
 func (*ForwardRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{48}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ForwardRequest) GetCommands() []*Command {
@@ -4238,7 +4969,7 @@ type ForwardAnswer struct {
 
 func (x *ForwardAnswer) Reset() {
 	*x = ForwardAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4250,7 +4981,7 @@ func (x *ForwardAnswer) String() string {
 func (*ForwardAnswer) ProtoMessage() {}
 
 func (x *ForwardAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4263,7 +4994,7 @@ func (x *ForwardAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardAnswer.ProtoReflect.Descriptor instead.
 func (*ForwardAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{49}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ForwardAnswer) GetForwarded() []*Forwarded {
@@ -4288,7 +5019,7 @@ type Forwarded struct {
 
 func (x *Forwarded) Reset() {
 	*x = Forwarded{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4300,7 +5031,7 @@ func (x *Forwarded) String() string {
 func (*Forwarded) ProtoMessage() {}
 
 func (x *Forwarded) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4313,7 +5044,7 @@ func (x *Forwarded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forwarded.ProtoReflect.Descriptor instead.
 func (*Forwarded) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{50}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Forwarded) GetIndex() uint64 {
@@ -4375,7 +5106,7 @@ type ProposeRequest struct {
 
 func (x *ProposeRequest) Reset() {
 	*x = ProposeRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4387,7 +5118,7 @@ func (x *ProposeRequest) String() string {
 func (*ProposeRequest) ProtoMessage() {}
 
 func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4400,7 +5131,7 @@ func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeRequest.ProtoReflect.Descriptor instead.
 func (*ProposeRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{51}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ProposeRequest) GetCommand() *Command {
@@ -4424,7 +5155,7 @@ type ProposeAnswer struct {
 
 func (x *ProposeAnswer) Reset() {
 	*x = ProposeAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4436,7 +5167,7 @@ func (x *ProposeAnswer) String() string {
 func (*ProposeAnswer) ProtoMessage() {}
 
 func (x *ProposeAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4449,7 +5180,7 @@ func (x *ProposeAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeAnswer.ProtoReflect.Descriptor instead.
 func (*ProposeAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{52}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ProposeAnswer) GetIndex() uint64 {
@@ -4505,7 +5236,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4517,7 +5248,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4530,7 +5261,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{53}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Refusal) GetCode() string {
@@ -4555,7 +5286,7 @@ type ReadIndexRequest struct {
 
 func (x *ReadIndexRequest) Reset() {
 	*x = ReadIndexRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4567,7 +5298,7 @@ func (x *ReadIndexRequest) String() string {
 func (*ReadIndexRequest) ProtoMessage() {}
 
 func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4580,7 +5311,7 @@ func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
 func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{54}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{62}
 }
 
 type ReadIndexAnswer struct {
@@ -4593,7 +5324,7 @@ type ReadIndexAnswer struct {
 
 func (x *ReadIndexAnswer) Reset() {
 	*x = ReadIndexAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[55]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4605,7 +5336,7 @@ func (x *ReadIndexAnswer) String() string {
 func (*ReadIndexAnswer) ProtoMessage() {}
 
 func (x *ReadIndexAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[55]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4618,7 +5349,7 @@ func (x *ReadIndexAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexAnswer.ProtoReflect.Descriptor instead.
 func (*ReadIndexAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{55}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ReadIndexAnswer) GetIndex() uint64 {
@@ -4645,7 +5376,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[56]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4657,7 +5388,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[56]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4670,7 +5401,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{56}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ExplainRequest) GetTask() string {
@@ -4691,7 +5422,7 @@ type ExplainAnswer struct {
 
 func (x *ExplainAnswer) Reset() {
 	*x = ExplainAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[57]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4703,7 +5434,7 @@ func (x *ExplainAnswer) String() string {
 func (*ExplainAnswer) ProtoMessage() {}
 
 func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[57]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4716,7 +5447,7 @@ func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainAnswer.ProtoReflect.Descriptor instead.
 func (*ExplainAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{57}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ExplainAnswer) GetBecause() string {
@@ -4898,7 +5629,7 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"4\n" +
 	"\x05Entry\x12+\n" +
-	"\bcommands\x18\x01 \x03(\v2\x0f.ecs.v1.CommandR\bcommands\"\x8f\x04\n" +
+	"\bcommands\x18\x01 \x03(\v2\x0f.ecs.v1.CommandR\bcommands\"\xa2\x06\n" +
 	"\aCommand\x12\x10\n" +
 	"\x03now\x18\x01 \x01(\x03R\x03now\x12(\n" +
 	"\x06submit\x18\x02 \x01(\v2\x0e.ecs.v1.SubmitH\x00R\x06submit\x12.\n" +
@@ -4912,12 +5643,21 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\bset_node\x18\n" +
 	" \x01(\v2\x0f.ecs.v1.SetNodeH\x00R\asetNode\x12(\n" +
 	"\x06expire\x18\v \x01(\v2\x0e.ecs.v1.ExpireH\x00R\x06expire\x12(\n" +
-	"\x06forget\x18\f \x01(\v2\x0e.ecs.v1.ForgetH\x00R\x06forgetB\x06\n" +
-	"\x04kind\"T\n" +
+	"\x06forget\x18\f \x01(\v2\x0e.ecs.v1.ForgetH\x00R\x06forget\x12)\n" +
+	"\aput_key\x18\x14 \x01(\v2\x0e.ecs.v1.PutKeyH\x00R\x06putKey\x122\n" +
+	"\n" +
+	"revoke_key\x18\x15 \x01(\v2\x11.ecs.v1.RevokeKeyH\x00R\trevokeKey\x12/\n" +
+	"\tput_token\x18\x16 \x01(\v2\x10.ecs.v1.PutTokenH\x00R\bputToken\x125\n" +
+	"\vspend_token\x18\x17 \x01(\v2\x12.ecs.v1.SpendTokenH\x00R\n" +
+	"spendToken\x12J\n" +
+	"\x12revoke_certificate\x18\x18 \x01(\v2\x19.ecs.v1.RevokeCertificateH\x00R\x11revokeCertificateB\x06\n" +
+	"\x04kind\"j\n" +
 	"\x06Submit\x12 \n" +
 	"\x04task\x18\x01 \x01(\v2\f.ecs.v1.TaskR\x04task\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x14\n" +
-	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\"U\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x14\n" +
+	"\x05quota\x18\n" +
+	" \x01(\x03R\x05quota\"U\n" +
 	"\bRegister\x12 \n" +
 	"\x04node\x18\x01 \x01(\v2\f.ecs.v1.NodeR\x04node\x12'\n" +
 	"\arunning\x18\x02 \x03(\v2\r.ecs.v1.TokenR\arunning\"K\n" +
@@ -4968,17 +5708,79 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x06Expire\x12\x14\n" +
 	"\x05tasks\x18\x01 \x03(\tR\x05tasks\"\x1e\n" +
 	"\x06Forget\x12\x14\n" +
-	"\x05tasks\x18\x01 \x03(\tR\x05tasks\"\x92\x01\n" +
+	"\x05tasks\x18\x01 \x03(\tR\x05tasks\"@\n" +
+	"\x06PutKey\x12 \n" +
+	"\x03key\x18\x01 \x01(\v2\x0e.ecs.v1.APIKeyR\x03key\x12\x14\n" +
+	"\x05first\x18\x02 \x01(\bR\x05first\"+\n" +
+	"\tRevokeKey\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x0e\n" +
+	"\x02by\x18\x02 \x01(\tR\x02by\"3\n" +
+	"\bPutToken\x12'\n" +
+	"\x05token\x18\x01 \x01(\v2\x11.ecs.v1.JoinTokenR\x05token\"b\n" +
+	"\n" +
+	"SpendToken\x12\x12\n" +
+	"\x04hash\x18\x01 \x01(\fR\x04hash\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x12\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\x12\x18\n" +
+	"\arequest\x18\x04 \x01(\fR\arequest\"Q\n" +
+	"\x11RevokeCertificate\x12<\n" +
+	"\vcertificate\x18\x01 \x01(\v2\x1a.ecs.v1.RevokedCertificateR\vcertificate\"\x9c\x02\n" +
+	"\x06APIKey\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
+	"\x04role\x18\x03 \x01(\tR\x04role\x12\x12\n" +
+	"\x04hash\x18\x04 \x01(\tR\x04hash\x12\x12\n" +
+	"\x04rate\x18\x05 \x01(\x03R\x04rate\x12 \n" +
+	"\vconcurrency\x18\x06 \x01(\x03R\vconcurrency\x12\x14\n" +
+	"\x05quota\x18\a \x01(\x03R\x05quota\x12\x1d\n" +
+	"\n" +
+	"created_at\x18\b \x01(\x03R\tcreatedAt\x12\x1d\n" +
+	"\n" +
+	"created_by\x18\t \x01(\tR\tcreatedBy\x12\x1d\n" +
+	"\n" +
+	"revoked_at\x18\n" +
+	" \x01(\x03R\trevokedAt\x12\x1d\n" +
+	"\n" +
+	"revoked_by\x18\v \x01(\tR\trevokedBy\"\xd9\x01\n" +
+	"\tJoinToken\x12\x12\n" +
+	"\x04hash\x18\x01 \x01(\fR\x04hash\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x1d\n" +
+	"\n" +
+	"created_at\x18\x03 \x01(\x03R\tcreatedAt\x12\x1d\n" +
+	"\n" +
+	"created_by\x18\x04 \x01(\tR\tcreatedBy\x12\x1d\n" +
+	"\n" +
+	"expires_at\x18\x05 \x01(\x03R\texpiresAt\x12\x19\n" +
+	"\bspent_at\x18\x06 \x01(\x03R\aspentAt\x12\x12\n" +
+	"\x04node\x18\a \x01(\tR\x04node\x12\x18\n" +
+	"\arequest\x18\b \x01(\fR\arequest\"\x9d\x01\n" +
+	"\x12RevokedCertificate\x12\x16\n" +
+	"\x06serial\x18\x01 \x01(\tR\x06serial\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x1d\n" +
+	"\n" +
+	"revoked_at\x18\x03 \x01(\x03R\trevokedAt\x12\x1d\n" +
+	"\n" +
+	"revoked_by\x18\x04 \x01(\tR\trevokedBy\x12\x1d\n" +
+	"\n" +
+	"expires_at\x18\x05 \x01(\x03R\texpiresAt\"\x99\x02\n" +
 	"\x0eSnapshotRecord\x120\n" +
 	"\x06header\x18\x01 \x01(\v2\x16.ecs.v1.SnapshotHeaderH\x00R\x06header\x12\"\n" +
 	"\x04node\x18\x02 \x01(\v2\f.ecs.v1.NodeH\x00R\x04node\x12\"\n" +
-	"\x04task\x18\x03 \x01(\v2\f.ecs.v1.TaskH\x00R\x04taskB\x06\n" +
-	"\x04kind\"j\n" +
+	"\x04task\x18\x03 \x01(\v2\f.ecs.v1.TaskH\x00R\x04task\x12\"\n" +
+	"\x03key\x18\n" +
+	" \x01(\v2\x0e.ecs.v1.APIKeyH\x00R\x03key\x12)\n" +
+	"\x05token\x18\v \x01(\v2\x11.ecs.v1.JoinTokenH\x00R\x05token\x126\n" +
+	"\arevoked\x18\f \x01(\v2\x1a.ecs.v1.RevokedCertificateH\x00R\arevokedB\x06\n" +
+	"\x04kind\"\xb0\x01\n" +
 	"\x0eSnapshotHeader\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x14\n" +
 	"\x05nodes\x18\x03 \x01(\x04R\x05nodes\x12\x14\n" +
-	"\x05tasks\x18\x04 \x01(\x04R\x05tasks\"\xbc\x02\n" +
+	"\x05tasks\x18\x04 \x01(\x04R\x05tasks\x12\x12\n" +
+	"\x04keys\x18\n" +
+	" \x01(\x04R\x04keys\x12\x16\n" +
+	"\x06tokens\x18\v \x01(\x04R\x06tokens\x12\x18\n" +
+	"\arevoked\x18\f \x01(\x04R\arevoked\"\xbc\x02\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x12\n" +
@@ -5139,80 +5941,88 @@ func file_ecs_v1_ecs_proto_rawDescGZIP() []byte {
 	return file_ecs_v1_ecs_proto_rawDescData
 }
 
-var file_ecs_v1_ecs_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
+var file_ecs_v1_ecs_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
 var file_ecs_v1_ecs_proto_goTypes = []any{
-	(*Task)(nil),             // 0: ecs.v1.Task
-	(*Spec)(nil),             // 1: ecs.v1.Spec
-	(*File)(nil),             // 2: ecs.v1.File
-	(*Secrets)(nil),          // 3: ecs.v1.Secrets
-	(*Attempt)(nil),          // 4: ecs.v1.Attempt
-	(*Result)(nil),           // 5: ecs.v1.Result
-	(*Outputs)(nil),          // 6: ecs.v1.Outputs
-	(*Stream)(nil),           // 7: ecs.v1.Stream
-	(*Bill)(nil),             // 8: ecs.v1.Bill
-	(*Node)(nil),             // 9: ecs.v1.Node
-	(*Entry)(nil),            // 10: ecs.v1.Entry
-	(*Command)(nil),          // 11: ecs.v1.Command
-	(*Submit)(nil),           // 12: ecs.v1.Submit
-	(*Register)(nil),         // 13: ecs.v1.Register
-	(*Token)(nil),            // 14: ecs.v1.Token
-	(*Place)(nil),            // 15: ecs.v1.Place
-	(*Decision)(nil),         // 16: ecs.v1.Decision
-	(*Progress)(nil),         // 17: ecs.v1.Progress
-	(*Finish)(nil),           // 18: ecs.v1.Finish
-	(*Stop)(nil),             // 19: ecs.v1.Stop
-	(*LoseNode)(nil),         // 20: ecs.v1.LoseNode
-	(*LoseAttempt)(nil),      // 21: ecs.v1.LoseAttempt
-	(*SetNode)(nil),          // 22: ecs.v1.SetNode
-	(*Expire)(nil),           // 23: ecs.v1.Expire
-	(*Forget)(nil),           // 24: ecs.v1.Forget
-	(*SnapshotRecord)(nil),   // 25: ecs.v1.SnapshotRecord
-	(*SnapshotHeader)(nil),   // 26: ecs.v1.SnapshotHeader
-	(*Member)(nil),           // 27: ecs.v1.Member
-	(*AgentMessage)(nil),     // 28: ecs.v1.AgentMessage
-	(*Hello)(nil),            // 29: ecs.v1.Hello
-	(*Heartbeat)(nil),        // 30: ecs.v1.Heartbeat
-	(*Parked)(nil),           // 31: ecs.v1.Parked
-	(*AttemptStatus)(nil),    // 32: ecs.v1.AttemptStatus
-	(*Goodbye)(nil),          // 33: ecs.v1.Goodbye
-	(*ControlMessage)(nil),   // 34: ecs.v1.ControlMessage
-	(*Welcome)(nil),          // 35: ecs.v1.Welcome
-	(*HeartbeatAnswer)(nil),  // 36: ecs.v1.HeartbeatAnswer
-	(*Assignment)(nil),       // 37: ecs.v1.Assignment
-	(*StopAttempt)(nil),      // 38: ecs.v1.StopAttempt
-	(*StatusAnswer)(nil),     // 39: ecs.v1.StatusAnswer
-	(*Redirect)(nil),         // 40: ecs.v1.Redirect
-	(*Refused)(nil),          // 41: ecs.v1.Refused
-	(*OutputRequest)(nil),    // 42: ecs.v1.OutputRequest
-	(*OutputChunk)(nil),      // 43: ecs.v1.OutputChunk
-	(*AttachInput)(nil),      // 44: ecs.v1.AttachInput
-	(*InputData)(nil),        // 45: ecs.v1.InputData
-	(*WindowSize)(nil),       // 46: ecs.v1.WindowSize
-	(*AttachAck)(nil),        // 47: ecs.v1.AttachAck
-	(*ForwardRequest)(nil),   // 48: ecs.v1.ForwardRequest
-	(*ForwardAnswer)(nil),    // 49: ecs.v1.ForwardAnswer
-	(*Forwarded)(nil),        // 50: ecs.v1.Forwarded
-	(*ProposeRequest)(nil),   // 51: ecs.v1.ProposeRequest
-	(*ProposeAnswer)(nil),    // 52: ecs.v1.ProposeAnswer
-	(*Refusal)(nil),          // 53: ecs.v1.Refusal
-	(*ReadIndexRequest)(nil), // 54: ecs.v1.ReadIndexRequest
-	(*ReadIndexAnswer)(nil),  // 55: ecs.v1.ReadIndexAnswer
-	(*ExplainRequest)(nil),   // 56: ecs.v1.ExplainRequest
-	(*ExplainAnswer)(nil),    // 57: ecs.v1.ExplainAnswer
-	nil,                      // 58: ecs.v1.Spec.LabelsEntry
-	nil,                      // 59: ecs.v1.Node.AttributesEntry
+	(*Task)(nil),               // 0: ecs.v1.Task
+	(*Spec)(nil),               // 1: ecs.v1.Spec
+	(*File)(nil),               // 2: ecs.v1.File
+	(*Secrets)(nil),            // 3: ecs.v1.Secrets
+	(*Attempt)(nil),            // 4: ecs.v1.Attempt
+	(*Result)(nil),             // 5: ecs.v1.Result
+	(*Outputs)(nil),            // 6: ecs.v1.Outputs
+	(*Stream)(nil),             // 7: ecs.v1.Stream
+	(*Bill)(nil),               // 8: ecs.v1.Bill
+	(*Node)(nil),               // 9: ecs.v1.Node
+	(*Entry)(nil),              // 10: ecs.v1.Entry
+	(*Command)(nil),            // 11: ecs.v1.Command
+	(*Submit)(nil),             // 12: ecs.v1.Submit
+	(*Register)(nil),           // 13: ecs.v1.Register
+	(*Token)(nil),              // 14: ecs.v1.Token
+	(*Place)(nil),              // 15: ecs.v1.Place
+	(*Decision)(nil),           // 16: ecs.v1.Decision
+	(*Progress)(nil),           // 17: ecs.v1.Progress
+	(*Finish)(nil),             // 18: ecs.v1.Finish
+	(*Stop)(nil),               // 19: ecs.v1.Stop
+	(*LoseNode)(nil),           // 20: ecs.v1.LoseNode
+	(*LoseAttempt)(nil),        // 21: ecs.v1.LoseAttempt
+	(*SetNode)(nil),            // 22: ecs.v1.SetNode
+	(*Expire)(nil),             // 23: ecs.v1.Expire
+	(*Forget)(nil),             // 24: ecs.v1.Forget
+	(*PutKey)(nil),             // 25: ecs.v1.PutKey
+	(*RevokeKey)(nil),          // 26: ecs.v1.RevokeKey
+	(*PutToken)(nil),           // 27: ecs.v1.PutToken
+	(*SpendToken)(nil),         // 28: ecs.v1.SpendToken
+	(*RevokeCertificate)(nil),  // 29: ecs.v1.RevokeCertificate
+	(*APIKey)(nil),             // 30: ecs.v1.APIKey
+	(*JoinToken)(nil),          // 31: ecs.v1.JoinToken
+	(*RevokedCertificate)(nil), // 32: ecs.v1.RevokedCertificate
+	(*SnapshotRecord)(nil),     // 33: ecs.v1.SnapshotRecord
+	(*SnapshotHeader)(nil),     // 34: ecs.v1.SnapshotHeader
+	(*Member)(nil),             // 35: ecs.v1.Member
+	(*AgentMessage)(nil),       // 36: ecs.v1.AgentMessage
+	(*Hello)(nil),              // 37: ecs.v1.Hello
+	(*Heartbeat)(nil),          // 38: ecs.v1.Heartbeat
+	(*Parked)(nil),             // 39: ecs.v1.Parked
+	(*AttemptStatus)(nil),      // 40: ecs.v1.AttemptStatus
+	(*Goodbye)(nil),            // 41: ecs.v1.Goodbye
+	(*ControlMessage)(nil),     // 42: ecs.v1.ControlMessage
+	(*Welcome)(nil),            // 43: ecs.v1.Welcome
+	(*HeartbeatAnswer)(nil),    // 44: ecs.v1.HeartbeatAnswer
+	(*Assignment)(nil),         // 45: ecs.v1.Assignment
+	(*StopAttempt)(nil),        // 46: ecs.v1.StopAttempt
+	(*StatusAnswer)(nil),       // 47: ecs.v1.StatusAnswer
+	(*Redirect)(nil),           // 48: ecs.v1.Redirect
+	(*Refused)(nil),            // 49: ecs.v1.Refused
+	(*OutputRequest)(nil),      // 50: ecs.v1.OutputRequest
+	(*OutputChunk)(nil),        // 51: ecs.v1.OutputChunk
+	(*AttachInput)(nil),        // 52: ecs.v1.AttachInput
+	(*InputData)(nil),          // 53: ecs.v1.InputData
+	(*WindowSize)(nil),         // 54: ecs.v1.WindowSize
+	(*AttachAck)(nil),          // 55: ecs.v1.AttachAck
+	(*ForwardRequest)(nil),     // 56: ecs.v1.ForwardRequest
+	(*ForwardAnswer)(nil),      // 57: ecs.v1.ForwardAnswer
+	(*Forwarded)(nil),          // 58: ecs.v1.Forwarded
+	(*ProposeRequest)(nil),     // 59: ecs.v1.ProposeRequest
+	(*ProposeAnswer)(nil),      // 60: ecs.v1.ProposeAnswer
+	(*Refusal)(nil),            // 61: ecs.v1.Refusal
+	(*ReadIndexRequest)(nil),   // 62: ecs.v1.ReadIndexRequest
+	(*ReadIndexAnswer)(nil),    // 63: ecs.v1.ReadIndexAnswer
+	(*ExplainRequest)(nil),     // 64: ecs.v1.ExplainRequest
+	(*ExplainAnswer)(nil),      // 65: ecs.v1.ExplainAnswer
+	nil,                        // 66: ecs.v1.Spec.LabelsEntry
+	nil,                        // 67: ecs.v1.Node.AttributesEntry
 }
 var file_ecs_v1_ecs_proto_depIdxs = []int32{
 	1,  // 0: ecs.v1.Task.spec:type_name -> ecs.v1.Spec
 	4,  // 1: ecs.v1.Task.attempts:type_name -> ecs.v1.Attempt
 	5,  // 2: ecs.v1.Task.result:type_name -> ecs.v1.Result
 	8,  // 3: ecs.v1.Task.bill:type_name -> ecs.v1.Bill
-	58, // 4: ecs.v1.Spec.labels:type_name -> ecs.v1.Spec.LabelsEntry
+	66, // 4: ecs.v1.Spec.labels:type_name -> ecs.v1.Spec.LabelsEntry
 	2,  // 5: ecs.v1.Spec.files:type_name -> ecs.v1.File
 	7,  // 6: ecs.v1.Result.stdout:type_name -> ecs.v1.Stream
 	7,  // 7: ecs.v1.Result.stderr:type_name -> ecs.v1.Stream
 	6,  // 8: ecs.v1.Result.outputs:type_name -> ecs.v1.Outputs
-	59, // 9: ecs.v1.Node.attributes:type_name -> ecs.v1.Node.AttributesEntry
+	67, // 9: ecs.v1.Node.attributes:type_name -> ecs.v1.Node.AttributesEntry
 	11, // 10: ecs.v1.Entry.commands:type_name -> ecs.v1.Command
 	12, // 11: ecs.v1.Command.submit:type_name -> ecs.v1.Submit
 	13, // 12: ecs.v1.Command.register:type_name -> ecs.v1.Register
@@ -5225,61 +6035,72 @@ var file_ecs_v1_ecs_proto_depIdxs = []int32{
 	22, // 19: ecs.v1.Command.set_node:type_name -> ecs.v1.SetNode
 	23, // 20: ecs.v1.Command.expire:type_name -> ecs.v1.Expire
 	24, // 21: ecs.v1.Command.forget:type_name -> ecs.v1.Forget
-	0,  // 22: ecs.v1.Submit.task:type_name -> ecs.v1.Task
-	9,  // 23: ecs.v1.Register.node:type_name -> ecs.v1.Node
-	14, // 24: ecs.v1.Register.running:type_name -> ecs.v1.Token
-	16, // 25: ecs.v1.Place.decisions:type_name -> ecs.v1.Decision
-	14, // 26: ecs.v1.Progress.token:type_name -> ecs.v1.Token
-	14, // 27: ecs.v1.Finish.token:type_name -> ecs.v1.Token
-	5,  // 28: ecs.v1.Finish.result:type_name -> ecs.v1.Result
-	8,  // 29: ecs.v1.Finish.bill:type_name -> ecs.v1.Bill
-	14, // 30: ecs.v1.LoseAttempt.token:type_name -> ecs.v1.Token
-	26, // 31: ecs.v1.SnapshotRecord.header:type_name -> ecs.v1.SnapshotHeader
-	9,  // 32: ecs.v1.SnapshotRecord.node:type_name -> ecs.v1.Node
-	0,  // 33: ecs.v1.SnapshotRecord.task:type_name -> ecs.v1.Task
-	29, // 34: ecs.v1.AgentMessage.hello:type_name -> ecs.v1.Hello
-	30, // 35: ecs.v1.AgentMessage.heartbeat:type_name -> ecs.v1.Heartbeat
-	32, // 36: ecs.v1.AgentMessage.status:type_name -> ecs.v1.AttemptStatus
-	33, // 37: ecs.v1.AgentMessage.goodbye:type_name -> ecs.v1.Goodbye
-	9,  // 38: ecs.v1.Hello.node:type_name -> ecs.v1.Node
-	14, // 39: ecs.v1.Hello.running:type_name -> ecs.v1.Token
-	31, // 40: ecs.v1.Heartbeat.parked:type_name -> ecs.v1.Parked
-	14, // 41: ecs.v1.AttemptStatus.token:type_name -> ecs.v1.Token
-	5,  // 42: ecs.v1.AttemptStatus.result:type_name -> ecs.v1.Result
-	8,  // 43: ecs.v1.AttemptStatus.bill:type_name -> ecs.v1.Bill
-	35, // 44: ecs.v1.ControlMessage.welcome:type_name -> ecs.v1.Welcome
-	36, // 45: ecs.v1.ControlMessage.heartbeat:type_name -> ecs.v1.HeartbeatAnswer
-	37, // 46: ecs.v1.ControlMessage.assignment:type_name -> ecs.v1.Assignment
-	38, // 47: ecs.v1.ControlMessage.stop:type_name -> ecs.v1.StopAttempt
-	39, // 48: ecs.v1.ControlMessage.status:type_name -> ecs.v1.StatusAnswer
-	40, // 49: ecs.v1.ControlMessage.redirect:type_name -> ecs.v1.Redirect
-	41, // 50: ecs.v1.ControlMessage.refused:type_name -> ecs.v1.Refused
-	14, // 51: ecs.v1.Welcome.forget:type_name -> ecs.v1.Token
-	14, // 52: ecs.v1.Assignment.token:type_name -> ecs.v1.Token
-	1,  // 53: ecs.v1.Assignment.spec:type_name -> ecs.v1.Spec
-	3,  // 54: ecs.v1.Assignment.secrets:type_name -> ecs.v1.Secrets
-	14, // 55: ecs.v1.StopAttempt.token:type_name -> ecs.v1.Token
-	14, // 56: ecs.v1.StatusAnswer.token:type_name -> ecs.v1.Token
-	14, // 57: ecs.v1.OutputRequest.token:type_name -> ecs.v1.Token
-	14, // 58: ecs.v1.AttachInput.token:type_name -> ecs.v1.Token
-	45, // 59: ecs.v1.AttachInput.data:type_name -> ecs.v1.InputData
-	46, // 60: ecs.v1.AttachInput.resize:type_name -> ecs.v1.WindowSize
-	11, // 61: ecs.v1.ForwardRequest.commands:type_name -> ecs.v1.Command
-	50, // 62: ecs.v1.ForwardAnswer.forwarded:type_name -> ecs.v1.Forwarded
-	0,  // 63: ecs.v1.Forwarded.made:type_name -> ecs.v1.Task
-	9,  // 64: ecs.v1.Forwarded.node:type_name -> ecs.v1.Node
-	53, // 65: ecs.v1.Forwarded.refusal:type_name -> ecs.v1.Refusal
-	11, // 66: ecs.v1.ProposeRequest.command:type_name -> ecs.v1.Command
-	0,  // 67: ecs.v1.ProposeAnswer.task:type_name -> ecs.v1.Task
-	9,  // 68: ecs.v1.ProposeAnswer.node:type_name -> ecs.v1.Node
-	53, // 69: ecs.v1.ProposeAnswer.refusal:type_name -> ecs.v1.Refusal
-	53, // 70: ecs.v1.ReadIndexAnswer.refusal:type_name -> ecs.v1.Refusal
-	53, // 71: ecs.v1.ExplainAnswer.refusal:type_name -> ecs.v1.Refusal
-	72, // [72:72] is the sub-list for method output_type
-	72, // [72:72] is the sub-list for method input_type
-	72, // [72:72] is the sub-list for extension type_name
-	72, // [72:72] is the sub-list for extension extendee
-	0,  // [0:72] is the sub-list for field type_name
+	25, // 22: ecs.v1.Command.put_key:type_name -> ecs.v1.PutKey
+	26, // 23: ecs.v1.Command.revoke_key:type_name -> ecs.v1.RevokeKey
+	27, // 24: ecs.v1.Command.put_token:type_name -> ecs.v1.PutToken
+	28, // 25: ecs.v1.Command.spend_token:type_name -> ecs.v1.SpendToken
+	29, // 26: ecs.v1.Command.revoke_certificate:type_name -> ecs.v1.RevokeCertificate
+	0,  // 27: ecs.v1.Submit.task:type_name -> ecs.v1.Task
+	9,  // 28: ecs.v1.Register.node:type_name -> ecs.v1.Node
+	14, // 29: ecs.v1.Register.running:type_name -> ecs.v1.Token
+	16, // 30: ecs.v1.Place.decisions:type_name -> ecs.v1.Decision
+	14, // 31: ecs.v1.Progress.token:type_name -> ecs.v1.Token
+	14, // 32: ecs.v1.Finish.token:type_name -> ecs.v1.Token
+	5,  // 33: ecs.v1.Finish.result:type_name -> ecs.v1.Result
+	8,  // 34: ecs.v1.Finish.bill:type_name -> ecs.v1.Bill
+	14, // 35: ecs.v1.LoseAttempt.token:type_name -> ecs.v1.Token
+	30, // 36: ecs.v1.PutKey.key:type_name -> ecs.v1.APIKey
+	31, // 37: ecs.v1.PutToken.token:type_name -> ecs.v1.JoinToken
+	32, // 38: ecs.v1.RevokeCertificate.certificate:type_name -> ecs.v1.RevokedCertificate
+	34, // 39: ecs.v1.SnapshotRecord.header:type_name -> ecs.v1.SnapshotHeader
+	9,  // 40: ecs.v1.SnapshotRecord.node:type_name -> ecs.v1.Node
+	0,  // 41: ecs.v1.SnapshotRecord.task:type_name -> ecs.v1.Task
+	30, // 42: ecs.v1.SnapshotRecord.key:type_name -> ecs.v1.APIKey
+	31, // 43: ecs.v1.SnapshotRecord.token:type_name -> ecs.v1.JoinToken
+	32, // 44: ecs.v1.SnapshotRecord.revoked:type_name -> ecs.v1.RevokedCertificate
+	37, // 45: ecs.v1.AgentMessage.hello:type_name -> ecs.v1.Hello
+	38, // 46: ecs.v1.AgentMessage.heartbeat:type_name -> ecs.v1.Heartbeat
+	40, // 47: ecs.v1.AgentMessage.status:type_name -> ecs.v1.AttemptStatus
+	41, // 48: ecs.v1.AgentMessage.goodbye:type_name -> ecs.v1.Goodbye
+	9,  // 49: ecs.v1.Hello.node:type_name -> ecs.v1.Node
+	14, // 50: ecs.v1.Hello.running:type_name -> ecs.v1.Token
+	39, // 51: ecs.v1.Heartbeat.parked:type_name -> ecs.v1.Parked
+	14, // 52: ecs.v1.AttemptStatus.token:type_name -> ecs.v1.Token
+	5,  // 53: ecs.v1.AttemptStatus.result:type_name -> ecs.v1.Result
+	8,  // 54: ecs.v1.AttemptStatus.bill:type_name -> ecs.v1.Bill
+	43, // 55: ecs.v1.ControlMessage.welcome:type_name -> ecs.v1.Welcome
+	44, // 56: ecs.v1.ControlMessage.heartbeat:type_name -> ecs.v1.HeartbeatAnswer
+	45, // 57: ecs.v1.ControlMessage.assignment:type_name -> ecs.v1.Assignment
+	46, // 58: ecs.v1.ControlMessage.stop:type_name -> ecs.v1.StopAttempt
+	47, // 59: ecs.v1.ControlMessage.status:type_name -> ecs.v1.StatusAnswer
+	48, // 60: ecs.v1.ControlMessage.redirect:type_name -> ecs.v1.Redirect
+	49, // 61: ecs.v1.ControlMessage.refused:type_name -> ecs.v1.Refused
+	14, // 62: ecs.v1.Welcome.forget:type_name -> ecs.v1.Token
+	14, // 63: ecs.v1.Assignment.token:type_name -> ecs.v1.Token
+	1,  // 64: ecs.v1.Assignment.spec:type_name -> ecs.v1.Spec
+	3,  // 65: ecs.v1.Assignment.secrets:type_name -> ecs.v1.Secrets
+	14, // 66: ecs.v1.StopAttempt.token:type_name -> ecs.v1.Token
+	14, // 67: ecs.v1.StatusAnswer.token:type_name -> ecs.v1.Token
+	14, // 68: ecs.v1.OutputRequest.token:type_name -> ecs.v1.Token
+	14, // 69: ecs.v1.AttachInput.token:type_name -> ecs.v1.Token
+	53, // 70: ecs.v1.AttachInput.data:type_name -> ecs.v1.InputData
+	54, // 71: ecs.v1.AttachInput.resize:type_name -> ecs.v1.WindowSize
+	11, // 72: ecs.v1.ForwardRequest.commands:type_name -> ecs.v1.Command
+	58, // 73: ecs.v1.ForwardAnswer.forwarded:type_name -> ecs.v1.Forwarded
+	0,  // 74: ecs.v1.Forwarded.made:type_name -> ecs.v1.Task
+	9,  // 75: ecs.v1.Forwarded.node:type_name -> ecs.v1.Node
+	61, // 76: ecs.v1.Forwarded.refusal:type_name -> ecs.v1.Refusal
+	11, // 77: ecs.v1.ProposeRequest.command:type_name -> ecs.v1.Command
+	0,  // 78: ecs.v1.ProposeAnswer.task:type_name -> ecs.v1.Task
+	9,  // 79: ecs.v1.ProposeAnswer.node:type_name -> ecs.v1.Node
+	61, // 80: ecs.v1.ProposeAnswer.refusal:type_name -> ecs.v1.Refusal
+	61, // 81: ecs.v1.ReadIndexAnswer.refusal:type_name -> ecs.v1.Refusal
+	61, // 82: ecs.v1.ExplainAnswer.refusal:type_name -> ecs.v1.Refusal
+	83, // [83:83] is the sub-list for method output_type
+	83, // [83:83] is the sub-list for method input_type
+	83, // [83:83] is the sub-list for extension type_name
+	83, // [83:83] is the sub-list for extension extendee
+	0,  // [0:83] is the sub-list for field type_name
 }
 
 func init() { file_ecs_v1_ecs_proto_init() }
@@ -5299,19 +6120,27 @@ func file_ecs_v1_ecs_proto_init() {
 		(*Command_SetNode)(nil),
 		(*Command_Expire)(nil),
 		(*Command_Forget)(nil),
+		(*Command_PutKey)(nil),
+		(*Command_RevokeKey)(nil),
+		(*Command_PutToken)(nil),
+		(*Command_SpendToken)(nil),
+		(*Command_RevokeCertificate)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[25].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[33].OneofWrappers = []any{
 		(*SnapshotRecord_Header)(nil),
 		(*SnapshotRecord_Node)(nil),
 		(*SnapshotRecord_Task)(nil),
+		(*SnapshotRecord_Key)(nil),
+		(*SnapshotRecord_Token)(nil),
+		(*SnapshotRecord_Revoked)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[28].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[36].OneofWrappers = []any{
 		(*AgentMessage_Hello)(nil),
 		(*AgentMessage_Heartbeat)(nil),
 		(*AgentMessage_Status)(nil),
 		(*AgentMessage_Goodbye)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[34].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[42].OneofWrappers = []any{
 		(*ControlMessage_Welcome)(nil),
 		(*ControlMessage_Heartbeat)(nil),
 		(*ControlMessage_Assignment)(nil),
@@ -5320,7 +6149,7 @@ func file_ecs_v1_ecs_proto_init() {
 		(*ControlMessage_Redirect)(nil),
 		(*ControlMessage_Refused)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[44].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[52].OneofWrappers = []any{
 		(*AttachInput_Data)(nil),
 		(*AttachInput_Resize)(nil),
 		(*AttachInput_Signal)(nil),
@@ -5331,7 +6160,7 @@ func file_ecs_v1_ecs_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ecs_v1_ecs_proto_rawDesc), len(file_ecs_v1_ecs_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   60,
+			NumMessages:   68,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
