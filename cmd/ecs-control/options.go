@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"ecs/control/api"
+	"ecs/internal/access"
 	"ecs/internal/clusterfiles"
 	"ecs/internal/daemon"
 	"ecs/internal/pki"
@@ -22,10 +23,14 @@ type options struct {
 	htpasswd, sealKey                       string
 	drain                                   time.Duration
 
+	publicOptions
+
 	node      *pki.Node
 	gossipKey []byte
 	box       *seal.Box
-	auth      api.Authenticator
+	keys      *api.Htpasswd
+	role      daemon.Choice
+	limits    api.Limits
 }
 
 func (o *options) define(fs *flag.FlagSet) {
@@ -36,7 +41,11 @@ func (o *options) define(fs *flag.FlagSet) {
 	fs.StringVar(&o.healthAddr, "health-addr", ":8080", "`host:port` for load balancers' health checks")
 	fs.StringVar(&o.rpcAddr, "rpc-addr", ":7448", "`host:port` for agents and other control nodes")
 	fs.StringVar(&o.raftAddr, "raft-addr", ":7449", "`host:port` for Raft")
-	fs.StringVar(&o.htpasswd, "htpasswd", "/etc/ecs/htpasswd", "`file` of API keys and hashes of their secrets")
+	fs.StringVar(&o.htpasswd, "htpasswd", "/etc/ecs/htpasswd", "`file` of API keys and hashes of their secrets, beside the keys of the cluster's own record; empty: the record's alone")
+	o.role = daemon.Choice{Value: string(access.Operate), Allowed: []string{string(access.Run), string(access.Operate), string(access.Admin)}}
+	fs.Var(&o.role, "htpasswd-role", "`role` of the keys in the htpasswd file: run, operate or admin")
+	o.defineLimits(fs)
+	o.publicOptions.define(fs)
 	fs.StringVar(&o.sealKey, "seal-key", "/etc/ecs/seal.key", "`file` with the key that seals what the log must not show")
 	fs.DurationVar(&o.drain, "drain", 0, "how `long` to go on accepting after the health check failed, when stopped; 20s behind a load balancer")
 }
@@ -61,7 +70,11 @@ func (o *options) check() error {
 	} else if o.box, err = seal.NewBox(key); err != nil {
 		faults = append(faults, err)
 	}
-	if o.auth, err = api.NewHtpasswd(o.htpasswd); err != nil {
+	faults = append(faults, o.checkLimits(), o.publicOptions.check(o.httpAddr))
+	if o.htpasswd == "" {
+		return errors.Join(faults...)
+	}
+	if o.keys, err = api.NewHtpasswd(o.htpasswd); err != nil {
 		faults = append(faults, fmt.Errorf("read the API keys: %w", err))
 	}
 	return errors.Join(faults...)

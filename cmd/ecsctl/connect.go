@@ -1,6 +1,9 @@
 package main
 
 import (
+	"crypto/x509"
+	"fmt"
+	"os"
 	"strings"
 
 	"ecs/proto/api"
@@ -24,11 +27,32 @@ func (a *app) client() (*api.Client, error) {
 	if key == "" || secret == "" {
 		return nil, usage("key and secret are needed: set ECS_KEY and ECS_SECRET, or give --api-key and --api-secret (`ecsctl dev status` prints those of a cluster on this machine)")
 	}
-	c, err := api.New(endpoints(endpoint), key, secret)
+	var options []api.Option
+	if file := pick(a.ca, "ECS_CA_CERT", ""); file != "" {
+		roots, err := rootsIn(file)
+		if err != nil {
+			return nil, err
+		}
+		options = append(options, api.WithRoots(roots))
+	}
+	c, err := api.New(endpoints(endpoint), key, secret, options...)
 	if err != nil {
 		return nil, usage("%w", err)
 	}
 	return c, nil
+}
+
+// rootsIn reads the authorities that a service's certificate may be of.
+func rootsIn(file string) (*x509.CertPool, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read the service's authority: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("%s holds no certificate in PEM", file)
+	}
+	return roots, nil
 }
 
 // endpoints splits a list of URLs; a host alone is taken for http://host.

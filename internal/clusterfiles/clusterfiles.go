@@ -104,6 +104,16 @@ func ReadKey(file string) ([]byte, error) {
 	return key, nil
 }
 
+// WriteSecret makes a file for its owner only and has it on disk when it returns.
+func WriteSecret(path, text string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
 func newKey() ([]byte, error) {
 	key, err := seal.NewKey()
 	if err != nil {

@@ -13,6 +13,11 @@ const (
 	CodeInvalidTask   Code = "invalid_task"
 	CodeImageRef      Code = "image_ref"
 	CodeUnauthorized  Code = "unauthorized"
+	CodeForbidden     Code = "forbidden"
+	CodeRateLimited   Code = "rate_limited"
+	CodeQuota         Code = "quota_exceeded"
+	CodeLastAdmin     Code = "last_admin_key"
+	CodeTooMany       Code = "too_many"
 	CodeNotFound      Code = "not_found"
 	CodeNoOutputs     Code = "no_outputs"
 	CodeNotFinished   Code = "not_finished"
@@ -56,6 +61,16 @@ func Codes() []CodeInfo {
 			"The image must be named by repository and tag or digest, never by an id."},
 		{CodeUnauthorized, http.StatusUnauthorized, "Key and secret are needed", false,
 			"No key and secret came with the request (HTTP Basic authentication), or they are wrong."},
+		{CodeForbidden, http.StatusForbidden, "The key's role does not allow this", false,
+			"The key is right, but it takes one with another role; the detail says which."},
+		{CodeRateLimited, http.StatusTooManyRequests, "A limit is reached", true,
+			"More requests came, or are in progress, than the key or the address may have; limit names which."},
+		{CodeQuota, http.StatusTooManyRequests, "The key's share of the queue is used up", true,
+			"As many tasks of this key wait for a node as may; nothing was accepted."},
+		{CodeLastAdmin, http.StatusConflict, "It is the last admin key", false,
+			"Without it nobody could make keys; make another admin key first."},
+		{CodeTooMany, http.StatusConflict, "There are too many of it", false,
+			"The record keeps a bounded number of these; remove some first."},
 		{CodeNotFound, http.StatusNotFound, "Not found", false,
 			"There is no such thing, or it belongs to another key."},
 		{CodeNoOutputs, http.StatusNotFound, "The task has no outputs", false,
