@@ -21,7 +21,7 @@ const leaderless = 10 * time.Second
 // handler is the HTTP API over this node.
 func (s *Server) handler() *api.Handler {
 	return api.New(api.Config{
-		Tasks: s, Reader: s, Explainer: s, Outputs: s, Inputs: s, Cluster: s, Keys: s, Sealer: s.cfg.Seal, Auth: s.authenticator(),
+		Tasks: s, Reader: s, Explainer: s, Outputs: s, Inputs: s, Cluster: s, Keys: s, Authority: s, Sealer: s.cfg.Seal, Auth: s.authenticator(),
 		Metrics: s.cfg.MetricsHandler, Log: s.cfg.Log, Version: s.cfg.Version, Stats: s.cfg.Metrics,
 		Limits: s.cfg.Limits,
 		NewID:  func() task.ID { return task.ID(strings.ToLower(ulid.Make().String())) },

@@ -67,6 +67,10 @@ type Config struct {
 	MetricsHandler http.Handler
 	// Now is a monotonic clock that counts suspended time, for leases.
 	Now func() time.Duration
+	// Authority, when set, lets this node sign certificates for others.
+	Authority *Authority
+	// Guard, when set, is told which certificates count no more.
+	Guard *pki.Node
 	// NotAfter is when the node's certificate expires; nil: never.
 	NotAfter func() time.Time
 	// TLS, when set, is spoken on HTTP, and Redirect, when set too, is a port

@@ -84,6 +84,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return s.bootstrap(life) })
 	g.Go(func() error { return s.terms(life) })
 	g.Go(func() error { return s.forwards.run(life) })
+	g.Go(func() error { return s.keepOut(life) })
 	open, closePublic := context.WithCancel(life)
 	defer closePublic()
 	answered := make(chan struct{})
@@ -166,6 +167,7 @@ func (s *Server) serveRPC(ctx context.Context) error {
 		grpc.ChainStreamInterceptor(telemetry.StreamServerCID()))...)
 	rpc.RegisterSessionsServer(server, s.sessions)
 	rpc.RegisterPeersServer(server, &peerServer{s: s})
+	rpc.RegisterCertificatesServer(server, &certificates{s: s})
 	return serve(ctx, func() error { return server.Serve(s.cfg.RPC) }, server.Stop)
 }
 

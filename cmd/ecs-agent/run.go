@@ -76,6 +76,9 @@ func (o *options) run(ctx context.Context, log *slog.Logger, _ *telemetry.Ring) 
 		func(ctx context.Context) error {
 			return o.serveOutput(ctx, listener, output.New(outputs), output.NewAttach(a))
 		}}
+	renewal := daemon.Renewal{Node: o.node, File: o.Cert, Dial: dial, Log: log,
+		Controls: func() []string { addrs, _ := controls(members); return addrs }}
+	services = append(services, renewal.Run)
 	if o.healthAddr != "" {
 		services = append(services, func(ctx context.Context) error { return serveHTTP(ctx, o.healthAddr, health(a, scrape)) })
 	}

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"os"
 	"time"
 
+	"ecs/control"
 	"ecs/control/api"
 	"ecs/internal/access"
 	"ecs/internal/clusterfiles"
@@ -24,6 +26,8 @@ type options struct {
 	drain                                   time.Duration
 
 	publicOptions
+	caKey     string
+	authority *control.Authority // nil: this node does not sign
 
 	node      *pki.Node
 	gossipKey []byte
@@ -44,6 +48,7 @@ func (o *options) define(fs *flag.FlagSet) {
 	fs.StringVar(&o.htpasswd, "htpasswd", "/etc/ecs/htpasswd", "`file` of API keys and hashes of their secrets, beside the keys of the cluster's own record; empty: the record's alone")
 	o.role = daemon.Choice{Value: string(access.Operate), Allowed: []string{string(access.Run), string(access.Operate), string(access.Admin)}}
 	fs.Var(&o.role, "htpasswd-role", "`role` of the keys in the htpasswd file: run, operate or admin")
+	fs.StringVar(&o.caKey, "ca-key", "", "`file` with the key of the cluster's authority: this node then makes join tokens, admits nodes and renews certificates; empty: it does not")
 	o.defineLimits(fs)
 	o.publicOptions.define(fs)
 	fs.StringVar(&o.sealKey, "seal-key", "/etc/ecs/seal.key", "`file` with the key that seals what the log must not show")
@@ -70,6 +75,9 @@ func (o *options) check() error {
 	} else if o.box, err = seal.NewBox(key); err != nil {
 		faults = append(faults, err)
 	}
+	if o.authority, err = o.openAuthority(); err != nil {
+		faults = append(faults, err)
+	}
 	faults = append(faults, o.checkLimits(), o.publicOptions.check(o.httpAddr))
 	if o.htpasswd == "" {
 		return errors.Join(faults...)
@@ -78,4 +86,29 @@ func (o *options) check() error {
 		faults = append(faults, fmt.Errorf("read the API keys: %w", err))
 	}
 	return errors.Join(faults...)
+}
+
+// openAuthority reads what is needed to let other nodes in, where there is a key
+// for it.
+func (o *options) openAuthority() (*control.Authority, error) {
+	if o.caKey == "" {
+		return nil, nil
+	}
+	cert, err := os.ReadFile(o.CA)
+	if err != nil {
+		return nil, fmt.Errorf("read the cluster's authority: %w", err)
+	}
+	key, err := os.ReadFile(o.caKey)
+	if err != nil {
+		return nil, fmt.Errorf("read the authority's key: %w", err)
+	}
+	ca, err := pki.LoadCA(cert, key)
+	if err != nil {
+		return nil, fmt.Errorf("use --ca-key %s: %w", o.caKey, err)
+	}
+	sealKey, err := clusterfiles.ReadKey(o.sealKey)
+	if err != nil {
+		return nil, fmt.Errorf("read the seal key: %w", err)
+	}
+	return &control.Authority{CA: ca, GossipKey: o.gossipKey, SealKey: sealKey}, nil
 }

@@ -75,6 +75,7 @@ func (o *options) run(ctx context.Context, log *slog.Logger, _ *telemetry.Ring) 
 	if err != nil {
 		return err
 	}
+	defer o.renewing(ctx, log, server)()
 	relaxed := make(chan struct{})
 	collecting, stop := context.WithCancel(ctx)
 	go func() { defer close(relaxed); daemon.RelaxCollector(collecting, heapFloor) }()
@@ -105,7 +106,7 @@ func (o *options) config(ctx context.Context, log *slog.Logger, ports listeners)
 		DialPeer:    daemon.Dialer(o.node, pki.RoleControl),
 		DialAgent:   daemon.Dialer(o.node, pki.RoleAgent),
 		Peer:        pki.FromContext,
-		Seal:        o.box, Keys: o.keys, KeysRole: access.Role(o.role.Value), Limits: o.limits, Log: log, Metrics: metrics, MetricsHandler: handler,
+		Seal:        o.box, Keys: o.keys, KeysRole: access.Role(o.role.Value), Limits: o.limits, Authority: o.authority, Guard: o.node, Log: log, Metrics: metrics, MetricsHandler: handler,
 		Now: daemon.Boottime, NotAfter: o.node.Expires, DrainFor: o.drain,
 		// A leader whose disk hangs would keep its followers and answer
 		// nobody: nothing is waited for.
@@ -135,4 +136,16 @@ func (o *options) config(ctx context.Context, log *slog.Logger, ports listeners)
 	cfg.Raft = replica.NewTLSStream(ports.raft, cfg.RaftAdvertise,
 		o.node.ServerTLS(pki.RoleControl), o.node.ClientTLS(pki.RoleControl))
 	return cfg, nil
+}
+
+// renewing keeps the node's certificate young until what it gives is called.
+func (o *options) renewing(ctx context.Context, log *slog.Logger, server *control.Server) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	r := daemon.Renewal{Node: o.node, File: o.Cert, Controls: server.ControlAddrs, Dial: daemon.Dialer(o.node, pki.RoleControl), Log: log}
+	go func() {
+		defer close(ended)
+		_ = r.Run(ctx) // it only ends with its context
+	}()
+	return func() { cancel(); <-ended }
 }

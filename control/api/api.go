@@ -136,6 +136,7 @@ type Config struct {
 	Inputs    Inputs
 	Cluster   Cluster
 	Keys      Keys
+	Authority Authority
 	Sealer    Sealer
 	Auth      Authenticator
 	Metrics   http.Handler // serves /metrics

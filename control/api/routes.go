@@ -49,6 +49,10 @@ func (h *Handler) routes() []route {
 		{get, "/v2/keys", h.keys, false},
 		{post, "/v2/keys", h.makeKey, false},
 		{del, "/v2/keys/:id", h.revokeKey, false},
+		{post, "/v2/join/tokens", h.makeToken, false},
+		{post, "/v2/join", h.admitNode, true},
+		{get, "/v2/revocations", h.revocations, false},
+		{post, "/v2/revocations", h.revoke, false},
 		{get, "/v2/logs", h.notYet, false},
 	}
 	for _, version := range []string{"/v1.0", "/v1.1"} {

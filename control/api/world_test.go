@@ -99,7 +99,7 @@ func newWorldOn(t *testing.T, server func(*http.Server), changes ...func(*Config
 		info: ClusterInfo{Name: "test", Node: "c1", Version: "1.2.3", Leader: "c1", Term: 3,
 			Voters: []Voter{{ID: "c1", Addr: "c1:7449", Voter: true}}, Members: []Member{{ID: "c1", Role: "control", Zone: "a", Version: "1.2.3", HTTPAddr: "c1:8448"}}}}
 	w.explain = func(context.Context) (string, int, error) { return "0 of 1 nodes can take it", 2, nil }
-	cfg := Config{Tasks: w, Reader: w, Explainer: w, Outputs: w, Inputs: &w.keys, Cluster: w, Keys: w, Sealer: seals{}, Auth: pairs{alice: "a-secret", bob: "b-secret", olga: "o-secret", root: "r-secret"},
+	cfg := Config{Tasks: w, Reader: w, Explainer: w, Outputs: w, Inputs: &w.keys, Cluster: w, Keys: w, Authority: w, Sealer: seals{}, Auth: pairs{alice: "a-secret", bob: "b-secret", olga: "o-secret", root: "r-secret"},
 		Metrics: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { io.WriteString(rw, "ecs_up 1\n") }),
 		Log:     slog.New(slog.NewTextHandler(t.Output(), nil)), NewID: w.newID, Version: "1.2.3", Stats: telemetry.Discard()}
 	for _, change := range changes {

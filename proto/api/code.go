@@ -18,6 +18,8 @@ const (
 	CodeQuota         Code = "quota_exceeded"
 	CodeLastAdmin     Code = "last_admin_key"
 	CodeTooMany       Code = "too_many"
+	CodeToken         Code = "token_refused"
+	CodeNoAuthority   Code = "no_authority"
 	CodeNotFound      Code = "not_found"
 	CodeNoOutputs     Code = "no_outputs"
 	CodeNotFinished   Code = "not_finished"
@@ -71,6 +73,10 @@ func Codes() []CodeInfo {
 			"Without it nobody could make keys; make another admin key first."},
 		{CodeTooMany, http.StatusConflict, "There are too many of it", false,
 			"The record keeps a bounded number of these; remove some first."},
+		{CodeToken, http.StatusForbidden, "The join token is refused", false,
+			"It is unknown, used, too old, or for a node of another role; make a new one with ecsctl ca token."},
+		{CodeNoAuthority, http.StatusServiceUnavailable, "This node can't sign certificates", true,
+			"It does not have the key of the cluster's authority (--ca-key); ask a control node that has."},
 		{CodeNotFound, http.StatusNotFound, "Not found", false,
 			"There is no such thing, or it belongs to another key."},
 		{CodeNoOutputs, http.StatusNotFound, "The task has no outputs", false,

@@ -5471,6 +5471,103 @@ func (x *ExplainAnswer) GetRefusal() *Refusal {
 	return nil
 }
 
+// RenewRequest asks for the next certificate of whoever calls.
+type RenewRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Request       []byte                 `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewRequest) Reset() {
+	*x = RenewRequest{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewRequest) ProtoMessage() {}
+
+func (x *RenewRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
+func (*RenewRequest) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *RenewRequest) GetRequest() []byte {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+type RenewAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Certificate   []byte                 `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"` // PEM
+	Refusal       *Refusal               `protobuf:"bytes,2,opt,name=refusal,proto3" json:"refusal,omitempty"`         // of a control node without the authority's key: ask another
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewAnswer) Reset() {
+	*x = RenewAnswer{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewAnswer) ProtoMessage() {}
+
+func (x *RenewAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewAnswer.ProtoReflect.Descriptor instead.
+func (*RenewAnswer) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *RenewAnswer) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *RenewAnswer) GetRefusal() *Refusal {
+	if x != nil {
+		return x.Refusal
+	}
+	return nil
+}
+
 var File_ecs_v1_ecs_proto protoreflect.FileDescriptor
 
 const file_ecs_v1_ecs_proto_rawDesc = "" +
@@ -5927,7 +6024,12 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\rExplainAnswer\x12\x18\n" +
 	"\abecause\x18\x01 \x01(\tR\abecause\x12\x1a\n" +
 	"\bposition\x18\x02 \x01(\x05R\bposition\x12)\n" +
-	"\arefusal\x18\x03 \x01(\v2\x0f.ecs.v1.RefusalR\arefusalB\x18Z\x16ecs/proto/ecs/v1;ecsv1b\x06proto3"
+	"\arefusal\x18\x03 \x01(\v2\x0f.ecs.v1.RefusalR\arefusal\"(\n" +
+	"\fRenewRequest\x12\x18\n" +
+	"\arequest\x18\x01 \x01(\fR\arequest\"Z\n" +
+	"\vRenewAnswer\x12 \n" +
+	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12)\n" +
+	"\arefusal\x18\x02 \x01(\v2\x0f.ecs.v1.RefusalR\arefusalB\x18Z\x16ecs/proto/ecs/v1;ecsv1b\x06proto3"
 
 var (
 	file_ecs_v1_ecs_proto_rawDescOnce sync.Once
@@ -5941,7 +6043,7 @@ func file_ecs_v1_ecs_proto_rawDescGZIP() []byte {
 	return file_ecs_v1_ecs_proto_rawDescData
 }
 
-var file_ecs_v1_ecs_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
+var file_ecs_v1_ecs_proto_msgTypes = make([]protoimpl.MessageInfo, 70)
 var file_ecs_v1_ecs_proto_goTypes = []any{
 	(*Task)(nil),               // 0: ecs.v1.Task
 	(*Spec)(nil),               // 1: ecs.v1.Spec
@@ -6009,20 +6111,22 @@ var file_ecs_v1_ecs_proto_goTypes = []any{
 	(*ReadIndexAnswer)(nil),    // 63: ecs.v1.ReadIndexAnswer
 	(*ExplainRequest)(nil),     // 64: ecs.v1.ExplainRequest
 	(*ExplainAnswer)(nil),      // 65: ecs.v1.ExplainAnswer
-	nil,                        // 66: ecs.v1.Spec.LabelsEntry
-	nil,                        // 67: ecs.v1.Node.AttributesEntry
+	(*RenewRequest)(nil),       // 66: ecs.v1.RenewRequest
+	(*RenewAnswer)(nil),        // 67: ecs.v1.RenewAnswer
+	nil,                        // 68: ecs.v1.Spec.LabelsEntry
+	nil,                        // 69: ecs.v1.Node.AttributesEntry
 }
 var file_ecs_v1_ecs_proto_depIdxs = []int32{
 	1,  // 0: ecs.v1.Task.spec:type_name -> ecs.v1.Spec
 	4,  // 1: ecs.v1.Task.attempts:type_name -> ecs.v1.Attempt
 	5,  // 2: ecs.v1.Task.result:type_name -> ecs.v1.Result
 	8,  // 3: ecs.v1.Task.bill:type_name -> ecs.v1.Bill
-	66, // 4: ecs.v1.Spec.labels:type_name -> ecs.v1.Spec.LabelsEntry
+	68, // 4: ecs.v1.Spec.labels:type_name -> ecs.v1.Spec.LabelsEntry
 	2,  // 5: ecs.v1.Spec.files:type_name -> ecs.v1.File
 	7,  // 6: ecs.v1.Result.stdout:type_name -> ecs.v1.Stream
 	7,  // 7: ecs.v1.Result.stderr:type_name -> ecs.v1.Stream
 	6,  // 8: ecs.v1.Result.outputs:type_name -> ecs.v1.Outputs
-	67, // 9: ecs.v1.Node.attributes:type_name -> ecs.v1.Node.AttributesEntry
+	69, // 9: ecs.v1.Node.attributes:type_name -> ecs.v1.Node.AttributesEntry
 	11, // 10: ecs.v1.Entry.commands:type_name -> ecs.v1.Command
 	12, // 11: ecs.v1.Command.submit:type_name -> ecs.v1.Submit
 	13, // 12: ecs.v1.Command.register:type_name -> ecs.v1.Register
@@ -6096,11 +6200,12 @@ var file_ecs_v1_ecs_proto_depIdxs = []int32{
 	61, // 80: ecs.v1.ProposeAnswer.refusal:type_name -> ecs.v1.Refusal
 	61, // 81: ecs.v1.ReadIndexAnswer.refusal:type_name -> ecs.v1.Refusal
 	61, // 82: ecs.v1.ExplainAnswer.refusal:type_name -> ecs.v1.Refusal
-	83, // [83:83] is the sub-list for method output_type
-	83, // [83:83] is the sub-list for method input_type
-	83, // [83:83] is the sub-list for extension type_name
-	83, // [83:83] is the sub-list for extension extendee
-	0,  // [0:83] is the sub-list for field type_name
+	61, // 83: ecs.v1.RenewAnswer.refusal:type_name -> ecs.v1.Refusal
+	84, // [84:84] is the sub-list for method output_type
+	84, // [84:84] is the sub-list for method input_type
+	84, // [84:84] is the sub-list for extension type_name
+	84, // [84:84] is the sub-list for extension extendee
+	0,  // [0:84] is the sub-list for field type_name
 }
 
 func init() { file_ecs_v1_ecs_proto_init() }
@@ -6160,7 +6265,7 @@ func file_ecs_v1_ecs_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ecs_v1_ecs_proto_rawDesc), len(file_ecs_v1_ecs_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   68,
+			NumMessages:   70,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
