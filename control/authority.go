@@ -157,3 +157,24 @@ func (s *Server) ControlAddrs() []string {
 	}
 	return addrs
 }
+
+// Revoked implements rpc.CertificatesServer: it tells agents, which have no
+// record of their own.
+func (c *certificates) Revoked(_ *ecsv1.WatchRevoked, stream rpc.Certificates_RevokedServer) error {
+	for {
+		sn := c.s.store.Snapshot()
+		changed := sn.WatchRevoked()
+		var all ecsv1.RevokedCertificates
+		for r := range sn.Revoked() {
+			all.Certificates = append(all.Certificates, taskwire.FromRevoked(r))
+		}
+		if err := stream.Send(&all); err != nil {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-stream.Context().Done():
+			return stream.Context().Err()
+		}
+	}
+}

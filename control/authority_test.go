@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"log/slog"
 	"net"
@@ -188,4 +189,49 @@ func TestRevocationOfANodeCountsForCertificatesOfBefore(t *testing.T) {
 	if !a.s.revoked(later) {
 		t.Error("a serial number does not count")
 	}
+}
+
+func TestAgentsAreToldWhatIsRevoked(t *testing.T) {
+	a := newAuthority(t)
+	agent, _ := a.issue(pki.RoleAgent, "a1", time.Now(), time.Hour)
+	bad, _ := a.issue(pki.RoleControl, "bad", time.Now(), time.Hour)
+	l, err := tls.Listen("tcp", "127.0.0.1:0", agent.ServerTLS(pki.RoleControl))
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepting := make(chan struct{})
+	go func() { // the agent's output port
+		defer close(accepting)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Write([]byte{1}) // who is refused hears of it
+			conn.Close()
+		}
+	}()
+	defer func() { l.Close(); <-accepting }()
+	refused := func() bool {
+		conn, err := tls.Dial("tcp", l.Addr().String(), bad.ClientTLS(pki.RoleAgent))
+		if err != nil {
+			return true
+		}
+		defer conn.Close()
+		_, err = conn.Read(make([]byte, 1))
+		return err != nil
+	}
+	if refused() {
+		t.Fatal("refused before it was revoked")
+	}
+	watch := &daemon.RevocationWatch{Node: agent, Controls: func() []string { return []string{a.addr} },
+		Dial: daemon.Dialer(agent, pki.RoleControl), Log: a.s.cfg.Log}
+	a.apply(state.RevokeCertificate{Certificate: access.Revoked{Serial: "ab"}})
+	ctx, cancel := context.WithCancel(t.Context())
+	watched := make(chan error, 1)
+	go func() { watched <- watch.Run(ctx) }()
+	a.apply(state.RevokeCertificate{Certificate: access.Revoked{Node: "bad"}})
+	until(t, "the agent refuses it", func(context.Context) error { return nil }, refused)
+	cancel()
+	<-watched
 }

@@ -8,6 +8,7 @@ import (
 	"ecs/control/api"
 	"ecs/control/state"
 	"ecs/internal/access"
+	"ecs/internal/pki"
 	"ecs/internal/task"
 )
 
@@ -27,6 +28,13 @@ type FirstKey interface {
 func (s *Server) makeFirstKey(ctx context.Context) error {
 	if s.cfg.FirstKey == nil || s.store.Snapshot().KeyCount() > 0 {
 		return nil
+	}
+	for _, m := range s.members.Snapshot() {
+		if m.Role == string(pki.RoleControl) && m.Version != s.cfg.Version {
+			// One that does not know this command could not go on.
+			s.cfg.Log.Info("the first admin key waits for control nodes of one version", "other", m.Version)
+			return nil
+		}
 	}
 	key, secret, err := s.cfg.FirstKey.Draw()
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"time"
 
@@ -15,6 +16,9 @@ import (
 	"ecs/internal/pki"
 	"ecs/internal/seal"
 )
+
+// defaultHtpasswd need not be there.
+const defaultHtpasswd = "/etc/ecs/htpasswd"
 
 // options are the settings of a control node, and what Check has read.
 type options struct {
@@ -45,7 +49,7 @@ func (o *options) define(fs *flag.FlagSet) {
 	fs.StringVar(&o.healthAddr, "health-addr", ":8080", "`host:port` for load balancers' health checks")
 	fs.StringVar(&o.rpcAddr, "rpc-addr", ":7448", "`host:port` for agents and other control nodes")
 	fs.StringVar(&o.raftAddr, "raft-addr", ":7449", "`host:port` for Raft")
-	fs.StringVar(&o.htpasswd, "htpasswd", "/etc/ecs/htpasswd", "`file` of API keys and hashes of their secrets, beside the keys of the cluster's own record; empty: the record's alone")
+	fs.StringVar(&o.htpasswd, "htpasswd", defaultHtpasswd, "`file` of API keys and hashes of their secrets, beside the keys of the cluster's own record; empty, or the default one and not there: the record's alone")
 	o.role = daemon.Choice{Value: string(access.Operate), Allowed: []string{string(access.Run), string(access.Operate), string(access.Admin)}}
 	fs.Var(&o.role, "htpasswd-role", "`role` of the keys in the htpasswd file: run, operate or admin")
 	fs.StringVar(&o.caKey, "ca-key", "", "`file` with the key of the cluster's authority: this node then makes join tokens, admits nodes and renews certificates; empty: it does not")
@@ -79,8 +83,8 @@ func (o *options) check() error {
 		faults = append(faults, err)
 	}
 	faults = append(faults, o.checkLimits(), o.publicOptions.check(o.httpAddr))
-	if o.htpasswd == "" {
-		return errors.Join(faults...)
+	if _, err := os.Stat(o.htpasswd); o.htpasswd == "" || o.htpasswd == defaultHtpasswd && errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(faults...) // the record's keys alone
 	}
 	if o.keys, err = api.NewHtpasswd(o.htpasswd); err != nil {
 		faults = append(faults, fmt.Errorf("read the API keys: %w", err))

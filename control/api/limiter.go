@@ -55,17 +55,31 @@ func (l *limiter) of(who string) *usage {
 		l.order.MoveToFront(e)
 		return e.Value.(*usage)
 	}
-	for e := l.order.Back(); e != nil && len(l.known) >= l.most; {
-		last := e
-		e = e.Prev()
-		if u := last.Value.(*usage); u.atOnce == 0 {
-			l.order.Remove(last)
-			delete(l.known, u.who)
-		}
-	}
+	l.makeRoom()
 	u := &usage{who: who}
 	l.known[who] = l.order.PushFront(u)
 	return u
+}
+
+// lookBack bounds how many are looked at to find one that may be forgotten.
+const lookBack = 16
+
+// makeRoom forgets who was not seen for longest. Those with something in progress
+// come to the front instead, so that they are not looked at every time.
+func (l *limiter) makeRoom() {
+	for range lookBack {
+		last := l.order.Back()
+		if last == nil || len(l.known) < l.most {
+			return
+		}
+		u := last.Value.(*usage)
+		if u.atOnce > 0 {
+			l.order.MoveToFront(last)
+			continue
+		}
+		l.order.Remove(last)
+		delete(l.known, u.who)
+	}
 }
 
 // paced gives the bucket with the bound's present size.

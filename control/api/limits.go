@@ -40,6 +40,10 @@ const (
 	limitDocsConcurrency    = "docs_concurrency"
 )
 
+// refusedBody is how long the server may go on reading the body of a request that
+// was refused by its headers.
+const refusedBody = time.Second
+
 // gates count what is in progress.
 type gates struct {
 	limits               Limits
@@ -86,6 +90,10 @@ func (g *gates) of(p access.Principal) access.Limits {
 // be called when the request is done.
 func (h *Handler) admit(w http.ResponseWriter, r *http.Request, open bool) (end func(), ok bool) {
 	refuse := func(err error) (func(), bool) {
+		if r.Body != http.NoBody {
+			// The rest of the body is not waited for long: it is of nobody.
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(refusedBody))
+		}
 		h.fail(w, r, err)
 		return nil, false
 	}

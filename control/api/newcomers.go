@@ -3,6 +3,7 @@ package api
 import (
 	"container/list"
 	"context"
+	"crypto/tls"
 	"net"
 	"net/http"
 	"sync"
@@ -42,6 +43,9 @@ func (n *newcomers) changed(c net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:
 		if oldest := n.add(c); oldest != nil {
+			if secure, ok := oldest.(*tls.Conn); ok {
+				oldest = secure.NetConn() // no farewell that could block
+			}
 			_ = oldest.Close() // its server hears of it
 		}
 	case http.StateClosed, http.StateHijacked:

@@ -5568,6 +5568,88 @@ func (x *RenewAnswer) GetRefusal() *Refusal {
 	return nil
 }
 
+// WatchRevoked asks for the certificates that count no more, now and whenever
+// that changes.
+type WatchRevoked struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchRevoked) Reset() {
+	*x = WatchRevoked{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchRevoked) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchRevoked) ProtoMessage() {}
+
+func (x *WatchRevoked) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchRevoked.ProtoReflect.Descriptor instead.
+func (*WatchRevoked) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{68}
+}
+
+type RevokedCertificates struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Certificates  []*RevokedCertificate  `protobuf:"bytes,1,rep,name=certificates,proto3" json:"certificates,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokedCertificates) Reset() {
+	*x = RevokedCertificates{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokedCertificates) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokedCertificates) ProtoMessage() {}
+
+func (x *RevokedCertificates) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokedCertificates.ProtoReflect.Descriptor instead.
+func (*RevokedCertificates) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *RevokedCertificates) GetCertificates() []*RevokedCertificate {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
 var File_ecs_v1_ecs_proto protoreflect.FileDescriptor
 
 const file_ecs_v1_ecs_proto_rawDesc = "" +
@@ -6029,7 +6111,10 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\arequest\x18\x01 \x01(\fR\arequest\"Z\n" +
 	"\vRenewAnswer\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12)\n" +
-	"\arefusal\x18\x02 \x01(\v2\x0f.ecs.v1.RefusalR\arefusalB\x18Z\x16ecs/proto/ecs/v1;ecsv1b\x06proto3"
+	"\arefusal\x18\x02 \x01(\v2\x0f.ecs.v1.RefusalR\arefusal\"\x0e\n" +
+	"\fWatchRevoked\"U\n" +
+	"\x13RevokedCertificates\x12>\n" +
+	"\fcertificates\x18\x01 \x03(\v2\x1a.ecs.v1.RevokedCertificateR\fcertificatesB\x18Z\x16ecs/proto/ecs/v1;ecsv1b\x06proto3"
 
 var (
 	file_ecs_v1_ecs_proto_rawDescOnce sync.Once
@@ -6043,90 +6128,92 @@ func file_ecs_v1_ecs_proto_rawDescGZIP() []byte {
 	return file_ecs_v1_ecs_proto_rawDescData
 }
 
-var file_ecs_v1_ecs_proto_msgTypes = make([]protoimpl.MessageInfo, 70)
+var file_ecs_v1_ecs_proto_msgTypes = make([]protoimpl.MessageInfo, 72)
 var file_ecs_v1_ecs_proto_goTypes = []any{
-	(*Task)(nil),               // 0: ecs.v1.Task
-	(*Spec)(nil),               // 1: ecs.v1.Spec
-	(*File)(nil),               // 2: ecs.v1.File
-	(*Secrets)(nil),            // 3: ecs.v1.Secrets
-	(*Attempt)(nil),            // 4: ecs.v1.Attempt
-	(*Result)(nil),             // 5: ecs.v1.Result
-	(*Outputs)(nil),            // 6: ecs.v1.Outputs
-	(*Stream)(nil),             // 7: ecs.v1.Stream
-	(*Bill)(nil),               // 8: ecs.v1.Bill
-	(*Node)(nil),               // 9: ecs.v1.Node
-	(*Entry)(nil),              // 10: ecs.v1.Entry
-	(*Command)(nil),            // 11: ecs.v1.Command
-	(*Submit)(nil),             // 12: ecs.v1.Submit
-	(*Register)(nil),           // 13: ecs.v1.Register
-	(*Token)(nil),              // 14: ecs.v1.Token
-	(*Place)(nil),              // 15: ecs.v1.Place
-	(*Decision)(nil),           // 16: ecs.v1.Decision
-	(*Progress)(nil),           // 17: ecs.v1.Progress
-	(*Finish)(nil),             // 18: ecs.v1.Finish
-	(*Stop)(nil),               // 19: ecs.v1.Stop
-	(*LoseNode)(nil),           // 20: ecs.v1.LoseNode
-	(*LoseAttempt)(nil),        // 21: ecs.v1.LoseAttempt
-	(*SetNode)(nil),            // 22: ecs.v1.SetNode
-	(*Expire)(nil),             // 23: ecs.v1.Expire
-	(*Forget)(nil),             // 24: ecs.v1.Forget
-	(*PutKey)(nil),             // 25: ecs.v1.PutKey
-	(*RevokeKey)(nil),          // 26: ecs.v1.RevokeKey
-	(*PutToken)(nil),           // 27: ecs.v1.PutToken
-	(*SpendToken)(nil),         // 28: ecs.v1.SpendToken
-	(*RevokeCertificate)(nil),  // 29: ecs.v1.RevokeCertificate
-	(*APIKey)(nil),             // 30: ecs.v1.APIKey
-	(*JoinToken)(nil),          // 31: ecs.v1.JoinToken
-	(*RevokedCertificate)(nil), // 32: ecs.v1.RevokedCertificate
-	(*SnapshotRecord)(nil),     // 33: ecs.v1.SnapshotRecord
-	(*SnapshotHeader)(nil),     // 34: ecs.v1.SnapshotHeader
-	(*Member)(nil),             // 35: ecs.v1.Member
-	(*AgentMessage)(nil),       // 36: ecs.v1.AgentMessage
-	(*Hello)(nil),              // 37: ecs.v1.Hello
-	(*Heartbeat)(nil),          // 38: ecs.v1.Heartbeat
-	(*Parked)(nil),             // 39: ecs.v1.Parked
-	(*AttemptStatus)(nil),      // 40: ecs.v1.AttemptStatus
-	(*Goodbye)(nil),            // 41: ecs.v1.Goodbye
-	(*ControlMessage)(nil),     // 42: ecs.v1.ControlMessage
-	(*Welcome)(nil),            // 43: ecs.v1.Welcome
-	(*HeartbeatAnswer)(nil),    // 44: ecs.v1.HeartbeatAnswer
-	(*Assignment)(nil),         // 45: ecs.v1.Assignment
-	(*StopAttempt)(nil),        // 46: ecs.v1.StopAttempt
-	(*StatusAnswer)(nil),       // 47: ecs.v1.StatusAnswer
-	(*Redirect)(nil),           // 48: ecs.v1.Redirect
-	(*Refused)(nil),            // 49: ecs.v1.Refused
-	(*OutputRequest)(nil),      // 50: ecs.v1.OutputRequest
-	(*OutputChunk)(nil),        // 51: ecs.v1.OutputChunk
-	(*AttachInput)(nil),        // 52: ecs.v1.AttachInput
-	(*InputData)(nil),          // 53: ecs.v1.InputData
-	(*WindowSize)(nil),         // 54: ecs.v1.WindowSize
-	(*AttachAck)(nil),          // 55: ecs.v1.AttachAck
-	(*ForwardRequest)(nil),     // 56: ecs.v1.ForwardRequest
-	(*ForwardAnswer)(nil),      // 57: ecs.v1.ForwardAnswer
-	(*Forwarded)(nil),          // 58: ecs.v1.Forwarded
-	(*ProposeRequest)(nil),     // 59: ecs.v1.ProposeRequest
-	(*ProposeAnswer)(nil),      // 60: ecs.v1.ProposeAnswer
-	(*Refusal)(nil),            // 61: ecs.v1.Refusal
-	(*ReadIndexRequest)(nil),   // 62: ecs.v1.ReadIndexRequest
-	(*ReadIndexAnswer)(nil),    // 63: ecs.v1.ReadIndexAnswer
-	(*ExplainRequest)(nil),     // 64: ecs.v1.ExplainRequest
-	(*ExplainAnswer)(nil),      // 65: ecs.v1.ExplainAnswer
-	(*RenewRequest)(nil),       // 66: ecs.v1.RenewRequest
-	(*RenewAnswer)(nil),        // 67: ecs.v1.RenewAnswer
-	nil,                        // 68: ecs.v1.Spec.LabelsEntry
-	nil,                        // 69: ecs.v1.Node.AttributesEntry
+	(*Task)(nil),                // 0: ecs.v1.Task
+	(*Spec)(nil),                // 1: ecs.v1.Spec
+	(*File)(nil),                // 2: ecs.v1.File
+	(*Secrets)(nil),             // 3: ecs.v1.Secrets
+	(*Attempt)(nil),             // 4: ecs.v1.Attempt
+	(*Result)(nil),              // 5: ecs.v1.Result
+	(*Outputs)(nil),             // 6: ecs.v1.Outputs
+	(*Stream)(nil),              // 7: ecs.v1.Stream
+	(*Bill)(nil),                // 8: ecs.v1.Bill
+	(*Node)(nil),                // 9: ecs.v1.Node
+	(*Entry)(nil),               // 10: ecs.v1.Entry
+	(*Command)(nil),             // 11: ecs.v1.Command
+	(*Submit)(nil),              // 12: ecs.v1.Submit
+	(*Register)(nil),            // 13: ecs.v1.Register
+	(*Token)(nil),               // 14: ecs.v1.Token
+	(*Place)(nil),               // 15: ecs.v1.Place
+	(*Decision)(nil),            // 16: ecs.v1.Decision
+	(*Progress)(nil),            // 17: ecs.v1.Progress
+	(*Finish)(nil),              // 18: ecs.v1.Finish
+	(*Stop)(nil),                // 19: ecs.v1.Stop
+	(*LoseNode)(nil),            // 20: ecs.v1.LoseNode
+	(*LoseAttempt)(nil),         // 21: ecs.v1.LoseAttempt
+	(*SetNode)(nil),             // 22: ecs.v1.SetNode
+	(*Expire)(nil),              // 23: ecs.v1.Expire
+	(*Forget)(nil),              // 24: ecs.v1.Forget
+	(*PutKey)(nil),              // 25: ecs.v1.PutKey
+	(*RevokeKey)(nil),           // 26: ecs.v1.RevokeKey
+	(*PutToken)(nil),            // 27: ecs.v1.PutToken
+	(*SpendToken)(nil),          // 28: ecs.v1.SpendToken
+	(*RevokeCertificate)(nil),   // 29: ecs.v1.RevokeCertificate
+	(*APIKey)(nil),              // 30: ecs.v1.APIKey
+	(*JoinToken)(nil),           // 31: ecs.v1.JoinToken
+	(*RevokedCertificate)(nil),  // 32: ecs.v1.RevokedCertificate
+	(*SnapshotRecord)(nil),      // 33: ecs.v1.SnapshotRecord
+	(*SnapshotHeader)(nil),      // 34: ecs.v1.SnapshotHeader
+	(*Member)(nil),              // 35: ecs.v1.Member
+	(*AgentMessage)(nil),        // 36: ecs.v1.AgentMessage
+	(*Hello)(nil),               // 37: ecs.v1.Hello
+	(*Heartbeat)(nil),           // 38: ecs.v1.Heartbeat
+	(*Parked)(nil),              // 39: ecs.v1.Parked
+	(*AttemptStatus)(nil),       // 40: ecs.v1.AttemptStatus
+	(*Goodbye)(nil),             // 41: ecs.v1.Goodbye
+	(*ControlMessage)(nil),      // 42: ecs.v1.ControlMessage
+	(*Welcome)(nil),             // 43: ecs.v1.Welcome
+	(*HeartbeatAnswer)(nil),     // 44: ecs.v1.HeartbeatAnswer
+	(*Assignment)(nil),          // 45: ecs.v1.Assignment
+	(*StopAttempt)(nil),         // 46: ecs.v1.StopAttempt
+	(*StatusAnswer)(nil),        // 47: ecs.v1.StatusAnswer
+	(*Redirect)(nil),            // 48: ecs.v1.Redirect
+	(*Refused)(nil),             // 49: ecs.v1.Refused
+	(*OutputRequest)(nil),       // 50: ecs.v1.OutputRequest
+	(*OutputChunk)(nil),         // 51: ecs.v1.OutputChunk
+	(*AttachInput)(nil),         // 52: ecs.v1.AttachInput
+	(*InputData)(nil),           // 53: ecs.v1.InputData
+	(*WindowSize)(nil),          // 54: ecs.v1.WindowSize
+	(*AttachAck)(nil),           // 55: ecs.v1.AttachAck
+	(*ForwardRequest)(nil),      // 56: ecs.v1.ForwardRequest
+	(*ForwardAnswer)(nil),       // 57: ecs.v1.ForwardAnswer
+	(*Forwarded)(nil),           // 58: ecs.v1.Forwarded
+	(*ProposeRequest)(nil),      // 59: ecs.v1.ProposeRequest
+	(*ProposeAnswer)(nil),       // 60: ecs.v1.ProposeAnswer
+	(*Refusal)(nil),             // 61: ecs.v1.Refusal
+	(*ReadIndexRequest)(nil),    // 62: ecs.v1.ReadIndexRequest
+	(*ReadIndexAnswer)(nil),     // 63: ecs.v1.ReadIndexAnswer
+	(*ExplainRequest)(nil),      // 64: ecs.v1.ExplainRequest
+	(*ExplainAnswer)(nil),       // 65: ecs.v1.ExplainAnswer
+	(*RenewRequest)(nil),        // 66: ecs.v1.RenewRequest
+	(*RenewAnswer)(nil),         // 67: ecs.v1.RenewAnswer
+	(*WatchRevoked)(nil),        // 68: ecs.v1.WatchRevoked
+	(*RevokedCertificates)(nil), // 69: ecs.v1.RevokedCertificates
+	nil,                         // 70: ecs.v1.Spec.LabelsEntry
+	nil,                         // 71: ecs.v1.Node.AttributesEntry
 }
 var file_ecs_v1_ecs_proto_depIdxs = []int32{
 	1,  // 0: ecs.v1.Task.spec:type_name -> ecs.v1.Spec
 	4,  // 1: ecs.v1.Task.attempts:type_name -> ecs.v1.Attempt
 	5,  // 2: ecs.v1.Task.result:type_name -> ecs.v1.Result
 	8,  // 3: ecs.v1.Task.bill:type_name -> ecs.v1.Bill
-	68, // 4: ecs.v1.Spec.labels:type_name -> ecs.v1.Spec.LabelsEntry
+	70, // 4: ecs.v1.Spec.labels:type_name -> ecs.v1.Spec.LabelsEntry
 	2,  // 5: ecs.v1.Spec.files:type_name -> ecs.v1.File
 	7,  // 6: ecs.v1.Result.stdout:type_name -> ecs.v1.Stream
 	7,  // 7: ecs.v1.Result.stderr:type_name -> ecs.v1.Stream
 	6,  // 8: ecs.v1.Result.outputs:type_name -> ecs.v1.Outputs
-	69, // 9: ecs.v1.Node.attributes:type_name -> ecs.v1.Node.AttributesEntry
+	71, // 9: ecs.v1.Node.attributes:type_name -> ecs.v1.Node.AttributesEntry
 	11, // 10: ecs.v1.Entry.commands:type_name -> ecs.v1.Command
 	12, // 11: ecs.v1.Command.submit:type_name -> ecs.v1.Submit
 	13, // 12: ecs.v1.Command.register:type_name -> ecs.v1.Register
@@ -6201,11 +6288,12 @@ var file_ecs_v1_ecs_proto_depIdxs = []int32{
 	61, // 81: ecs.v1.ReadIndexAnswer.refusal:type_name -> ecs.v1.Refusal
 	61, // 82: ecs.v1.ExplainAnswer.refusal:type_name -> ecs.v1.Refusal
 	61, // 83: ecs.v1.RenewAnswer.refusal:type_name -> ecs.v1.Refusal
-	84, // [84:84] is the sub-list for method output_type
-	84, // [84:84] is the sub-list for method input_type
-	84, // [84:84] is the sub-list for extension type_name
-	84, // [84:84] is the sub-list for extension extendee
-	0,  // [0:84] is the sub-list for field type_name
+	32, // 84: ecs.v1.RevokedCertificates.certificates:type_name -> ecs.v1.RevokedCertificate
+	85, // [85:85] is the sub-list for method output_type
+	85, // [85:85] is the sub-list for method input_type
+	85, // [85:85] is the sub-list for extension type_name
+	85, // [85:85] is the sub-list for extension extendee
+	0,  // [0:85] is the sub-list for field type_name
 }
 
 func init() { file_ecs_v1_ecs_proto_init() }
@@ -6265,7 +6353,7 @@ func file_ecs_v1_ecs_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ecs_v1_ecs_proto_rawDesc), len(file_ecs_v1_ecs_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   70,
+			NumMessages:   72,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

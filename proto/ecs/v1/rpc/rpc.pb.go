@@ -39,25 +39,28 @@ const file_ecs_v1_rpc_rpc_proto_rawDesc = "" +
 	"\x06Output\x124\n" +
 	"\x04Read\x12\x15.ecs.v1.OutputRequest\x1a\x13.ecs.v1.OutputChunk0\x012>\n" +
 	"\x06Attach\x124\n" +
-	"\x06Attach\x12\x13.ecs.v1.AttachInput\x1a\x11.ecs.v1.AttachAck(\x010\x012B\n" +
+	"\x06Attach\x12\x13.ecs.v1.AttachInput\x1a\x11.ecs.v1.AttachAck(\x010\x012\x82\x01\n" +
 	"\fCertificates\x122\n" +
-	"\x05Renew\x12\x14.ecs.v1.RenewRequest\x1a\x13.ecs.v1.RenewAnswerB\x1aZ\x18ecs/proto/ecs/v1/rpc;rpcb\x06proto3"
+	"\x05Renew\x12\x14.ecs.v1.RenewRequest\x1a\x13.ecs.v1.RenewAnswer\x12>\n" +
+	"\aRevoked\x12\x14.ecs.v1.WatchRevoked\x1a\x1b.ecs.v1.RevokedCertificates0\x01B\x1aZ\x18ecs/proto/ecs/v1/rpc;rpcb\x06proto3"
 
 var file_ecs_v1_rpc_rpc_proto_goTypes = []any{
-	(*v1.AgentMessage)(nil),     // 0: ecs.v1.AgentMessage
-	(*v1.ForwardRequest)(nil),   // 1: ecs.v1.ForwardRequest
-	(*v1.ReadIndexRequest)(nil), // 2: ecs.v1.ReadIndexRequest
-	(*v1.ExplainRequest)(nil),   // 3: ecs.v1.ExplainRequest
-	(*v1.OutputRequest)(nil),    // 4: ecs.v1.OutputRequest
-	(*v1.AttachInput)(nil),      // 5: ecs.v1.AttachInput
-	(*v1.RenewRequest)(nil),     // 6: ecs.v1.RenewRequest
-	(*v1.ControlMessage)(nil),   // 7: ecs.v1.ControlMessage
-	(*v1.ForwardAnswer)(nil),    // 8: ecs.v1.ForwardAnswer
-	(*v1.ReadIndexAnswer)(nil),  // 9: ecs.v1.ReadIndexAnswer
-	(*v1.ExplainAnswer)(nil),    // 10: ecs.v1.ExplainAnswer
-	(*v1.OutputChunk)(nil),      // 11: ecs.v1.OutputChunk
-	(*v1.AttachAck)(nil),        // 12: ecs.v1.AttachAck
-	(*v1.RenewAnswer)(nil),      // 13: ecs.v1.RenewAnswer
+	(*v1.AgentMessage)(nil),        // 0: ecs.v1.AgentMessage
+	(*v1.ForwardRequest)(nil),      // 1: ecs.v1.ForwardRequest
+	(*v1.ReadIndexRequest)(nil),    // 2: ecs.v1.ReadIndexRequest
+	(*v1.ExplainRequest)(nil),      // 3: ecs.v1.ExplainRequest
+	(*v1.OutputRequest)(nil),       // 4: ecs.v1.OutputRequest
+	(*v1.AttachInput)(nil),         // 5: ecs.v1.AttachInput
+	(*v1.RenewRequest)(nil),        // 6: ecs.v1.RenewRequest
+	(*v1.WatchRevoked)(nil),        // 7: ecs.v1.WatchRevoked
+	(*v1.ControlMessage)(nil),      // 8: ecs.v1.ControlMessage
+	(*v1.ForwardAnswer)(nil),       // 9: ecs.v1.ForwardAnswer
+	(*v1.ReadIndexAnswer)(nil),     // 10: ecs.v1.ReadIndexAnswer
+	(*v1.ExplainAnswer)(nil),       // 11: ecs.v1.ExplainAnswer
+	(*v1.OutputChunk)(nil),         // 12: ecs.v1.OutputChunk
+	(*v1.AttachAck)(nil),           // 13: ecs.v1.AttachAck
+	(*v1.RenewAnswer)(nil),         // 14: ecs.v1.RenewAnswer
+	(*v1.RevokedCertificates)(nil), // 15: ecs.v1.RevokedCertificates
 }
 var file_ecs_v1_rpc_rpc_proto_depIdxs = []int32{
 	0,  // 0: ecs.v1.rpc.Sessions.Session:input_type -> ecs.v1.AgentMessage
@@ -67,15 +70,17 @@ var file_ecs_v1_rpc_rpc_proto_depIdxs = []int32{
 	4,  // 4: ecs.v1.rpc.Output.Read:input_type -> ecs.v1.OutputRequest
 	5,  // 5: ecs.v1.rpc.Attach.Attach:input_type -> ecs.v1.AttachInput
 	6,  // 6: ecs.v1.rpc.Certificates.Renew:input_type -> ecs.v1.RenewRequest
-	7,  // 7: ecs.v1.rpc.Sessions.Session:output_type -> ecs.v1.ControlMessage
-	8,  // 8: ecs.v1.rpc.Peers.Forward:output_type -> ecs.v1.ForwardAnswer
-	9,  // 9: ecs.v1.rpc.Peers.ReadIndex:output_type -> ecs.v1.ReadIndexAnswer
-	10, // 10: ecs.v1.rpc.Peers.Explain:output_type -> ecs.v1.ExplainAnswer
-	11, // 11: ecs.v1.rpc.Output.Read:output_type -> ecs.v1.OutputChunk
-	12, // 12: ecs.v1.rpc.Attach.Attach:output_type -> ecs.v1.AttachAck
-	13, // 13: ecs.v1.rpc.Certificates.Renew:output_type -> ecs.v1.RenewAnswer
-	7,  // [7:14] is the sub-list for method output_type
-	0,  // [0:7] is the sub-list for method input_type
+	7,  // 7: ecs.v1.rpc.Certificates.Revoked:input_type -> ecs.v1.WatchRevoked
+	8,  // 8: ecs.v1.rpc.Sessions.Session:output_type -> ecs.v1.ControlMessage
+	9,  // 9: ecs.v1.rpc.Peers.Forward:output_type -> ecs.v1.ForwardAnswer
+	10, // 10: ecs.v1.rpc.Peers.ReadIndex:output_type -> ecs.v1.ReadIndexAnswer
+	11, // 11: ecs.v1.rpc.Peers.Explain:output_type -> ecs.v1.ExplainAnswer
+	12, // 12: ecs.v1.rpc.Output.Read:output_type -> ecs.v1.OutputChunk
+	13, // 13: ecs.v1.rpc.Attach.Attach:output_type -> ecs.v1.AttachAck
+	14, // 14: ecs.v1.rpc.Certificates.Renew:output_type -> ecs.v1.RenewAnswer
+	15, // 15: ecs.v1.rpc.Certificates.Revoked:output_type -> ecs.v1.RevokedCertificates
+	8,  // [8:16] is the sub-list for method output_type
+	0,  // [0:8] is the sub-list for method input_type
 	0,  // [0:0] is the sub-list for extension type_name
 	0,  // [0:0] is the sub-list for extension extendee
 	0,  // [0:0] is the sub-list for field type_name

@@ -522,7 +522,8 @@ var Attach_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	Certificates_Renew_FullMethodName = "/ecs.v1.rpc.Certificates/Renew"
+	Certificates_Renew_FullMethodName   = "/ecs.v1.rpc.Certificates/Renew"
+	Certificates_Revoked_FullMethodName = "/ecs.v1.rpc.Certificates/Revoked"
 )
 
 // CertificatesClient is the client API for Certificates service.
@@ -533,6 +534,7 @@ const (
 // authority's key sign.
 type CertificatesClient interface {
 	Renew(ctx context.Context, in *v1.RenewRequest, opts ...grpc.CallOption) (*v1.RenewAnswer, error)
+	Revoked(ctx context.Context, in *v1.WatchRevoked, opts ...grpc.CallOption) (grpc.ServerStreamingClient[v1.RevokedCertificates], error)
 }
 
 type certificatesClient struct {
@@ -553,6 +555,25 @@ func (c *certificatesClient) Renew(ctx context.Context, in *v1.RenewRequest, opt
 	return out, nil
 }
 
+func (c *certificatesClient) Revoked(ctx context.Context, in *v1.WatchRevoked, opts ...grpc.CallOption) (grpc.ServerStreamingClient[v1.RevokedCertificates], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Certificates_ServiceDesc.Streams[0], Certificates_Revoked_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[v1.WatchRevoked, v1.RevokedCertificates]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Certificates_RevokedClient = grpc.ServerStreamingClient[v1.RevokedCertificates]
+
 // CertificatesServer is the server API for Certificates service.
 // All implementations must embed UnimplementedCertificatesServer
 // for forward compatibility.
@@ -561,6 +582,7 @@ func (c *certificatesClient) Renew(ctx context.Context, in *v1.RenewRequest, opt
 // authority's key sign.
 type CertificatesServer interface {
 	Renew(context.Context, *v1.RenewRequest) (*v1.RenewAnswer, error)
+	Revoked(*v1.WatchRevoked, grpc.ServerStreamingServer[v1.RevokedCertificates]) error
 	mustEmbedUnimplementedCertificatesServer()
 }
 
@@ -573,6 +595,9 @@ type UnimplementedCertificatesServer struct{}
 
 func (UnimplementedCertificatesServer) Renew(context.Context, *v1.RenewRequest) (*v1.RenewAnswer, error) {
 	return nil, status.Error(codes.Unimplemented, "method Renew not implemented")
+}
+func (UnimplementedCertificatesServer) Revoked(*v1.WatchRevoked, grpc.ServerStreamingServer[v1.RevokedCertificates]) error {
+	return status.Error(codes.Unimplemented, "method Revoked not implemented")
 }
 func (UnimplementedCertificatesServer) mustEmbedUnimplementedCertificatesServer() {}
 func (UnimplementedCertificatesServer) testEmbeddedByValue()                      {}
@@ -613,6 +638,17 @@ func _Certificates_Renew_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Certificates_Revoked_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(v1.WatchRevoked)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(CertificatesServer).Revoked(m, &grpc.GenericServerStream[v1.WatchRevoked, v1.RevokedCertificates]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Certificates_RevokedServer = grpc.ServerStreamingServer[v1.RevokedCertificates]
+
 // Certificates_ServiceDesc is the grpc.ServiceDesc for Certificates service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -625,6 +661,12 @@ var Certificates_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Certificates_Renew_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Revoked",
+			Handler:       _Certificates_Revoked_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "ecs/v1/rpc/rpc.proto",
 }
