@@ -58,6 +58,9 @@ func (a *app) caRequest() *cobra.Command {
 		if err != nil {
 			return usage("%w", err)
 		}
+		if err := sealed(a.endpoints()); err != nil {
+			return err
+		}
 		a.key, a.secret = "join", "token" // the token is the key; the service asks for no other
 		client, err := a.client()
 		if err != nil {

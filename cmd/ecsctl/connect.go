@@ -3,6 +3,8 @@ package main
 import (
 	"crypto/x509"
 	"fmt"
+	"net"
+	"net/url"
 	"os"
 	"strings"
 
@@ -13,16 +15,7 @@ const defaultEndpoint = "http://127.0.0.1:8448"
 
 // client connects as flags and environment say.
 func (a *app) client() (*api.Client, error) {
-	pick := func(flag, name, otherwise string) string {
-		if flag != "" {
-			return flag
-		}
-		if value := a.env(name); value != "" {
-			return value
-		}
-		return otherwise
-	}
-	endpoint := pick(a.endpoint, "ECS_ENDPOINT", defaultEndpoint)
+	pick := a.pick
 	key, secret := pick(a.key, "ECS_KEY", ""), pick(a.secret, "ECS_SECRET", "")
 	if key == "" || secret == "" {
 		return nil, usage("key and secret are needed: set ECS_KEY and ECS_SECRET, or give --api-key and --api-secret (`ecsctl dev status` prints those of a cluster on this machine)")
@@ -35,11 +28,42 @@ func (a *app) client() (*api.Client, error) {
 		}
 		options = append(options, api.WithRoots(roots))
 	}
-	c, err := api.New(endpoints(endpoint), key, secret, options...)
+	c, err := api.New(a.endpoints(), key, secret, options...)
 	if err != nil {
 		return nil, usage("%w", err)
 	}
 	return c, nil
+}
+
+// pick gives a flag's value, else the variable's, else what there is otherwise.
+func (a *app) pick(flag, name, otherwise string) string {
+	if flag != "" {
+		return flag
+	}
+	if value := a.env(name); value != "" {
+		return value
+	}
+	return otherwise
+}
+
+// endpoints are the URLs of control nodes to ask.
+func (a *app) endpoints() []string {
+	return endpoints(a.pick(a.endpoint, "ECS_ENDPOINT", defaultEndpoint))
+}
+
+// sealed refuses endpoints that what is secret would reach in the clear.
+func sealed(urls []string) error {
+	for _, text := range urls {
+		u, err := url.Parse(text)
+		if err != nil {
+			return usage("endpoint %q: %w", text, err)
+		}
+		ip := net.ParseIP(u.Hostname())
+		if u.Scheme != "https" && u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			return usage("%s: a join token does not cross a network in the clear: give an https:// endpoint", text)
+		}
+	}
+	return nil
 }
 
 // rootsIn reads the authorities that a service's certificate may be of.

@@ -181,3 +181,20 @@ func TestEveryFaultOfTheFilesIsNamed(t *testing.T) {
 		t.Error("no certificate at all is taken")
 	}
 }
+
+// FuzzSettings: whatever the lists are, what is taken is safe.
+func FuzzSettings(f *testing.F) {
+	f.Add("TLSv1.2 TLSv1.3", "ECDHE-RSA-AES128-GCM-SHA256:!MD5")
+	f.Add("SSLv3", "DES-CBC3-SHA")
+	f.Fuzz(func(t *testing.T, list, ciphers string) {
+		if low, high, err := versions([]string{list}); err == nil && (low < tls.VersionTLS12 || high < low) {
+			t.Errorf("got versions %x to %x", low, high)
+		}
+		ids, _, err := suites([]string{ciphers})
+		for _, id := range ids {
+			if err == nil && suiteOf(tls.CipherSuiteName(id)) != id {
+				t.Errorf("got suite %x", id)
+			}
+		}
+	})
+}
