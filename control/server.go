@@ -3,6 +3,7 @@ package control
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -84,10 +85,12 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return s.replica.Run(life) })
 	g.Go(func() error { return s.serveRPC(life) })
 	g.Go(func() error { return s.serveHealth(life) })
+	g.Go(func() error { return s.serveRedirect(life) })
 	g.Go(func() error { return s.belong(life) })
 	g.Go(func() error { return s.terms(life) })
 	g.Go(func() error { return s.forwards.run(life) })
 	g.Go(func() error { return s.tellEnds(life) })
+	g.Go(func() error { return s.keepOut(life) })
 	open, closePublic := context.WithCancel(life)
 	defer closePublic()
 	answered := make(chan struct{})
@@ -195,25 +198,44 @@ func (s *Server) serveRPC(ctx context.Context) error {
 	peers := &peerServer{s: s}
 	rpc.RegisterPeersServer(server, peers)
 	rpc.RegisterLogsServer(server, telemetry.NewLogServer(s.cfg.Recent, peers.authorize))
+	rpc.RegisterCertificatesServer(server, &certificates{s: s})
 	return serve(ctx, func() error { return server.Serve(s.cfg.RPC) }, server.Stop)
 }
 
 func (s *Server) servePublic(ctx context.Context) error {
 	handler := s.handler()
-	err := s.serveHTTP(ctx, s.cfg.HTTP, handler, handler.Detach)
+	err := s.serveHTTP(ctx, s.cfg.HTTP, s.cfg.TLS, handler, handler.Detach)
 	handler.Detach() // when it failed by itself
 	return err
 }
 
 func (s *Server) serveHealth(ctx context.Context) error {
-	return s.serveHTTP(ctx, s.cfg.Health, api.NewHealth(s), func() {})
+	return s.serveHTTP(ctx, s.cfg.Health, nil, api.NewHealth(s), func() {})
 }
 
-// serveHTTP serves until ctx ends. detach sends those away whom the server
+// serveRedirect sends those who come without TLS to where it is.
+func (s *Server) serveRedirect(ctx context.Context) error {
+	if s.cfg.Redirect == nil || s.cfg.TLS == nil {
+		return nil
+	}
+	_, port, err := net.SplitHostPort(s.cfg.HTTPAdvertise)
+	if err != nil {
+		return fmt.Errorf("redirect to %s: %w", s.cfg.HTTPAdvertise, err)
+	}
+	return s.serveHTTP(ctx, s.cfg.Redirect, nil, api.NewRedirect(port), func() {})
+}
+
+// serveHTTP serves until ctx ends, over TLS where there is a configuration for
+// it. detach sends those away whom the server
 // itself does not count.
-func (s *Server) serveHTTP(ctx context.Context, l net.Listener, handler http.Handler, detach func()) error {
+func (s *Server) serveHTTP(ctx context.Context, l net.Listener, secure *tls.Config, handler http.Handler, detach func()) error {
 	h := api.NewServer(handler)
-	return serve(ctx, func() error { return h.Serve(l) }, func() {
+	run := func() error { return h.Serve(l) }
+	if secure != nil {
+		h.TLSConfig = secure
+		run = func() error { return h.ServeTLS(l, "", "") } // adds HTTP/2
+	}
+	return serve(ctx, run, func() {
 		var leaving sync.WaitGroup
 		leaving.Go(detach)
 		shutdown(h, cmp.Or(s.cfg.ShutdownGrace, shutdownGrace))

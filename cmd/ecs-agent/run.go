@@ -79,6 +79,10 @@ func (o *options) run(ctx context.Context, log *slog.Logger, ring *telemetry.Rin
 		func(ctx context.Context) error {
 			return o.serveOutput(ctx, listener, output.New(outputs), output.NewAttach(a), telemetry.NewLogServer(ring, nil))
 		}}
+	renewal := daemon.Renewal{Node: o.node, File: o.Cert, Dial: dial, Log: log,
+		Controls: func() []string { addrs, _ := controls(members); return addrs }}
+	revoked := daemon.RevocationWatch{Node: o.node, Controls: renewal.Controls, Dial: dial, Log: log}
+	services = append(services, renewal.Run, revoked.Run)
 	if o.healthAddr != "" {
 		services = append(services, func(ctx context.Context) error { return serveHTTP(ctx, o.healthAddr, health(a, scrape)) })
 	}

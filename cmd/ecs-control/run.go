@@ -14,6 +14,7 @@ import (
 
 	"ecs/control"
 	"ecs/control/replica"
+	"ecs/internal/access"
 	"ecs/internal/admin"
 	"ecs/internal/daemon"
 	"ecs/internal/gossip"
@@ -28,13 +29,16 @@ const heapFloor = 256 << 20
 
 // listeners are a control node's open ports. A control.Server closes those it
 // serves; closing them again does no harm.
-type listeners struct{ http, health, rpc, raft net.Listener }
+type listeners struct{ http, health, rpc, raft, redirect net.Listener }
 
 func (l *listeners) open(o *options) (err error) {
 	for _, port := range []struct {
 		listener *net.Listener
 		addr     string
-	}{{&l.http, o.httpAddr}, {&l.health, o.healthAddr}, {&l.rpc, o.rpcAddr}, {&l.raft, o.raftAddr}} {
+	}{{&l.http, o.httpAddr}, {&l.health, o.healthAddr}, {&l.rpc, o.rpcAddr}, {&l.raft, o.raftAddr}, {&l.redirect, o.redirectAddr}} {
+		if port.addr == "" {
+			continue // of the redirect
+		}
 		if *port.listener, err = net.Listen("tcp", port.addr); err != nil {
 			return err
 		}
@@ -43,7 +47,7 @@ func (l *listeners) open(o *options) (err error) {
 }
 
 func (l *listeners) close() {
-	for _, listener := range []net.Listener{l.http, l.health, l.rpc, l.raft} {
+	for _, listener := range []net.Listener{l.http, l.health, l.rpc, l.raft, l.redirect} {
 		if listener != nil {
 			listener.Close()
 		}
@@ -63,7 +67,7 @@ func (o *options) run(ctx context.Context, log *slog.Logger, ring *telemetry.Rin
 	if err := ports.open(o); err != nil {
 		return err
 	}
-	if !daemon.Loopback(o.httpAddr) {
+	if !daemon.Loopback(o.httpAddr) && o.public == nil {
 		log.Warn("keys and secrets cross the network in the clear: HTTP listens beyond loopback without TLS", "addr", o.httpAddr)
 	}
 	daemon.WarnOfExpiry(log, o.node)
@@ -87,10 +91,20 @@ func (o *options) run(ctx context.Context, log *slog.Logger, ring *telemetry.Rin
 	if err != nil {
 		return err
 	}
+	defer o.renewing(ctx, log, server)()
 	relaxed := make(chan struct{})
 	collecting, stop := context.WithCancel(ctx)
 	go func() { defer close(relaxed); daemon.RelaxCollector(collecting, heapFloor) }()
 	defer func() { stop(); <-relaxed }()
+	if o.public != nil {
+		for _, w := range o.warnings {
+			log.Warn(w)
+		}
+		watching, unwatch := context.WithCancel(ctx)
+		watched := make(chan struct{})
+		go func() { defer close(watched); _ = o.public.Run(watching, log) }() // it only ends with its context
+		defer func() { unwatch(); <-watched }()
+	}
 	log.Info("serving", "name", o.Name, "cluster", id.Cluster, "zone", o.Zone, "http", ports.http.Addr().String(), "rpc", cfg.RPCAdvertise)
 	admitted, err := admin.Listen(o.DataDir)
 	if err != nil {
@@ -140,14 +154,20 @@ func (o *options) config(ctx context.Context, log *slog.Logger, ports listeners,
 		DialPeer:    daemon.Dialer(o.node, pki.RoleControl),
 		DialAgent:   daemon.Dialer(o.node, pki.RoleAgent),
 		Peer:        pki.FromContext,
-		Seal:        o.box, Auth: o.auth, Log: log, Metrics: metrics, MetricsHandler: handler,
-		Now: daemon.Boottime, NotAfter: o.node.Expires(), DrainFor: o.drain,
+		Seal:        o.box, Keys: o.keys, KeysRole: access.Role(o.role.Value), Limits: o.limits, Authority: o.authority, Guard: o.node, Log: log, Metrics: metrics, MetricsHandler: handler,
+		Now: daemon.Boottime, NotAfter: o.node.Expires, DrainFor: o.drain,
 		// A leader whose disk hangs would keep its followers and answer
 		// nobody: nothing is waited for.
 		Fatal: func(err error) {
 			log.Error("ending at once", "err", err)
 			os.Exit(daemon.ExitFailed)
 		},
+	}
+	if o.keys == nil || o.role.Value != string(access.Admin) {
+		cfg.FirstKey = firstKeyIn(o.DataDir, log) // nobody could make a key
+	}
+	if o.public != nil {
+		cfg.TLS, cfg.Redirect, cfg.PublicNotAfter = o.public.TLS(), ports.redirect, o.public.NotAfter
 	}
 	var err error
 	if cfg.Gossip.AdvertiseAddr, err = o.AdvertiseGossip(ctx); err != nil {
@@ -174,4 +194,16 @@ func closeTraces(ctx context.Context, traces *tracing.Tracer, log *slog.Logger) 
 	if err := traces.Close(ctx); err != nil {
 		log.Warn("traces are lost", "err", err)
 	}
+}
+
+// renewing keeps the node's certificate young until what it gives is called.
+func (o *options) renewing(ctx context.Context, log *slog.Logger, server *control.Server) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	r := daemon.Renewal{Node: o.node, File: o.Cert, Controls: server.ControlAddrs, Dial: daemon.Dialer(o.node, pki.RoleControl), Log: log}
+	go func() {
+		defer close(ended)
+		_ = r.Run(ctx) // it only ends with its context
+	}()
+	return func() { cancel(); <-ended }
 }

@@ -36,7 +36,7 @@ func (a *app) loadCommand() *cobra.Command {
 		if !(t.Rate > 0 && t.Rate <= 1e6) || t.Duration <= 0 {
 			return usage("--rate must be above 0 and at most 1000000, --duration above 0")
 		}
-		if t.Endpoints, t.Key, t.Secret, err = a.access(); err != nil {
+		if t.Endpoints, t.Key, t.Secret, t.Roots, err = a.access(); err != nil {
 			return err
 		}
 		report, err := loadtest.Run(c.Context(), t)

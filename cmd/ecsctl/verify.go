@@ -20,13 +20,13 @@ func (a *app) verifyCommand() *cobra.Command {
 	image := c.Flags().String("image", "ecs-demo/busybox:1", "`image` to run; it needs sh, echo, sleep and cat")
 	drain := c.Flags().Bool("drain", false, "also drain a node, and undrain it at once")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		list, key, secret, err := a.access()
+		list, key, secret, roots, err := a.access()
 		if err != nil {
 			return err
 		}
 		var failed []error
 		for _, endpoint := range list {
-			target := verify.Target{Endpoint: endpoint, Key: key, Secret: secret, Image: *image, Drain: *drain}
+			target := verify.Target{Endpoint: endpoint, Key: key, Secret: secret, Roots: roots, Image: *image, Drain: *drain}
 			if err := verify.Run(c.Context(), target, a.tellCheck); err != nil {
 				failed = append(failed, fmt.Errorf("%s: %w", endpoint, err))
 			}

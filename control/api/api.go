@@ -15,6 +15,7 @@ import (
 	"github.com/armon/go-metrics"
 
 	"ecs/control/state"
+	"ecs/internal/access"
 	"ecs/internal/task"
 	"ecs/internal/telemetry"
 	"ecs/proto/api"
@@ -24,8 +25,9 @@ import (
 // *task.Error.
 type Tasks interface {
 	// Submit commits a new task. existed says that an earlier request with
-	// the same key made the task that is returned.
-	Submit(ctx context.Context, t *task.Task) (committed *task.Task, existed bool, err error)
+	// the same key made the task that is returned. quota is how many tasks
+	// its owner may have waiting for a node; 0: as many as there may be.
+	Submit(ctx context.Context, t *task.Task, quota int) (committed *task.Task, existed bool, err error)
 	// Stop asks for a task to end as outcome; owner "" is the operator.
 	Stop(ctx context.Context, id task.ID, owner string, outcome task.Outcome, reason string) (*task.Task, error)
 }
@@ -148,10 +150,18 @@ type Sealer interface {
 	MAC(data []byte) []byte
 }
 
-// Authenticator knows who may call. It may be called by many goroutines and
-// gives up when ctx ends.
+// Authenticator knows who may call. It may be called by many goroutines; see
+// Keyring.
 type Authenticator interface {
-	Authenticate(ctx context.Context, key, secret string) (owner string, ok bool)
+	Remembered(key, secret string) (access.Principal, bool)
+	Authenticate(ctx context.Context, a Attempt) (access.Principal, error)
+}
+
+// Keys changes API keys and join tokens. Errors that a caller can act on are
+// *task.Error; when it returns without one, Reader has the change.
+type Keys interface {
+	PutKey(ctx context.Context, k access.Key) error
+	RevokeKey(ctx context.Context, id, by string) error
 }
 
 // Config is everything the handler is given.
@@ -164,6 +174,8 @@ type Config struct {
 	Cluster   Cluster
 	Images    ImageStore
 	Logs      Logs
+	Keys      Keys
+	Authority Authority
 	Sealer    Sealer
 	Auth      Authenticator
 	Metrics   http.Handler // serves /metrics
@@ -172,6 +184,8 @@ type Config struct {
 	NewID     func() task.ID
 	Version   string
 
+	// Limits bound what callers take. Zero: nothing does.
+	Limits Limits
 	// OutputBudget bounds the bytes of all answers that hold output while
 	// they are assembled. Default 64 MiB. Beyond it callers get 503.
 	OutputBudget int64
@@ -197,6 +211,7 @@ type Handler struct {
 	parse  *parser
 	codes  map[api.Code]api.CodeInfo
 	budget *budget
+	gates  *gates
 	stats  stats
 	audit  auditing
 
@@ -218,14 +233,15 @@ func New(cfg Config) *Handler {
 	if cfg.V1Memory <= 0 {
 		cfg.V1Memory = task.DefaultV1Memory
 	}
-	if auth, ok := cfg.Auth.(*Htpasswd); ok {
-		auth.logTo(cfg.Log)
+	if auth, ok := cfg.Auth.(*Keyring); ok && auth.file != nil {
+		auth.file.logTo(cfg.Log)
 	}
 	h := &Handler{
 		cfg:    cfg,
 		parse:  &parser{grammar: newGrammar(), capAdd: cfg.CapAdd},
 		codes:  codeTable(),
 		budget: newBudget(cfg.OutputBudget),
+		gates:  newGates(cfg.Limits),
 		stats:  stats{sink: cfg.Stats},
 		audit:  newAuditing(&cfg),
 	}

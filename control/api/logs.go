@@ -11,7 +11,8 @@ import (
 	"ecs/proto/api"
 )
 
-// logs serves GET /v2/logs: what the caller's own requests led to, on all nodes.
+// logs serves GET /v2/logs: what the caller's own requests led to, on all nodes;
+// for an operator what anybody's did.
 func (h *Handler) logs(w http.ResponseWriter, r *http.Request, _ httprouter.Params) error {
 	q, err := query(r, []string{"cid", "limit"})
 	if err != nil {
@@ -27,6 +28,9 @@ func (h *Handler) logs(w http.ResponseWriter, r *http.Request, _ httprouter.Para
 			return badParameter("limit", fmt.Sprintf("must be a number between 1 and %d", api.MaxLogLines))
 		}
 		search.Lines = n
+	}
+	if operates(r) {
+		search.Owner = "" // everybody's
 	}
 	found := h.cfg.Logs.Logs(r.Context(), search)
 	list := api.LogList{CID: search.CID, Lines: make([]json.RawMessage, 0, len(found.Lines)), Truncated: found.Cut,

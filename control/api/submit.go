@@ -78,7 +78,7 @@ func (h *Handler) accept(r *http.Request, req request, waiting bool) (*task.Task
 	}
 	proposed := h.cfg.Now()
 	t.Bill.Accepted = proposed.Sub(x.start)
-	committed, existed, err := h.cfg.Tasks.Submit(r.Context(), t)
+	committed, existed, err := h.cfg.Tasks.Submit(r.Context(), t, max(h.gates.of(x.principal).Quota, 0))
 	if err != nil {
 		return nil, nil, err
 	}

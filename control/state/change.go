@@ -35,6 +35,8 @@ type change struct {
 	on      *iradix.Txn[*task.Task]
 	nodes   *iradix.Txn[*task.Node]
 	wishes  []Wish
+	waiting *iradix.Txn[Waiting]
+	access  accessChange
 	*indexes
 }
 
@@ -53,6 +55,8 @@ func newChange(before *Snapshot, x *indexes, lim Limits, index uint64) *change {
 		on:      tracked(before.on),
 		nodes:   tracked(before.nodes),
 		wishes:  before.wishes,
+		waiting: before.waiting.Txn(),
+		access:  before.accessRecord.change(),
 		indexes: x,
 	}
 }
@@ -80,6 +84,9 @@ func (c *change) commit() (*Snapshot, func()) {
 		on:      c.on.CommitOnly(),
 		nodes:   c.nodes.CommitOnly(),
 		wishes:  c.wishes,
+		waiting: c.waiting.CommitOnly(),
+
+		accessRecord: c.access.commit(),
 	}
 	sn.publish(c.indexes)
 	return sn, func() {
@@ -87,6 +94,7 @@ func (c *change) commit() (*Snapshot, func()) {
 		c.pending.Notify()
 		c.on.Notify()
 		c.nodes.Notify()
+		c.access.notify()
 	}
 }
 
@@ -180,6 +188,7 @@ func (c *change) enter(t *task.Task) {
 	case t.State == task.Pending:
 		c.counts.Pending++
 		c.counts.PendingBytes += Size(t)
+		c.queue(t, 1)
 		c.pending.Insert(seqKey(t.Seq), t)
 	case t.State == task.Finished:
 		c.counts.Finished++
@@ -205,6 +214,7 @@ func (c *change) leave(t *task.Task) {
 	case t.State == task.Pending:
 		c.counts.Pending--
 		c.counts.PendingBytes -= Size(t)
+		c.queue(t, -1)
 		c.pending.Delete(seqKey(t.Seq))
 	case t.State == task.Finished:
 		c.counts.Finished--

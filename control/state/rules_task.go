@@ -43,6 +43,9 @@ func (cmd Submit) apply(c *change) Outcome {
 		return refuse(task.CodeQueueFull, fmt.Sprintf("the tasks that wait for a node hold %d MiB already",
 			c.counts.PendingBytes>>20))
 	}
+	if err := c.share(&t, cmd.Quota); err != nil {
+		return Outcome{Err: err}
+	}
 	c.add(&t)
 	return Outcome{Task: &t}
 }

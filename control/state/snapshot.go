@@ -32,6 +32,9 @@ type Snapshot struct {
 	ended    *btree.BTreeG[position]
 	due      *btree.BTreeG[position]
 	touched  *btree.BTreeG[touch]
+
+	waiting *iradix.Tree[Waiting] // by owner; none for those who have nothing waiting
+	accessRecord
 }
 
 // Counts are sizes of the record, kept as it changes.
@@ -46,10 +49,12 @@ type Counts struct {
 
 func emptySnapshot(x *indexes) *Snapshot {
 	sn := &Snapshot{
-		tasks:   iradix.New[*task.Task](),
-		pending: iradix.New[*task.Task](),
-		on:      iradix.New[*task.Task](),
-		nodes:   iradix.New[*task.Node](),
+		tasks:        iradix.New[*task.Task](),
+		pending:      iradix.New[*task.Task](),
+		on:           iradix.New[*task.Task](),
+		nodes:        iradix.New[*task.Node](),
+		waiting:      iradix.New[Waiting](),
+		accessRecord: noAccess(),
 	}
 	sn.publish(x)
 	return sn

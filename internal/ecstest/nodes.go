@@ -22,8 +22,10 @@ import (
 	"ecs/agent/runtime/fake"
 	"ecs/agent/spool"
 	"ecs/control"
+	"ecs/control/api"
 	"ecs/control/replica"
 	"ecs/control/state"
+	"ecs/internal/access"
 	"ecs/internal/gossip"
 	"ecs/internal/memnet"
 	"ecs/internal/pki"
@@ -305,7 +307,13 @@ func (a *Agent) Revive() {
 // anyone lets every key in, as the owner of that name.
 type anyone struct{}
 
-func (anyone) Authenticate(_ context.Context, key, _ string) (string, bool) { return key, key != "" }
+func (anyone) Remembered(key, _ string) (access.Principal, bool) {
+	return access.Principal{Owner: key, Role: access.Admin}, key != ""
+}
+
+func (anyone) Authenticate(context.Context, api.Attempt) (access.Principal, error) {
+	return access.Principal{}, api.ErrWrongSecret
+}
 
 // Name is the node's host name and id.
 func (n *Control) Name() string { return n.host.Name() }

@@ -8,6 +8,8 @@ package loadtest
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -25,6 +27,7 @@ type Target struct {
 	Key, Secret string
 	Image       string // with echo
 	HTTP        *http.Client
+	Roots       *x509.CertPool // of the service's certificate, without HTTP; nil: the system's
 
 	Rate     float64 // requests a second
 	Duration time.Duration
@@ -115,7 +118,8 @@ const maxInFlight = 10_000
 func Run(ctx context.Context, t Target) (*Report, error) {
 	if t.HTTP == nil {
 		// One connection a request under way, kept for the next.
-		transport := &http.Transport{MaxIdleConnsPerHost: 1000, IdleConnTimeout: 30 * time.Second}
+		transport := &http.Transport{MaxIdleConnsPerHost: 1000, IdleConnTimeout: 30 * time.Second,
+			TLSClientConfig: &tls.Config{RootCAs: t.Roots}, ForceAttemptHTTP2: true}
 		defer transport.CloseIdleConnections()
 		t.HTTP = &http.Client{Transport: transport, Timeout: answeredWithin}
 	}

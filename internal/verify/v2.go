@@ -182,7 +182,11 @@ func (s *session) watch(ctx context.Context) error {
 }
 
 func (s *session) attach(ctx context.Context) error {
-	client, err := api.New([]string{s.Endpoint}, s.Key, s.Secret)
+	var options []api.Option
+	if s.Roots != nil {
+		options = append(options, api.WithRoots(s.Roots))
+	}
+	client, err := api.New([]string{s.Endpoint}, s.Key, s.Secret, options...)
 	if err != nil {
 		return err
 	}

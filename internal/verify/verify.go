@@ -11,6 +11,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,6 +28,7 @@ type Target struct {
 	Key, Secret string
 	Image       string // with sh, echo and cat; present or to be pulled
 	HTTP        *http.Client
+	Roots       *x509.CertPool // of the service's certificate, without HTTP; nil: the system's
 	// Saw, if there is one, is told of every request that was answered with
 	// success, and how long that took.
 	Saw func(method, path string, took time.Duration)
@@ -57,7 +60,10 @@ const timeLimit = 2 * time.Minute
 // Run makes every check, in order, and tells each result as it comes.
 func Run(ctx context.Context, t Target, tell func(Result)) error {
 	if t.HTTP == nil {
-		t.HTTP = http.DefaultClient
+		transport := http.DefaultTransport.(*http.Transport).Clone()
+		transport.TLSClientConfig = &tls.Config{RootCAs: t.Roots}
+		defer transport.CloseIdleConnections()
+		t.HTTP = &http.Client{Transport: transport}
 	}
 	s := &session{Target: t, mark: "verify-" + strings.ToLower(rand.Text()[:12])}
 	failed := 0
