@@ -226,8 +226,7 @@ func (s *Server) serveRedirect(ctx context.Context) error {
 }
 
 // serveHTTP serves until ctx ends, over TLS where there is a configuration for
-// it. detach sends those away whom the server
-// itself does not count.
+// it. detach sends those away whom the server itself does not count.
 func (s *Server) serveHTTP(ctx context.Context, l net.Listener, secure *tls.Config, handler http.Handler, detach func()) error {
 	h := api.NewServer(handler)
 	run := func() error { return h.Serve(l) }

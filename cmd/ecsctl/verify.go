@@ -15,7 +15,7 @@ func (a *app) verifyCommand() *cobra.Command {
 	c := &cobra.Command{Use: "verify", Short: "Call every operation of a service once and say whether it answers as it must",
 		Long: "Call every v1 and v2 operation of each endpoint once, one line each. Exit status 1 when one of them\n" +
 			"did not answer as its contract says. It runs a few tasks of its own, and drains no node unless --drain\n" +
-			"is given.",
+			"is given. What the key's role does not allow is skipped, and a limit of the key is waited for.",
 		Args: none}
 	image := c.Flags().String("image", "ecs-demo/busybox:1", "`image` to run; it needs sh, echo, sleep and cat")
 	drain := c.Flags().Bool("drain", false, "also drain a node, and undrain it at once")

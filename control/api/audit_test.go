@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"ecs/internal/telemetry"
+	"ecs/proto/api"
 )
 
 // records is an audit stream that tests read.
@@ -70,6 +71,34 @@ func TestAuditSaysWhoDidWhatWithWhichOutcome(t *testing.T) {
 		t.Errorf("got %v, want a stranger refused", stranger)
 	}
 	for _, secret := range []string{"hunter2", "secret"} {
+		if strings.Contains(kept.buf.String(), secret) {
+			t.Errorf("the stream holds %q: %s", secret, &kept.buf)
+		}
+	}
+}
+
+func TestAuditSaysWhoLetsWhomIn(t *testing.T) {
+	w, kept := auditedWorld(t, false)
+	k := decodeAs[api.Key](t, w.do(http.MethodPost, "/v2/keys", `{"role":"operate"}`))
+	w.do(http.MethodPost, "/v2/keys", `{"role":"admin"}`, "Authorization", basic(alice, "a-secret"))
+	w.do(http.MethodPost, "/v2/join/tokens", `{"role":"agent"}`)
+	w.do(http.MethodPost, "/v2/revocations", `{"node":"n9"}`)
+	list := kept.all(t, 4)
+	for i, want := range []map[string]any{
+		{"who": root, "status": 201.0, "action": "/v2/keys", "key": k.ID, "role": "operate"},
+		{"who": alice, "status": 403.0, "action": "/v2/keys", "code": "forbidden"},
+		{"who": root, "status": 201.0, "action": "/v2/join/tokens", "role": "agent"},
+		{"who": root, "status": 201.0, "action": "/v2/revocations", "node": "n9"},
+	} {
+		for name, value := range want {
+			if list[i][name] != value {
+				t.Errorf("record %d: got %v, want %s %v", i, list[i], name, value)
+			}
+		}
+	}
+	kept.mu.Lock()
+	defer kept.mu.Unlock()
+	for _, secret := range []string{k.Secret, "ecsjoin1"} {
 		if strings.Contains(kept.buf.String(), secret) {
 			t.Errorf("the stream holds %q: %s", secret, &kept.buf)
 		}

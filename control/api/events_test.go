@@ -187,7 +187,7 @@ func TestClientSeesTheServiceAsItIs(t *testing.T) {
 	if tk, err := c.Cancel(ctx, tk.ID); err != nil || tk.Outcome != api.OutcomeExited {
 		t.Errorf("got %+v, %v, want it as it ended", tk, err)
 	}
-	c, err = api.New([]string{w.url}, olga, "o-secret", api.WithPatience(0))
+	c, err = api.New([]string{w.url}, root, "r-secret", api.WithPatience(0))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -73,9 +73,7 @@ func TestWrongPathsAndMethodsAreProblems(t *testing.T) {
 			t.Errorf("%s: got Allow %q, want %q", path, got, allow)
 		}
 	}
-	for _, rt := range [][2]string{{"GET", "/"}} {
-		w.problem(w.do(rt[0], rt[1], ""), http.StatusNotImplemented, api.CodeNotYet)
-	}
+	w.problem(w.do(http.MethodGet, "/", ""), http.StatusNotImplemented, api.CodeNotYet)
 }
 
 func TestBodiesAreTakenAsTheyAre(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -49,6 +50,7 @@ func (h *Handler) makeToken(w http.ResponseWriter, r *http.Request, _ httprouter
 	if err != nil {
 		return err
 	}
+	exchangeOf(r).asked = []slog.Attr{slog.String("role", req.Role)}
 	h.cfg.Log.InfoContext(r.Context(), "join token made", "role", req.Role, "expires", ends, "by", by)
 	h.json(w, r, http.StatusCreated, api.IssuedToken{Token: token.String(), Role: req.Role, ExpiresAt: ends})
 	return nil
@@ -71,6 +73,7 @@ func (h *Handler) admitNode(w http.ResponseWriter, r *http.Request, _ httprouter
 	if err != nil {
 		return err
 	}
+	exchangeOf(r).asked = []slog.Attr{slog.String("node", got.Node), slog.String("role", role)}
 	h.cfg.Log.InfoContext(r.Context(), "node admitted", "admitted", got.Node, "role", role, "from", addressOf(r))
 	h.json(w, r, http.StatusCreated, api.Admitted{Cluster: got.Cluster, Node: got.Node, Certificate: string(got.CertPEM), Authority: string(got.AuthorityPEM),
 		GossipKey: base64.StdEncoding.EncodeToString(got.GossipKey), SealKey: base64.StdEncoding.EncodeToString(got.SealKey), Join: got.Join})
@@ -169,6 +172,7 @@ func (h *Handler) revoke(w http.ResponseWriter, r *http.Request, _ httprouter.Pa
 	if err := h.cfg.Authority.Revoke(r.Context(), v); err != nil {
 		return err
 	}
+	exchangeOf(r).asked = []slog.Attr{slog.String("node", v.Node), slog.String("serial", v.Serial)}
 	h.cfg.Log.InfoContext(r.Context(), "certificate revoked", "revoked", v.Node, "serial", v.Serial, "by", v.RevokedBy)
 	sn := h.cfg.Reader.Snapshot()
 	made := sn.RevokedNode(v.Node)

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 	"unicode"
@@ -61,6 +62,7 @@ func (h *Handler) makeKey(w http.ResponseWriter, r *http.Request, _ httprouter.P
 	if made == nil {
 		return fmt.Errorf("key %s is not in the record after it was made", k.ID)
 	}
+	exchangeOf(r).asked = []slog.Attr{slog.String("key", k.ID), slog.String("role", string(k.Role))}
 	h.cfg.Log.InfoContext(r.Context(), "key made", "key", k.ID, "role", k.Role, "by", k.CreatedBy)
 	answer := renderKey(made)
 	answer.Secret = secret

@@ -77,6 +77,8 @@ func TestRolesOpenWhatTheyAreFor(t *testing.T) {
 	for path, need := range map[string]access.Role{
 		"GET /v2/tasks": access.Run, "GET /v1.1/_noop": access.Run, "GET /v2/nodes": access.Operate, "GET /v2/nodes/a1": access.Operate,
 		"POST /v2/nodes/a1/drain": access.Operate, "GET /v2/cluster": access.Operate, "GET /metrics": access.Operate,
+		"GET /v2/logs?cid=c": access.Run, "GET /v2/images": access.Operate, "POST /v2/images/warm": access.Operate,
+		"POST /v2/nodes/a1/leave": access.Admin, "POST /v2/join/tokens": access.Admin, "GET /v2/revocations": access.Admin, "POST /v2/revocations": access.Admin,
 		"POST /v2/cluster/snapshot": access.Admin, "GET /v2/keys": access.Admin, "POST /v2/keys": access.Admin, "DELETE /v2/keys/x": access.Admin,
 	} {
 		method, path, _ := strings.Cut(path, " ")

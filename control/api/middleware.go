@@ -39,7 +39,7 @@ type exchange struct {
 	route     string  // its pattern, for metrics
 	status    int
 	code      api.Code    // of the error that was answered
-	asked     []slog.Attr // what the audit stream says of the task
+	asked     []slog.Attr // what the audit stream says beside it
 	trace     tracing
 }
 

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"net/http"
 	"slices"
@@ -46,16 +47,29 @@ func every(w *world) map[string]func() int {
 			return status
 		},
 		"POST /v2/nodes/{id}/undrain": call(post, "/v2/nodes/a1/undrain", ""),
+		"POST /v2/nodes/{id}/leave":   call(post, "/v2/nodes/a1/leave?force=true", ""),
+		"GET /v2/images":              call(get, "/v2/images", ""),
+		"POST /v2/images/warm":        call(post, "/v2/images/warm", `{"image":"busybox:1","count":1}`),
 		"GET /v2/cluster":             call(get, "/v2/cluster", ""),
 		"POST /v2/cluster/snapshot":   call(post, "/v2/cluster/snapshot", ""),
 		"GET /v2/keys":                call(get, "/v2/keys", ""),
-		"POST /v2/keys":               call(post, "/v2/keys", "{}"),
-		"DELETE /v2/keys/{id}":        call(del, "/v2/keys/k", ""),
-		"GET /v2/logs":                call(get, "/v2/logs?cid=c", ""),
-		"GET /metrics":                call(get, "/metrics", ""),
-		"GET /openapi.yaml":           call(get, "/openapi.yaml", ""),
-		"GET /docs":                   call(get, "/docs", ""),
-		"GET /":                       call(get, "/", ""),
+		"POST /v2/keys":               call(post, "/v2/keys", `{"role":"run"}`),
+		"DELETE /v2/keys/{id}": func() int {
+			made := decodeAs[api.Key](w.t, w.do(post, "/v2/keys", `{"role":"run"}`))
+			return w.do(del, "/v2/keys/"+made.ID, "").status
+		},
+		"POST /v2/join/tokens": call(post, "/v2/join/tokens", `{"role":"agent"}`),
+		"POST /v2/join": func() int {
+			made := decodeAs[api.IssuedToken](w.t, w.do(post, "/v2/join/tokens", `{"role":"agent"}`))
+			return w.do(post, "/v2/join", fmt.Sprintf(`{"token":%q,"role":"agent","request":"r"}`, made.Token), "Authorization", "").status
+		},
+		"GET /v2/revocations":  call(get, "/v2/revocations", ""),
+		"POST /v2/revocations": call(post, "/v2/revocations", `{"node":"n9"}`),
+		"GET /v2/logs":         call(get, "/v2/logs?cid=c", ""),
+		"GET /metrics":         call(get, "/metrics", ""),
+		"GET /openapi.yaml":    call(get, "/openapi.yaml", ""),
+		"GET /docs":            call(get, "/docs", ""),
+		"GET /":                call(get, "/", ""),
 	}
 	for _, v := range []string{"/v1.0/", "/v1.1/"} {
 		body := `{"docker_image":"busybox:1","cmd":["true"]}`

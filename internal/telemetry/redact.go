@@ -43,13 +43,15 @@ func redact(_ []string, a slog.Attr) slog.Attr {
 var (
 	schemes  = regexp.MustCompile(`(?i)\b(basic|bearer)\s+[A-Za-z0-9+/=._~-]{6,}`)
 	userinfo = regexp.MustCompile(`(://)[^/\s"@:]*:[^/\s"@]*@`)
+	tokens   = regexp.MustCompile(`\becsjoin1\.[A-Za-z0-9_-]+`)
 	named    = regexp.MustCompile(`(?i)\b(password|passwd|secret|token)=[^\s"&\\]+`)
 )
 
 // Redacted is a line of the log without what looks like an authorization, the
-// user and password of a URL, or a secret given by name.
+// user and password of a URL, a join token, or a secret given by name.
 func Redacted(line []byte) []byte {
 	line = schemes.ReplaceAll(line, []byte("$1 "+hidden))
 	line = userinfo.ReplaceAll(line, []byte("$1"+hidden+"@"))
+	line = tokens.ReplaceAll(line, []byte(hidden))
 	return named.ReplaceAll(line, []byte("$1="+hidden))
 }

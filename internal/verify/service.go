@@ -2,6 +2,7 @@ package verify
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/http"
@@ -105,22 +106,47 @@ func (s *session) logs(ctx context.Context) error {
 	return nil
 }
 
-// notYet takes 501 for an answer: what is designed and not built says so.
-func notYet(method, path string) func(*session, context.Context) error {
-	return func(s *session, ctx context.Context) error {
-		a, err := s.ask(ctx, method, path, "")
-		switch {
-		case err != nil:
-			return err
-		case a.status == http.StatusNotImplemented:
-			return fmt.Errorf("%w: not built in this release", ErrSkipped)
-		case a.status == http.StatusForbidden:
-			return fmt.Errorf("%w: this key may not", ErrSkipped)
-		case a.status >= http.StatusBadRequest:
-			return fmt.Errorf("%s %s: got %d %s", method, path, a.status, short(a.body))
-		}
-		return nil
+func (s *session) images(ctx context.Context) error {
+	var got api.ImageList
+	_, err := s.want(ctx, http.StatusOK, &got, http.MethodGet, "/v2/images", "")
+	if err == nil && got.Images == nil {
+		return errors.New("got no list of images")
 	}
+	return err
+}
+
+// save takes the record, and looks only at whether it can be one.
+func (s *session) save(ctx context.Context) error {
+	a, err := s.want(ctx, http.StatusOK, nil, http.MethodPost, "/v2/cluster/snapshot", "")
+	if kind := a.header.Get("Content-Type"); err == nil && (kind != "application/octet-stream" || len(a.body) < sha256.Size) {
+		return fmt.Errorf("got %d bytes of %s, want a record and its checksum", len(a.body), kind)
+	}
+	return err
+}
+
+func (s *session) keys(ctx context.Context) error {
+	var got api.KeyList
+	if _, err := s.want(ctx, http.StatusOK, &got, http.MethodGet, "/v2/keys", ""); err != nil {
+		return err
+	}
+	if got.Keys == nil {
+		return errors.New("got no list of keys")
+	}
+	for _, k := range got.Keys {
+		if k.Secret != "" {
+			return fmt.Errorf("the secret of key %s is in the list", k.ID)
+		}
+	}
+	return nil
+}
+
+func (s *session) revocations(ctx context.Context) error {
+	var got api.RevocationList
+	_, err := s.want(ctx, http.StatusOK, &got, http.MethodGet, "/v2/revocations", "")
+	if err == nil && got.Revocations == nil {
+		return errors.New("got no list of revocations")
+	}
+	return err
 }
 
 // page holds that an answer contains a text.

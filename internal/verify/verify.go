@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -105,9 +106,31 @@ type answer struct {
 // most is the largest answer that is read.
 const most = 8 << 20
 
-// ask makes one request; header pairs are added, and an empty Authorization
-// leaves the key out.
+// ask makes a request, again when a limit of the key or the address was reached
+// and as soon as the service allows it.
 func (s *session) ask(ctx context.Context, method, path, body string, header ...string) (answer, error) {
+	for {
+		a, err := s.once(ctx, method, path, body, header...)
+		if err != nil || a.status != http.StatusTooManyRequests {
+			return a, err
+		}
+		seconds, bad := strconv.Atoi(a.header.Get("Retry-After"))
+		if bad != nil {
+			return a, nil // whoever looks at it says so
+		}
+		again := time.NewTimer(time.Duration(max(seconds, 1)) * time.Second)
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			again.Stop()
+			return a, nil
+		}
+	}
+}
+
+// once makes one request; header pairs are added, and an empty Authorization
+// leaves the key out.
+func (s *session) once(ctx context.Context, method, path, body string, header ...string) (answer, error) {
 	req, err := http.NewRequestWithContext(ctx, method, strings.TrimRight(s.Endpoint, "/")+path, strings.NewReader(body))
 	if err != nil {
 		return answer{}, err
@@ -146,6 +169,9 @@ func (s *session) want(ctx context.Context, status int, into any, method, path, 
 	if err != nil {
 		return a, err
 	}
+	if a.status == http.StatusForbidden && status < http.StatusBadRequest && !ofEveryKey(path) {
+		return a, fmt.Errorf("%w: the key's role does not allow it", ErrSkipped)
+	}
 	if a.status != status {
 		return a, fmt.Errorf("%s %s: got %d %s, want %d", method, path, a.status, short(a.body), status)
 	}
@@ -161,6 +187,16 @@ func (s *session) want(ctx context.Context, status int, into any, method, path, 
 		}
 	}
 	return a, nil
+}
+
+// ofEveryKey says whether keys of every role may ask for it.
+func ofEveryKey(path string) bool {
+	for _, prefix := range []string{"/v1.", "/v2/tasks", "/v2/logs", "/docs", "/openapi.yaml"} {
+		if strings.HasPrefix(path, prefix) {
+			return true
+		}
+	}
+	return false
 }
 
 func problem(a answer, path string) error {

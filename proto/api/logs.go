@@ -38,7 +38,7 @@ type SilentNode struct {
 }
 
 // Logs gathers the newest log lines of a correlation id that are the caller's,
-// at most limit; 0 is DefaultLogLines. Nodes keep the last few MiB of their
+// or for an operator everybody's, at most limit; 0 is DefaultLogLines. Nodes keep the last few MiB of their
 // logs: what is older is gone here.
 func (c *Client) Logs(ctx context.Context, cid string, limit int) (*LogList, error) {
 	query := url.Values{"cid": {cid}}
