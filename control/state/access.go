@@ -16,10 +16,14 @@ import (
 	ecsv1 "ecs/proto/ecs/v1"
 )
 
-// Waiting is what one owner has waiting for a node.
+// Waiting is what one owner has waiting for a node, and what backs off, to be run
+// again.
 type Waiting struct {
 	Tasks int
 	Bytes int64
+
+	BackingOff      int
+	BackingOffBytes int64
 }
 
 // WaitingOf is what an owner has waiting.
@@ -28,13 +32,19 @@ func (sn *Snapshot) WaitingOf(owner string) Waiting {
 	return w
 }
 
-// queue counts a task that begins (sign 1) or ceases (sign -1) to wait.
+// queue counts a task that begins (sign 1) or ceases (sign -1) to wait or to back
+// off.
 func (c *change) queue(t *task.Task, sign int) {
 	owner := []byte(t.Owner)
 	w, _ := c.waiting.Get(owner)
-	w.Tasks += sign
-	w.Bytes += int64(sign) * Size(t)
-	if w.Tasks == 0 {
+	if t.BackingOff {
+		w.BackingOff += sign
+		w.BackingOffBytes += int64(sign) * Size(t)
+	} else {
+		w.Tasks += sign
+		w.Bytes += int64(sign) * Size(t)
+	}
+	if w == (Waiting{}) {
 		c.waiting.Delete(owner)
 		return
 	}
@@ -53,6 +63,19 @@ func (c *change) share(t *task.Task, quota int) error {
 	}
 	if most := c.limits.MaxPendingBytes / 2; w.Bytes+Size(t) > most {
 		return &task.Error{Code: task.CodeQuota, Message: fmt.Sprintf("the waiting tasks of this key hold %d MiB, one key may hold %d MiB", w.Bytes>>20, most>>20)}
+	}
+	return nil
+}
+
+// rest refuses a task whose owner has its share of those that back off already:
+// they fill what there is of that for all, wherever they run.
+func (c *change) rest(t *task.Task, quota int) error {
+	if quota <= 0 {
+		return nil
+	}
+	w, _ := c.waiting.Get([]byte(t.Owner))
+	if w.BackingOff >= quota || w.BackingOffBytes >= c.limits.MaxPendingBytes/2 {
+		return &task.Error{Code: task.CodeQuota, Message: fmt.Sprintf("this key has %d tasks of %d MiB whose program failed and waits to be run again, which is all it may have", w.BackingOff, w.BackingOffBytes>>20)}
 	}
 	return nil
 }

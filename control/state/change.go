@@ -185,6 +185,7 @@ func (c *change) enter(t *task.Task) {
 	case t.BackingOff:
 		c.counts.BackingOff++
 		c.counts.BackingOffBytes += Size(t)
+		c.queue(t, 1)
 	case t.State == task.Pending:
 		c.counts.Pending++
 		c.counts.PendingBytes += Size(t)
@@ -211,6 +212,7 @@ func (c *change) leave(t *task.Task) {
 	case t.BackingOff:
 		c.counts.BackingOff--
 		c.counts.BackingOffBytes -= Size(t)
+		c.queue(t, -1)
 	case t.State == task.Pending:
 		c.counts.Pending--
 		c.counts.PendingBytes -= Size(t)

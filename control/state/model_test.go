@@ -287,18 +287,25 @@ func (m *model) decided(before *state.Snapshot, c state.Command, out state.Outco
 	}
 }
 
-// overQuota reports whether the owner of a submission has its share waiting.
+// overQuota reports whether the owner of a submission has its share waiting, or
+// backing off.
 func (m *model) overQuota(before *state.Snapshot, c state.Submit) bool {
-	n := 0
-	for t := range before.Pending() {
-		if t.Owner == c.Task.Owner {
-			n++
+	var want state.Waiting
+	for t := range before.Newest(0) {
+		switch {
+		case t.Owner != c.Task.Owner:
+		case t.BackingOff:
+			want.BackingOff++
+			want.BackingOffBytes += state.Size(t)
+		case t.State == task.Pending:
+			want.Tasks++
+			want.Bytes += state.Size(t)
 		}
 	}
-	if got := before.WaitingOf(c.Task.Owner).Tasks; got != n {
-		m.Errorf("%d tasks of %s are said to wait, %d do", got, c.Task.Owner, n)
+	if got := before.WaitingOf(c.Task.Owner); got != want {
+		m.Errorf("%s is said to have %+v waiting, it has %+v", c.Task.Owner, got, want)
 	}
-	over := c.Quota > 0 && n >= c.Quota
+	over := c.Quota > 0 && max(want.Tasks, want.BackingOff) >= c.Quota
 	if over {
 		m.seen["over quota"]++
 	}

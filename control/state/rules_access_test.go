@@ -171,3 +171,33 @@ func TestNobodyHasMoreWaitingThanItsShare(t *testing.T) {
 		t.Errorf("got %+v for who has nothing waiting", got)
 	}
 }
+
+func TestNobodyHasMoreBackingOffThanItsShare(t *testing.T) {
+	w := newWorld(t)
+	n := w.register("n1")
+	place := func(id task.ID, owner string) state.Outcome {
+		return w.do(state.Submit{Task: aTask(id, rerun(1), owned(owner)), Node: "n1", Epoch: n.Epoch, Quota: 2})
+	}
+	for _, id := range []task.ID{"t1", "t2"} {
+		placed := place(id, "ann").Task
+		w.exit(placed.Live().Token(id), 1)
+	}
+	if got := w.sn().WaitingOf("ann"); got.BackingOff != 2 || got.Tasks != 0 {
+		t.Errorf("got %+v, want two that back off", got)
+	}
+	wantCode(t, place("t3", "ann").Err, task.CodeQuota)
+	if out := place("b1", "bob"); out.Err != nil {
+		t.Errorf("got %v for another key", out.Err)
+	}
+	w.resume("t1")
+	if got := w.sn().WaitingOf("ann"); got.BackingOff != 1 || got.Tasks != 1 {
+		t.Errorf("got %+v, want one of each", got)
+	}
+	if out := place("t4", "ann"); out.Err != nil {
+		t.Errorf("got %v with room in its share", out.Err)
+	}
+	w.must(state.Stop{Task: "t2", Outcome: task.Cancelled})
+	if got := w.sn().WaitingOf("ann"); got.BackingOff != 0 {
+		t.Errorf("got %+v, want none that backs off", got)
+	}
+}

@@ -31,6 +31,9 @@ func (cmd Submit) apply(c *change) Outcome {
 	if c.counts.BackingOff >= c.limits.MaxPending || c.counts.BackingOffBytes >= c.limits.MaxPendingBytes {
 		return refuse(task.CodeQueueFull, fmt.Sprintf("%d tasks whose program failed wait to be run again already", c.counts.BackingOff))
 	}
+	if err := c.rest(&t, cmd.Quota); err != nil {
+		return Outcome{Err: err}
+	}
 	if n := c.node(cmd.Node); n != nil && holds(Decision{Attempt: 1, Epoch: cmd.Epoch}, &t, n) {
 		placed := c.assigned(&t, n)
 		c.add(placed)
