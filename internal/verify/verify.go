@@ -21,6 +21,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"ecs/proto/api"
 )
 
 // Target is the service that is asked.
@@ -115,7 +117,7 @@ func (s *session) ask(ctx context.Context, method, path, body string, header ...
 			return a, err
 		}
 		seconds, bad := strconv.Atoi(a.header.Get("Retry-After"))
-		if bad != nil {
+		if bad != nil || guessed(a) {
 			return a, nil // whoever looks at it says so
 		}
 		again := time.NewTimer(time.Duration(max(seconds, 1)) * time.Second)
@@ -126,6 +128,13 @@ func (s *session) ask(ctx context.Context, method, path, body string, header ...
 			return a, nil
 		}
 	}
+}
+
+// guessed reports whether the limit is that of wrong secrets: waiting makes none
+// right.
+func guessed(a answer) bool {
+	var p api.Problem
+	return json.Unmarshal(a.body, &p) == nil && p.Limit == "guesses"
 }
 
 // once makes one request; header pairs are added, and an empty Authorization

@@ -87,7 +87,17 @@ func TestALimitIsWaitedFor(t *testing.T) {
 		if err := s.images(t.Context()); err != nil || time.Since(began) != 14*time.Second {
 			t.Errorf("got %v after %v and %d requests", err, time.Since(began), asked)
 		}
-		asked = -1000
+		service = func(*http.Request) (int, http.Header, string) {
+			return http.StatusTooManyRequests, http.Header{"Retry-After": {"7"}}, `{"limit":"guesses"}`
+		}
+		s.HTTP, began = &http.Client{Transport: service}, time.Now()
+		if err := s.images(t.Context()); err == nil || time.Since(began) != 0 {
+			t.Errorf("got %v after %v for a secret that is wrong", err, time.Since(began))
+		}
+		service = func(*http.Request) (int, http.Header, string) {
+			return http.StatusTooManyRequests, http.Header{"Retry-After": {"7"}}, "{}"
+		}
+		s.HTTP = &http.Client{Transport: service}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		if err := s.images(ctx); err == nil || !strings.Contains(err.Error(), "got 429") {
