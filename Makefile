@@ -42,6 +42,7 @@ bench: build ## measure ECS beside the raw engine and its peers (BENCH='-quick -
 	@ops/setup/busybox.sh
 	$(GO) build -o bin/tools/ ./test/load
 	bin/tools/load $(BENCH) $(if $(PEER_NOMAD),-nomad $(PEER_NOMAD))
+	$(GO) run ./test/load/describe docs/bench.json proto/api/openapi.yaml
 
 # How long `make soak` takes; see `bin/tools/load soak -h`.
 SOAK ?= -tasks 20000 -span 1h

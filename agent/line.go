@@ -217,7 +217,7 @@ func (l *line) handle(m *ecsv1.ControlMessage) (answered bool, err error) {
 }
 
 func (l *line) assign(a *ecsv1.Assignment) error {
-	o := order{token: taskwire.ToToken(a.GetToken()), spec: taskwire.ToSpec(a.GetSpec()), cid: a.GetCid(), owner: a.GetOwner()}
+	o := order{token: taskwire.ToToken(a.GetToken()), spec: taskwire.ToSpec(a.GetSpec()), cid: a.GetCid(), owner: a.GetOwner(), trace: a.GetTrace()}
 	if secrets := taskwire.ToSecrets(a.GetSecrets()); secrets != nil {
 		o.secrets = *secrets
 	}

@@ -16,6 +16,7 @@ import (
 	"ecs/agent/spool"
 	"ecs/agent/warm"
 	"ecs/internal/task"
+	"ecs/internal/telemetry"
 )
 
 const (
@@ -41,6 +42,7 @@ type order struct {
 	secrets task.Secrets
 	cid     string
 	owner   string
+	trace   string // W3C traceparent, or empty
 }
 
 // kit is what every runner works with.
@@ -128,7 +130,10 @@ var errImageGone = errors.New("the image vanished between its pull and its use")
 
 func newRunner(k *kit, base context.Context, o order) *runner {
 	r := &runner{kit: k, order: o, base: base,
-		log: k.log.With("task", o.token.Task, "attempt", o.token.Attempt, "cid", o.cid)}
+		log: k.log.With("task", o.token.Task, "attempt", o.token.Attempt, "cid", o.cid, "owner", o.owner)}
+	if id := telemetry.TraceID(o.trace); id != "" {
+		r.log = r.log.With("trace", id)
+	}
 	r.life, r.abandon = context.WithCancelCause(base)
 	r.work, r.stop = context.WithCancelCause(r.life)
 	return r

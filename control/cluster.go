@@ -20,11 +20,16 @@ const leaderless = 10 * time.Second
 
 // handler is the HTTP API over this node.
 func (s *Server) handler() *api.Handler {
-	return api.New(api.Config{
-		Tasks: s, Reader: s, Explainer: s, Outputs: s, Inputs: s, Cluster: s, Images: s, Sealer: s.cfg.Seal, Auth: s.cfg.Auth,
-		Metrics: s.cfg.MetricsHandler, Log: s.cfg.Log, Version: s.cfg.Version, Stats: s.cfg.Metrics,
-		NewID: func() task.ID { return task.ID(strings.ToLower(ulid.Make().String())) },
-	})
+	cfg := api.Config{
+		Tasks: s, Reader: s, Explainer: s, Outputs: s, Inputs: s, Cluster: s, Images: s, Logs: s, Keys: s, Authority: s, Sealer: s.cfg.Seal, Auth: s.authenticator(),
+		Metrics: s.cfg.MetricsHandler, Log: s.cfg.Log, Version: s.cfg.Version, Stats: s.cfg.Metrics, Audit: s.cfg.Audit, AuditArgv: s.cfg.AuditArgv,
+		Limits: s.cfg.Limits,
+		NewID:  func() task.ID { return task.ID(strings.ToLower(ulid.Make().String())) },
+	}
+	if s.cfg.Traces != nil { // a nil one in the interface would not be nil
+		cfg.Traces = s.cfg.Traces
+	}
+	return api.New(cfg)
 }
 
 // Info is the cluster as this node sees it.
@@ -98,8 +103,16 @@ func (s *Server) checkDisk() api.Check {
 }
 
 func (s *Server) checkCertificate() api.Check {
-	if end := s.cfg.NotAfter; !end.IsZero() && time.Now().After(end) {
-		return api.Check{Name: "certificate", Detail: "the node's certificate expired at " + end.Format(time.RFC3339)}
+	for _, c := range []struct {
+		whose string
+		end   func() time.Time
+	}{{"node's", s.cfg.NotAfter}, {"public", s.cfg.PublicNotAfter}} {
+		if c.end == nil {
+			continue
+		}
+		if end := c.end(); time.Now().After(end) {
+			return api.Check{Name: "certificate", Detail: "the " + c.whose + " certificate expired at " + end.Format(time.RFC3339)}
+		}
 	}
 	return api.Check{Name: "certificate", OK: true}
 }

@@ -4,6 +4,7 @@ package control
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net"
@@ -16,9 +17,12 @@ import (
 
 	"ecs/control/api"
 	"ecs/control/replica"
+	"ecs/internal/access"
 	"ecs/internal/gossip"
 	"ecs/internal/pki"
 	"ecs/internal/seal"
+	"ecs/internal/telemetry"
+	"ecs/internal/tracing"
 )
 
 // Config is everything a control node is given. Every edge takes its network
@@ -49,15 +53,39 @@ type Config struct {
 	DialAgent   func(addr string) (*grpc.ClientConn, error) // an agent's output port
 	Peer        func(context.Context) (pki.Identity, error)
 
-	Seal           *seal.Box
+	Seal *seal.Box
+	// Keys are those of an htpasswd file, which count beside those of the
+	// record. Nil: the record's alone.
+	Keys *api.Htpasswd
+	// KeysRole is what the file's keys may do.
+	KeysRole access.Role
+	// FirstKey, when set, keeps the admin key that is made where there never
+	// was a key in the record.
+	FirstKey FirstKey
+	// Auth, when set, takes the place of both.
 	Auth           api.Authenticator
+	Limits         api.Limits
 	Log            *slog.Logger
+	Recent         *telemetry.Ring  // what Log wrote last; nil: nothing of it can be asked for
+	Audit          *telemetry.Audit // who did what; nil: nobody asks
+	Traces         *tracing.Tracer  // exports spans; nil: none
+	AuditArgv      bool             // command lines as they are in it, not as hashes
 	Metrics        *metrics.Metrics
 	MetricsHandler http.Handler
 	// Now is a monotonic clock that counts suspended time, for leases.
 	Now func() time.Duration
-	// NotAfter is when the node's certificate expires; zero: never.
-	NotAfter time.Time
+	// Authority, when set, lets this node sign certificates for others.
+	Authority *Authority
+	// Guard, when set, is told which certificates count no more.
+	Guard *pki.Node
+	// NotAfter is when the node's certificate expires; nil: never.
+	NotAfter func() time.Time
+	// TLS, when set, is spoken on HTTP, and Redirect, when set too, is a port
+	// without it that sends everybody there. PublicNotAfter is when its
+	// certificate expires.
+	TLS            *tls.Config
+	Redirect       net.Listener
+	PublicNotAfter func() time.Time
 
 	// DrainFor is how long a stopping node still accepts requests after its
 	// health check failed, so that load balancers notice first. Default 0:
@@ -91,6 +119,5 @@ func (c *Config) Validate() error {
 	need(c.HTTP != nil && c.RPC != nil && c.Raft != nil && c.Health != nil, "listeners for HTTP, health, RPC and Raft are needed")
 	need(c.Stores != nil || c.DataDir != "", "a data directory is needed: --data-dir")
 	need(c.Seal != nil, "the cluster's seal key is needed: --seal-key")
-	need(c.Auth != nil, "an htpasswd file is needed: --htpasswd")
 	return errors.Join(errs...)
 }

@@ -146,7 +146,7 @@ func (p *placer) submissions(batch []state.Command) (placed []state.Decision, wa
 				d, ok = p.mu.planner.Submit(c.Task)
 			}
 			if ok {
-				batch[i] = state.Submit{Task: c.Task, Node: d.Node, Epoch: d.Epoch}
+				batch[i] = state.Submit{Task: c.Task, Node: d.Node, Epoch: d.Epoch, Quota: c.Quota}
 				placed = append(placed, d)
 				continue
 			}

@@ -3,6 +3,7 @@ package control
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -37,6 +38,7 @@ type Server struct {
 	forwards *forwarder             // to the leader
 	outputs  *connections           // to agents' output ports
 	known    acquaintances
+	ends     ends
 	draining atomic.Bool
 	joining  atomic.Pointer[error] // why this node was not taken in last
 	goodbye  goodbye
@@ -49,6 +51,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{cfg: cfg, store: state.NewStore(state.Limits{}), peers: newConnections(cfg.DialPeer), outputs: newConnections(cfg.DialAgent), goodbye: newGoodbye()}
+	s.ends.init()
 	s.replica = replica.New(s.replicaConfig())
 	s.forwards = newForwarder(s.forwardToLeader)
 	g := cfg.Gossip
@@ -83,9 +86,12 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return s.replica.Run(life) })
 	g.Go(func() error { return s.serveRPC(life) })
 	g.Go(func() error { return s.serveHealth(life) })
+	g.Go(func() error { return s.serveRedirect(life) })
 	g.Go(func() error { return s.belong(life) })
 	g.Go(func() error { return s.terms(life) })
 	g.Go(func() error { return s.forwards.run(life) })
+	g.Go(func() error { return s.tellEnds(life) })
+	g.Go(func() error { return s.keepOut(life) })
 	open, closePublic := context.WithCancel(life)
 	defer closePublic()
 	answered := make(chan struct{})
@@ -195,26 +201,46 @@ func (s *Server) serveRPC(ctx context.Context) error {
 		grpc.ChainUnaryInterceptor(telemetry.UnaryServerCID()),
 		grpc.ChainStreamInterceptor(telemetry.StreamServerCID()))...)
 	rpc.RegisterSessionsServer(server, s.sessions)
-	rpc.RegisterPeersServer(server, &peerServer{s: s})
+	peers := &peerServer{s: s}
+	rpc.RegisterPeersServer(server, peers)
+	rpc.RegisterLogsServer(server, telemetry.NewLogServer(s.cfg.Recent, peers.authorize))
+	rpc.RegisterCertificatesServer(server, &certificates{s: s})
 	return serve(ctx, func() error { return server.Serve(s.cfg.RPC) }, server.Stop)
 }
 
 func (s *Server) servePublic(ctx context.Context) error {
 	handler := s.handler()
-	err := s.serveHTTP(ctx, s.cfg.HTTP, handler, handler.Detach)
+	err := s.serveHTTP(ctx, s.cfg.HTTP, s.cfg.TLS, handler, handler.Detach)
 	handler.Detach() // when it failed by itself
 	return err
 }
 
 func (s *Server) serveHealth(ctx context.Context) error {
-	return s.serveHTTP(ctx, s.cfg.Health, api.NewHealth(s), func() {})
+	return s.serveHTTP(ctx, s.cfg.Health, nil, api.NewHealth(s), func() {})
 }
 
-// serveHTTP serves until ctx ends. detach sends those away whom the server
-// itself does not count.
-func (s *Server) serveHTTP(ctx context.Context, l net.Listener, handler http.Handler, detach func()) error {
+// serveRedirect sends those who come without TLS to where it is.
+func (s *Server) serveRedirect(ctx context.Context) error {
+	if s.cfg.Redirect == nil || s.cfg.TLS == nil {
+		return nil
+	}
+	_, port, err := net.SplitHostPort(s.cfg.HTTPAdvertise)
+	if err != nil {
+		return fmt.Errorf("redirect to %s: %w", s.cfg.HTTPAdvertise, err)
+	}
+	return s.serveHTTP(ctx, s.cfg.Redirect, nil, api.NewRedirect(port), func() {})
+}
+
+// serveHTTP serves until ctx ends, over TLS where there is a configuration for
+// it. detach sends those away whom the server itself does not count.
+func (s *Server) serveHTTP(ctx context.Context, l net.Listener, secure *tls.Config, handler http.Handler, detach func()) error {
 	h := api.NewServer(handler)
-	return serve(ctx, func() error { return h.Serve(l) }, func() {
+	run := func() error { return h.Serve(l) }
+	if secure != nil {
+		h.TLSConfig = secure
+		run = func() error { return h.ServeTLS(l, "", "") } // adds HTTP/2
+	}
+	return serve(ctx, run, func() {
 		var leaving sync.WaitGroup
 		leaving.Go(detach)
 		shutdown(h, cmp.Or(s.cfg.ShutdownGrace, shutdownGrace))
@@ -263,7 +289,7 @@ func (s *Server) replicaConfig() replica.Config {
 		c.Dir = filepath.Join(s.cfg.DataDir, "raft")
 	}
 	c.Store, c.Logger, c.Metrics, c.Fatal = s.store, s.cfg.Log, s.cfg.Metrics, s.cfg.Fatal
-	c.Compose = s.compose
+	c.Compose, c.Over = s.compose, s.noteEnds
 	c.Closed = true
 	return c
 }

@@ -20,11 +20,11 @@ const syncWithin = 5 * time.Second
 
 // Submit commits a task. Its id was drawn before, so that repeating the
 // proposal through a change of leader is still one task.
-func (s *Server) Submit(ctx context.Context, t *task.Task) (*task.Task, bool, error) {
+func (s *Server) Submit(ctx context.Context, t *task.Task, quota int) (*task.Task, bool, error) {
 	if err := s.possible(ctx, t); err != nil {
 		return nil, false, err
 	}
-	d, err := s.settle(ctx, state.Submit{Task: t})
+	d, err := s.settle(ctx, state.Submit{Task: t, Quota: quota})
 	if err != nil {
 		return nil, false, fmt.Errorf("submit task %s: %w", t.ID, err)
 	}

@@ -29,7 +29,7 @@ import (
 	"ecs/proto/ecs/v1/rpc"
 )
 
-func (o *options) run(ctx context.Context, log *slog.Logger, _ *telemetry.Ring) (err error) {
+func (o *options) run(ctx context.Context, log *slog.Logger, ring *telemetry.Ring) (err error) {
 	id := o.node.Identity()
 	data, err := daemon.OpenDataDir(o.DataDir, id.ID)
 	if err != nil {
@@ -77,8 +77,12 @@ func (o *options) run(ctx context.Context, log *slog.Logger, _ *telemetry.Ring) 
 		"milli_cpu", o.capacity.MilliCPU, "memory", o.capacity.Memory)
 	services := []service{members.Run, outer.Run,
 		func(ctx context.Context) error {
-			return o.serveOutput(ctx, listener, output.New(outputs), output.NewAttach(a))
+			return o.serveOutput(ctx, listener, output.New(outputs), output.NewAttach(a), telemetry.NewLogServer(ring, nil))
 		}}
+	renewal := daemon.Renewal{Node: o.node, File: o.Cert, Dial: dial, Log: log,
+		Controls: func() []string { addrs, _ := controls(members); return addrs }}
+	revoked := daemon.RevocationWatch{Node: o.node, Controls: renewal.Controls, Dial: dial, Log: log}
+	services = append(services, renewal.Run, revoked.Run)
 	if o.healthAddr != "" {
 		services = append(services, func(ctx context.Context) error { return serveHTTP(ctx, o.healthAddr, health(a, scrape)) })
 	}
@@ -177,12 +181,13 @@ func grace(d time.Duration) time.Duration {
 	return d
 }
 
-func (o *options) serveOutput(ctx context.Context, listener net.Listener, outputs rpc.OutputServer, attach rpc.AttachServer) error {
+func (o *options) serveOutput(ctx context.Context, listener net.Listener, outputs rpc.OutputServer, attach rpc.AttachServer, logs rpc.LogsServer) error {
 	server := grpc.NewServer(append(rpc.ServerOptions(),
 		grpc.Creds(credentials.NewTLS(o.node.ServerTLS(pki.RoleControl))),
 		grpc.ChainStreamInterceptor(telemetry.StreamServerCID()))...)
 	rpc.RegisterOutputServer(server, outputs)
 	rpc.RegisterAttachServer(server, attach)
+	rpc.RegisterLogsServer(server, logs)
 	stopped := context.AfterFunc(ctx, server.Stop)
 	defer stopped()
 	if err := server.Serve(listener); err != nil {

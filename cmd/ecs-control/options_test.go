@@ -97,3 +97,41 @@ func TestClientsKeyIsNotTakenForTheNodesKey(t *testing.T) {
 		t.Errorf("got status %d: %s", status, said)
 	}
 }
+
+func TestAnOpenPortWithoutTLSIsRefusedWithARemedy(t *testing.T) {
+	dir, flags := settings(t, pki.RoleControl)
+	for _, addr := range []string{":8448", "0.0.0.0:8448", "[::]:8448", "192.0.2.1:8448"} {
+		status, said := checkConfig(append(flags, "--http-addr", addr)...)
+		if status != daemon.ExitUsage || !strings.Contains(said, "--tls-cert") || !strings.Contains(said, "--insecure-listen") {
+			t.Errorf("%s: got status %d: %s", addr, status, said)
+		}
+	}
+	// A node's own certificate is one that files can be tried with.
+	cert, key := filepath.Join(dir, clusterfiles.NodeCert), filepath.Join(dir, clusterfiles.NodeKey)
+	for _, good := range [][]string{
+		{"--http-addr", ":8448", "--insecure-listen"},
+		{"--http-addr", ":8448", "--tls-cert", cert, "--tls-key", key, "--http-redirect-addr", ":80"},
+		{"--http-addr", ":8448", "--tls-cert", cert, "--tls-key", key, "--docs-cert", cert, "--docs-key", key, "--docs-domain", "docs.example.org", "--tls-versions", "TLSv1.3"},
+		{"--http-addr", "127.0.0.1:8448"},
+	} {
+		if status, said := checkConfig(append(flags, good...)...); status != daemon.ExitOK {
+			t.Errorf("%v: got status %d: %s", good, status, said)
+		}
+	}
+	for _, bad := range [][]string{
+		{"--tls-cert", cert}, {"--tls-cert", cert, "--tls-key", "/none"}, {"--docs-cert", cert, "--docs-key", key}, {"--http-redirect-addr", ":80"},
+		{"--tls-cert", cert, "--tls-key", key, "--tls-versions", "TLSv1.1"}, {"--tls-cert", cert, "--tls-key", key, "--docs-cert", cert, "--docs-key", key},
+		{"--tls-cert", cert, "--tls-key", key, "--http-redirect-addr", "80"}, {"--key-rate", "-1"}, {"--htpasswd-role", "root"},
+	} {
+		if status, said := checkConfig(append(flags, bad...)...); status != daemon.ExitUsage {
+			t.Errorf("%v: got status %d: %s", bad, status, said)
+		}
+	}
+}
+
+func TestNoHtpasswdFileIsNeeded(t *testing.T) {
+	_, flags := settings(t, pki.RoleControl)
+	if status, said := checkConfig(append(flags, "--htpasswd", "")...); status != daemon.ExitOK {
+		t.Errorf("got status %d: %s", status, said)
+	}
+}

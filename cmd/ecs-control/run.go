@@ -7,17 +7,20 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/credentials"
 
 	"ecs/control"
 	"ecs/control/replica"
+	"ecs/internal/access"
 	"ecs/internal/admin"
 	"ecs/internal/daemon"
 	"ecs/internal/gossip"
 	"ecs/internal/pki"
 	"ecs/internal/telemetry"
+	"ecs/internal/tracing"
 	"ecs/internal/version"
 )
 
@@ -26,13 +29,16 @@ const heapFloor = 256 << 20
 
 // listeners are a control node's open ports. A control.Server closes those it
 // serves; closing them again does no harm.
-type listeners struct{ http, health, rpc, raft net.Listener }
+type listeners struct{ http, health, rpc, raft, redirect net.Listener }
 
 func (l *listeners) open(o *options) (err error) {
 	for _, port := range []struct {
 		listener *net.Listener
 		addr     string
-	}{{&l.http, o.httpAddr}, {&l.health, o.healthAddr}, {&l.rpc, o.rpcAddr}, {&l.raft, o.raftAddr}} {
+	}{{&l.http, o.httpAddr}, {&l.health, o.healthAddr}, {&l.rpc, o.rpcAddr}, {&l.raft, o.raftAddr}, {&l.redirect, o.redirectAddr}} {
+		if port.addr == "" {
+			continue // of the redirect
+		}
 		if *port.listener, err = net.Listen("tcp", port.addr); err != nil {
 			return err
 		}
@@ -41,14 +47,14 @@ func (l *listeners) open(o *options) (err error) {
 }
 
 func (l *listeners) close() {
-	for _, listener := range []net.Listener{l.http, l.health, l.rpc, l.raft} {
+	for _, listener := range []net.Listener{l.http, l.health, l.rpc, l.raft, l.redirect} {
 		if listener != nil {
 			listener.Close()
 		}
 	}
 }
 
-func (o *options) run(ctx context.Context, log *slog.Logger, _ *telemetry.Ring) (err error) {
+func (o *options) run(ctx context.Context, log *slog.Logger, ring *telemetry.Ring) (err error) {
 	id := o.node.Identity()
 	log = log.With("node", id.ID)
 	data, err := daemon.OpenDataDir(o.DataDir, id.ID)
@@ -61,7 +67,7 @@ func (o *options) run(ctx context.Context, log *slog.Logger, _ *telemetry.Ring) 
 	if err := ports.open(o); err != nil {
 		return err
 	}
-	if !daemon.Loopback(o.httpAddr) {
+	if !daemon.Loopback(o.httpAddr) && o.public == nil {
 		log.Warn("keys and secrets cross the network in the clear: HTTP listens beyond loopback without TLS", "addr", o.httpAddr)
 	}
 	daemon.WarnOfExpiry(log, o.node)
@@ -69,14 +75,36 @@ func (o *options) run(ctx context.Context, log *slog.Logger, _ *telemetry.Ring) 
 	if err != nil {
 		return err
 	}
+	cfg.Recent, cfg.AuditArgv = ring, o.auditArgv
+	if o.auditLog != "" {
+		if cfg.Audit, err = telemetry.OpenAudit(o.auditLog, log, slog.String("node", id.ID)); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, cfg.Audit.Close()) }()
+	}
+	cfg.Traces, err = tracing.FromEnv(ctx, tracing.Config{Endpoint: o.otlp, Service: "ecs-control", Node: id.ID, Zone: o.Zone, Release: version.String()})
+	if err != nil {
+		return err
+	}
+	defer closeTraces(ctx, cfg.Traces, log)
 	server, err := control.New(cfg)
 	if err != nil {
 		return err
 	}
+	defer o.renewing(ctx, log, server)()
 	relaxed := make(chan struct{})
 	collecting, stop := context.WithCancel(ctx)
 	go func() { defer close(relaxed); daemon.RelaxCollector(collecting, heapFloor) }()
 	defer func() { stop(); <-relaxed }()
+	if o.public != nil {
+		for _, w := range o.warnings {
+			log.Warn(w)
+		}
+		watching, unwatch := context.WithCancel(ctx)
+		watched := make(chan struct{})
+		go func() { defer close(watched); _ = o.public.Run(watching, log) }() // it only ends with its context
+		defer func() { unwatch(); <-watched }()
+	}
 	log.Info("serving", "name", o.Name, "cluster", id.Cluster, "zone", o.Zone, "http", ports.http.Addr().String(), "rpc", cfg.RPCAdvertise)
 	admitted, err := admin.Listen(o.DataDir)
 	if err != nil {
@@ -125,19 +153,25 @@ func (o *options) config(ctx context.Context, log *slog.Logger, ports listeners,
 		HTTP: ports.http, Health: ports.health, RPC: ports.rpc,
 		Gossip: gossip.Config{Name: id.ID, Key: o.gossipKey, Label: id.Cluster, BindAddr: o.GossipAddr,
 			Join: o.Join, Rejoin: func() []string { return peers }, Logger: log, Metrics: metrics},
-		ServerCreds: credentials.NewTLS(o.node.ServerTLS(pki.RoleControl, pki.RoleAgent)),
-		DialPeer:    daemon.Dialer(o.node, pki.RoleControl),
-		DialAgent:   daemon.Dialer(o.node, pki.RoleAgent),
-		Peer:        pki.FromContext,
-		Seal:        o.box, Auth: o.auth, Log: log, Metrics: metrics, MetricsHandler: handler,
-		Now: daemon.Boottime, NotAfter: o.node.Expires(), DrainFor: o.drain,
+		ServerCreds:     credentials.NewTLS(o.node.ServerTLS(pki.RoleControl, pki.RoleAgent)),
+		DialPeer:        daemon.Dialer(o.node, pki.RoleControl),
+		DialAgent:       daemon.Dialer(o.node, pki.RoleAgent),
+		Peer:            pki.FromContext,
 		SnapshotEntries: uint64(o.snapshotEntries), SnapshotInterval: o.snapshotInterval,
+		Seal: o.box, Keys: o.keys, KeysRole: access.Role(o.role.Value), Limits: o.limits, Authority: o.authority, Guard: o.node, Log: log, Metrics: metrics, MetricsHandler: handler,
+		Now: daemon.Boottime, NotAfter: o.node.Expires, DrainFor: o.drain,
 		// A leader whose disk hangs would keep its followers and answer
 		// nobody: nothing is waited for.
 		Fatal: func(err error) {
 			log.Error("ending at once", "err", err)
 			os.Exit(daemon.ExitFailed)
 		},
+	}
+	if o.keys == nil || o.role.Value != string(access.Admin) {
+		cfg.FirstKey = firstKeyIn(o.DataDir, log) // nobody could make a key
+	}
+	if o.public != nil {
+		cfg.TLS, cfg.Redirect, cfg.PublicNotAfter = o.public.TLS(), ports.redirect, o.public.NotAfter
 	}
 	var err error
 	if cfg.Gossip.AdvertiseAddr, err = o.AdvertiseGossip(ctx); err != nil {
@@ -154,4 +188,26 @@ func (o *options) config(ctx context.Context, log *slog.Logger, ports listeners,
 	cfg.Raft = replica.NewTLSStream(ports.raft, cfg.RaftAdvertise,
 		o.node.ServerTLS(pki.RoleControl), o.node.ClientTLS(pki.RoleControl))
 	return cfg, nil
+}
+
+// closeTraces sends the last spans. That they can't be sent is worth a word and
+// no more.
+func closeTraces(ctx context.Context, traces *tracing.Tracer, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+	defer cancel()
+	if err := traces.Close(ctx); err != nil {
+		log.Warn("traces are lost", "err", err)
+	}
+}
+
+// renewing keeps the node's certificate young until what it gives is called.
+func (o *options) renewing(ctx context.Context, log *slog.Logger, server *control.Server) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	r := daemon.Renewal{Node: o.node, File: o.Cert, Controls: server.ControlAddrs, Dial: daemon.Dialer(o.node, pki.RoleControl), Log: log}
+	go func() {
+		defer close(ended)
+		_ = r.Run(ctx) // it only ends with its context
+	}()
+	return func() { cancel(); <-ended }
 }

@@ -72,6 +72,18 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.submitted = append(s.submitted, q)
 		w.WriteHeader(http.StatusAccepted)
 		json.NewEncoder(w).Encode(api.Task{ID: s.task.ID, State: api.StatePending})
+	case "POST /v2/keys":
+		var q api.KeyRequest
+		if err := json.NewDecoder(r.Body).Decode(&q); err != nil || q.Role == "" {
+			problem(w, http.StatusBadRequest, api.CodeInvalidTask)
+			return
+		}
+		w.WriteHeader(http.StatusCreated)
+		json.NewEncoder(w).Encode(api.Key{ID: "key", Secret: "secret", Name: q.Name, Role: q.Role, Rate: q.Rate, Concurrency: q.Concurrency, Quota: q.Quota})
+	case "GET /v2/keys":
+		json.NewEncoder(w).Encode(api.KeyList{Keys: []api.Key{{ID: "key", Name: "n\x1b", Role: "run", Quota: new(0), Rate: new(7)}}})
+	case "DELETE /v2/keys/key":
+		json.NewEncoder(w).Encode(api.Key{ID: "key", Role: "run"})
 	case "GET /v2/nodes":
 		json.NewEncoder(w).Encode(api.NodeList{Nodes: []api.Node{{ID: "node-id", Name: "node-name"}}})
 	case "GET /v2/tasks/t1":

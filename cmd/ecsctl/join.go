@@ -32,7 +32,7 @@ func (a *app) joinCommand() *cobra.Command {
 			"control nodes at the gossip addresses ADDR (host[:port], 7946 unless given)\n" +
 			"belong to. It goes through the daemon's admin socket: as root, on the node.\n\n" +
 			"The node's certificate and the cluster's keys must be there beforehand (see:\n" +
-			"ecsctl ca issue); joining with a token is not built yet."}
+			"ecsctl ca request, ecsctl ca issue)."}
 	c.Flags().StringVar(&dataDir, "data-dir", "", "the daemon's data `directory` (default: the one of "+strings.Join(dataDirs, ", ")+" that is there)")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		for i, addr := range args {

@@ -46,7 +46,7 @@ type app struct {
 	unguard func()
 	raw     atomic.Bool // the terminal is: lines end with a carriage return, too
 
-	endpoint, key, secret string // flags; the environment fills what they leave empty
+	endpoint, key, secret, ca string // flags; the environment fills what they leave empty
 }
 
 // exitError ends the program with a status. Without err there is nothing more
@@ -131,8 +131,9 @@ func (a *app) root() *cobra.Command {
 	flags.StringVar(&a.endpoint, "endpoint", "", "URLs of control nodes, separated by commas (ECS_ENDPOINT; default "+defaultEndpoint+")")
 	flags.StringVar(&a.key, "api-key", "", "API key (ECS_KEY)")
 	flags.StringVar(&a.secret, "api-secret", "", "its secret (ECS_SECRET)")
-	root.AddCommand(a.runCommand(), a.attachCommand(), a.tasksCommand(), a.nodesCommand(), a.imagesCommand(), a.clusterCommand(),
-		a.joinCommand(), a.leaveCommand(),
+	flags.StringVar(&a.ca, "ca-cert", "", "`file` with the authority of the service's certificate, PEM, instead of the system's (ECS_CA_CERT)")
+	root.AddCommand(a.runCommand(), a.attachCommand(), a.tasksCommand(), a.nodesCommand(), a.imagesCommand(), a.clusterCommand(), a.keysCommand(),
+		a.joinCommand(), a.leaveCommand(), a.logsCommand(), a.verifyCommand(), a.loadCommand(),
 		a.caCommand(), a.credsCommand(), a.devCommand(), a.versionCommand())
 	return root
 }

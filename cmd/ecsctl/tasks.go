@@ -30,6 +30,7 @@ func (a *app) tasksList() *cobra.Command {
 	json := asJSON(c)
 	c.Flags().StringArrayVar(&o.States, "state", nil, "only tasks in this `state`: pending, assigned, running or finished")
 	c.Flags().StringArrayVarP(&o.Labels, "label", "l", nil, "only tasks with this label, `name` or name=value")
+	c.Flags().StringVar(&o.Owner, "owner", "", "those of another `key`, or of all with '*'; takes the role operate")
 	c.Flags().IntVarP(&o.Limit, "limit", "n", 20, "at most this `many`")
 	c.Flags().BoolVarP(&all, "all", "a", false, "all there are")
 	c.RunE = func(c *cobra.Command, _ []string) error {

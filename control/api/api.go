@@ -15,7 +15,9 @@ import (
 	"github.com/armon/go-metrics"
 
 	"ecs/control/state"
+	"ecs/internal/access"
 	"ecs/internal/task"
+	"ecs/internal/telemetry"
 	"ecs/proto/api"
 )
 
@@ -23,8 +25,9 @@ import (
 // *task.Error.
 type Tasks interface {
 	// Submit commits a new task. existed says that an earlier request with
-	// the same key made the task that is returned.
-	Submit(ctx context.Context, t *task.Task) (committed *task.Task, existed bool, err error)
+	// the same key made the task that is returned. quota is how many tasks
+	// its owner may have waiting for a node; 0: as many as there may be.
+	Submit(ctx context.Context, t *task.Task, quota int) (committed *task.Task, existed bool, err error)
 	// Stop asks for a task to end as outcome; owner "" is the operator.
 	Stop(ctx context.Context, id task.ID, owner string, outcome task.Outcome, reason string) (*task.Task, error)
 }
@@ -72,6 +75,38 @@ type Cluster interface {
 	Health(ctx context.Context) Health
 }
 
+// Logs finds what nodes wrote of late.
+type Logs interface {
+	// Logs gathers the lines of one correlation id from every node there is.
+	// Nodes that do not answer in time are named, not waited for.
+	Logs(ctx context.Context, search LogSearch) LogsFound
+}
+
+// LogSearch is what Logs looks for.
+type LogSearch struct {
+	CID   string
+	Owner string // whose lines; empty: everybody's
+	Lines int    // at most so many, the newest
+}
+
+// LogsFound is what Logs gives.
+type LogsFound struct {
+	Lines  [][]byte // JSON objects, oldest first
+	Cut    bool     // older ones were left out
+	Asked  int      // nodes
+	Silent []Silent // those that did not answer
+}
+
+// Silent is a node that gave no lines, and why.
+type Silent struct{ Node, Role, Detail string }
+
+// Traces exports spans of requests; see tracing.Tracer.
+type Traces interface {
+	// Request begins the span of a request and gives its traceparent, what
+	// adds a part of it that is over, and what ends it.
+	Request(h http.Header, at time.Time) (parent string, part func(name string, from, to time.Time), end func(name, cid string, status int))
+}
+
 // ClusterInfo is the cluster as this node sees it.
 type ClusterInfo struct {
 	Name    string // of the cluster
@@ -115,10 +150,18 @@ type Sealer interface {
 	MAC(data []byte) []byte
 }
 
-// Authenticator knows who may call. It may be called by many goroutines and
-// gives up when ctx ends.
+// Authenticator knows who may call. It may be called by many goroutines; see
+// Keyring.
 type Authenticator interface {
-	Authenticate(ctx context.Context, key, secret string) (owner string, ok bool)
+	Remembered(key, secret string) (access.Principal, bool)
+	Authenticate(ctx context.Context, a Attempt) (access.Principal, error)
+}
+
+// Keys changes API keys and join tokens. Errors that a caller can act on are
+// *task.Error; when it returns without one, Reader has the change.
+type Keys interface {
+	PutKey(ctx context.Context, k access.Key) error
+	RevokeKey(ctx context.Context, id, by string) error
 }
 
 // Config is everything the handler is given.
@@ -130,6 +173,9 @@ type Config struct {
 	Inputs    Inputs
 	Cluster   Cluster
 	Images    ImageStore
+	Logs      Logs
+	Keys      Keys
+	Authority Authority
 	Sealer    Sealer
 	Auth      Authenticator
 	Metrics   http.Handler // serves /metrics
@@ -138,6 +184,8 @@ type Config struct {
 	NewID     func() task.ID
 	Version   string
 
+	// Limits bound what callers take. Zero: nothing does.
+	Limits Limits
 	// OutputBudget bounds the bytes of all answers that hold output while
 	// they are assembled. Default 64 MiB. Beyond it callers get 503.
 	OutputBudget int64
@@ -146,6 +194,13 @@ type Config struct {
 	CapAdd []string
 	// V1Memory is what a v1 task gets, in bytes. Default 1 GiB.
 	V1Memory int64
+	// Traces exports spans. Nil: a caller's trace context is passed on, and
+	// nothing is added to it.
+	Traces Traces
+	// Audit takes who changed what, and who was refused. Nil: nobody does.
+	Audit *telemetry.Audit
+	// AuditArgv has it take command lines as they are, not as hashes.
+	AuditArgv bool
 	// Stats takes the handler's own metrics. Nil: none are made.
 	Stats *metrics.Metrics
 }
@@ -156,7 +211,9 @@ type Handler struct {
 	parse  *parser
 	codes  map[api.Code]api.CodeInfo
 	budget *budget
+	gates  *gates
 	stats  stats
+	audit  auditing
 
 	root     http.Handler // everything, from the outermost on
 	attached attached
@@ -176,15 +233,17 @@ func New(cfg Config) *Handler {
 	if cfg.V1Memory <= 0 {
 		cfg.V1Memory = task.DefaultV1Memory
 	}
-	if auth, ok := cfg.Auth.(*Htpasswd); ok {
-		auth.logTo(cfg.Log)
+	if auth, ok := cfg.Auth.(*Keyring); ok && auth.file != nil {
+		auth.file.logTo(cfg.Log)
 	}
 	h := &Handler{
 		cfg:    cfg,
 		parse:  &parser{grammar: newGrammar(), capAdd: cfg.CapAdd},
 		codes:  codeTable(),
 		budget: newBudget(cfg.OutputBudget),
+		gates:  newGates(cfg.Limits),
 		stats:  stats{sink: cfg.Stats},
+		audit:  newAuditing(&cfg),
 	}
 	h.attached.closing = make(chan struct{})
 	h.root = h.outermost(h.router())

@@ -70,7 +70,7 @@ func (h *Handler) attach(w http.ResponseWriter, r *http.Request, p httprouter.Pa
 	if err != nil {
 		return err
 	}
-	t, err := h.lookup(r, p)
+	t, err := h.lookupOwn(r, p)
 	if err != nil {
 		return err
 	}

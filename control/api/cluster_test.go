@@ -130,7 +130,7 @@ func TestMetricsAndDocsAreServed(t *testing.T) {
 		t.Error("/docs does not link the description")
 	}
 	for _, c := range api.Codes() {
-		if !strings.Contains(page, "<dt id="+string(c.Code)+">") {
+		if !strings.Contains(page, `<dt id="`+string(c.Code)+`">`) {
 			t.Errorf("/docs does not explain %s", c.Code)
 		}
 	}

@@ -187,6 +187,11 @@ func TestClientSeesTheServiceAsItIs(t *testing.T) {
 	if tk, err := c.Cancel(ctx, tk.ID); err != nil || tk.Outcome != api.OutcomeExited {
 		t.Errorf("got %+v, %v, want it as it ended", tk, err)
 	}
+	c, err = api.New([]string{w.url}, root, "r-secret", api.WithPatience(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
 	n, err := c.Drain(ctx, "agent-1", true)
 	if err != nil || !n.Drain || n.ID != "a1" {
 		t.Errorf("got %+v, %v, want a1 drained by its name", n, err)

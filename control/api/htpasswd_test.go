@@ -9,10 +9,13 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
+
+	"ecs/internal/access"
 )
 
 // apr1 is "secret" as htpasswd writes it, computed with openssl passwd -apr1.
@@ -49,16 +52,27 @@ func rewrite(t *testing.T, h *Htpasswd, lines ...string) {
 	h.next = time.Time{}
 }
 
-func right(h *Htpasswd, key, secret string) bool {
-	owner, ok := h.Authenticate(context.Background(), key, secret)
-	return ok && owner == key
-}
-
-func TestHtpasswdKnowsItsHashes(t *testing.T) {
-	h, err := NewHtpasswd(htpasswdFile(t, "# keys", "", "b:"+hashed(t, "secret", bcrypt.MinCost), "m:"+apr1, "  s:"+shaCrypt+" "))
+// fileRing is a keyring over a file of these lines.
+func fileRing(t *testing.T, lines ...string) *Keyring {
+	t.Helper()
+	h, err := NewHtpasswd(htpasswdFile(t, lines...))
 	if err != nil {
 		t.Fatal(err)
 	}
+	return NewKeyring(h, access.Operate, nil)
+}
+
+var fromAddresses atomic.Int64
+
+// right asks each time from another address, so that guesses do not add up.
+func right(k *Keyring, key, secret string) bool {
+	from := fmt.Sprint("address ", fromAddresses.Add(1))
+	who, err := k.Authenticate(context.Background(), Attempt{key, secret, from})
+	return err == nil && who.Owner == key && who.Role == access.Operate
+}
+
+func TestHtpasswdKnowsItsHashes(t *testing.T) {
+	h := fileRing(t, "# keys", "", "b:"+hashed(t, "secret", bcrypt.MinCost), "m:"+apr1, "  s:"+shaCrypt+" ")
 	for _, key := range []string{"b", "m", "s"} {
 		for range 2 { // once checked, once remembered
 			if !right(h, key, "secret") {
@@ -99,28 +113,26 @@ func TestHtpasswdRefusesWeakLinesWithoutShowingThem(t *testing.T) {
 }
 
 func TestChangedHtpasswdFileCountsAtOnce(t *testing.T) {
-	h, err := NewHtpasswd(htpasswdFile(t, "a:"+hashed(t, "one", bcrypt.MinCost), "b:"+hashed(t, "two", bcrypt.MinCost)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	k := fileRing(t, "a:"+hashed(t, "one", bcrypt.MinCost), "b:"+hashed(t, "two", bcrypt.MinCost))
+	h := k.file
 	var logged bytes.Buffer
 	h.logTo(slog.New(slog.NewTextHandler(&logged, nil)))
-	if !right(h, "a", "one") || !right(h, "b", "two") {
+	if !right(k, "a", "one") || !right(k, "b", "two") {
 		t.Fatal("right secrets are refused")
 	}
 	rewrite(t, h, "a:"+hashed(t, "three", bcrypt.MinCost), "broken line")
-	if right(h, "a", "one") || right(h, "b", "two") || !right(h, "a", "three") {
+	if right(k, "a", "one") || right(k, "b", "two") || !right(k, "a", "three") {
 		t.Error("the old file still counts: a revoked secret must be forgotten")
 	}
 	rewrite(t, h, "nothing that can be used")
-	if !right(h, "a", "three") {
+	if !right(k, "a", "three") {
 		t.Error("a broken file locked everybody out")
 	}
 	if err := os.Remove(h.path); err != nil {
 		t.Fatal(err)
 	}
 	h.next = time.Time{}
-	if !right(h, "a", "three") {
+	if !right(k, "a", "three") {
 		t.Error("a missing file locked everybody out")
 	}
 	for _, want := range []string{"line 2", "not usable", "no such file"} {
@@ -136,10 +148,7 @@ func TestChangedHtpasswdFileCountsAtOnce(t *testing.T) {
 // TestGuessingOccupiesOneCoreAtMost lets many guess at once: knowing callers
 // are not held up, and waiting ends with the caller's patience.
 func TestGuessingOccupiesOneCoreAtMost(t *testing.T) {
-	h, err := NewHtpasswd(htpasswdFile(t, "a:"+hashed(t, "one", bcrypt.MinCost)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	h := fileRing(t, "a:"+hashed(t, "one", bcrypt.MinCost))
 	if !right(h, "a", "one") {
 		t.Fatal("the right secret is refused")
 	}
@@ -151,7 +160,7 @@ func TestGuessingOccupiesOneCoreAtMost(t *testing.T) {
 	var guesses sync.WaitGroup
 	for i := range 100 {
 		guesses.Go(func() {
-			if _, ok := h.Authenticate(ctx, "a", fmt.Sprint(i)); ok {
+			if _, err := h.Authenticate(ctx, Attempt{"a", fmt.Sprint(i), fmt.Sprint(i)}); err == nil {
 				t.Error("a guess is right that was never checked")
 			}
 		})
@@ -167,14 +176,11 @@ func TestGuessingOccupiesOneCoreAtMost(t *testing.T) {
 // TestUnknownKeysCostWhatWrongSecretsCost counts the checks instead of timing
 // them: every miss checks exactly one hash of the file.
 func TestUnknownKeysCostWhatWrongSecretsCost(t *testing.T) {
-	h, err := NewHtpasswd(htpasswdFile(t, "a:"+apr1, "b:"+apr1))
-	if err != nil {
-		t.Fatal(err)
-	}
+	h := fileRing(t, "a:"+apr1, "b:"+apr1)
 	var checked []string
-	p := h.table.Load()
-	for key, password := range p.users {
-		p.users[key] = counting{password.MatchesPassword, func() { checked = append(checked, key) }}
+	p := h.file.table.Load()
+	for key, line := range p.users {
+		p.users[key] = password{line.stored, func(secret string) bool { checked = append(checked, key); return line.matches(secret) }}
 	}
 	for i, key := range []string{"a", "b", "nobody", "nobody", "else", ""} {
 		if right(h, key, "wrong") {
@@ -191,10 +197,3 @@ func TestUnknownKeysCostWhatWrongSecretsCost(t *testing.T) {
 		t.Error("one unknown key is checked against different hashes, which shows in its time")
 	}
 }
-
-type counting struct {
-	match func(string) bool
-	count func()
-}
-
-func (c counting) MatchesPassword(secret string) bool { c.count(); return c.match(secret) }

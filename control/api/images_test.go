@@ -18,8 +18,8 @@ func TestImagesAndWishes(t *testing.T) {
 	}
 	wished, ok := w.Snapshot().Wish("busybox:1")
 	plain := task.Spec{Image: "busybox:1"}.WithDefaults(task.V2, true)
-	if !ok || wished.Count != 3 || wished.Owner != alice || wished.Spec.Shape() != plain.Shape() {
-		t.Errorf("got %+v, want 3 of a plain task's shape for %s", wished, alice)
+	if !ok || wished.Count != 3 || wished.Owner != olga || wished.Spec.Shape() != plain.Shape() {
+		t.Errorf("got %+v, want 3 of a plain task's shape for %s", wished, olga)
 	}
 	list := decodeAs[api.ImageList](t, w.do(http.MethodGet, "/v2/images", ""))
 	if want := (api.Image{Image: "busybox:1", Nodes: 1, Warm: 3, Parked: 2}); len(list.Images) != 1 || list.Images[0] != want {

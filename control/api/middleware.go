@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"ecs/internal/access"
 	"ecs/internal/task"
 	"ecs/internal/telemetry"
 	"ecs/proto/api"
@@ -31,11 +32,15 @@ const (
 
 // exchange is what is known of one request while it is served.
 type exchange struct {
-	start  time.Time
-	owner  string
-	task   task.ID // that it made or found made, if it submitted one
-	route  string  // its pattern, for metrics
-	status int
+	start     time.Time
+	owner     string
+	principal access.Principal
+	task      task.ID // that it made or found made, if it submitted one
+	route     string  // its pattern, for metrics
+	status    int
+	code      api.Code    // of the error that was answered
+	asked     []slog.Attr // what the audit stream says beside it
+	trace     tracing
 }
 
 type exchangeKey struct{}
@@ -61,11 +66,23 @@ func (h *Handler) outermost(next http.Handler, open map[string]bool) http.Handle
 		rec.Header().Set(api.HeaderCID, cid)
 		rec.Header().Set("X-Content-Type-Options", "nosniff")
 		rec.Header().Set("Cache-Control", "no-store")
+		h.trace(rec, r)
+		if r.ProtoMajor == 1 && (len(r.TransferEncoding) > 0 || r.ProtoMinor == 0) {
+			// Go lets Content-Length stand beside chunks, and under HTTP/1.0 does
+			// not look for chunks. So what follows is no request of its own,
+			// whoever takes it for one.
+			rec.Header().Set("Connection", "close")
+		}
+		if r.TLS != nil {
+			rec.Header().Set("Strict-Transport-Security", "max-age=63072000")
+		}
 		defer h.finished(rec, r)
-		if !open[r.URL.Path] && !h.authenticated(rec, r) {
+		end, ok := h.admit(rec, r, open[r.URL.Path])
+		if !ok {
 			return
 		}
-		next.ServeHTTP(rec, r)
+		defer end()
+		next.ServeHTTP(rec, r.WithContext(telemetry.WithOwner(r.Context(), x.owner)))
 	})
 }
 
@@ -83,11 +100,16 @@ func (h *Handler) finished(rec *recorder, r *http.Request) {
 	}
 	took := h.cfg.Now().Sub(x.start)
 	h.stats.request(x, r.Method, took)
+	h.audit.request(r, x, took)
+	x.trace.end(r.Method+" "+x.route, telemetry.CID(r.Context()), x.status)
 	level := slog.LevelDebug
 	if r.Method != http.MethodGet && r.Method != http.MethodHead || x.status >= http.StatusInternalServerError {
 		level = slog.LevelInfo
 	}
 	line := []any{"method", r.Method, "path", r.URL.Path, "status", x.status, "owner", x.owner, "took", took, "aborted", aborted}
+	if id := telemetry.TraceID(x.trace.parent); id != "" {
+		line = append(line, "trace", id)
+	}
 	if x.task != "" {
 		line = append(line, "task", x.task)
 	}
@@ -97,25 +119,25 @@ func (h *Handler) finished(rec *recorder, r *http.Request) {
 	}
 }
 
-// authenticated lets a request pass or answers it with 401. Every refusal is
-// the same, whatever was wrong.
-func (h *Handler) authenticated(w http.ResponseWriter, r *http.Request) bool {
-	key, secret, ok := r.BasicAuth()
-	if ok {
-		ctx, cancel := context.WithTimeout(r.Context(), authWithin)
-		defer cancel()
-		var owner string
-		owner, ok = h.cfg.Auth.Authenticate(ctx, key, secret)
-		if !ok && ctx.Err() != nil {
-			h.problem(w, r, &api.Problem{Code: api.CodeBusy, Detail: "too many secrets wait to be checked"})
-			return false
-		}
-		exchangeOf(r).owner = owner
+// authenticate finds out who calls. Every refusal is the same, whatever was
+// wrong.
+func (h *Handler) authenticate(r *http.Request, key, secret string, given bool) (access.Principal, error) {
+	unauthorized := &api.Problem{Code: api.CodeUnauthorized}
+	if !given {
+		return access.Principal{}, unauthorized
 	}
-	if !ok {
-		h.problem(w, r, &api.Problem{Code: api.CodeUnauthorized})
+	ctx, cancel := context.WithTimeout(r.Context(), authWithin)
+	defer cancel()
+	who, err := h.cfg.Auth.Authenticate(ctx, Attempt{Key: key, Secret: secret, From: addressOf(r)})
+	switch {
+	case err == nil:
+		return who, nil
+	case errors.Is(err, ErrWrongSecret):
+		return access.Principal{}, unauthorized
+	case ctx.Err() != nil:
+		return access.Principal{}, &api.Problem{Code: api.CodeBusy, Detail: "too many secrets wait to be checked"}
 	}
-	return ok
+	return access.Principal{}, err
 }
 
 // saneCID reports whether a caller's correlation id may go into headers, logs

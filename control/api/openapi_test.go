@@ -20,9 +20,11 @@ import (
 // description is openapi.yaml, ready to check exchanges against. An OpenAPI 3.1
 // schema is a JSON schema, so a validator of those is all it takes.
 type description struct {
+	document   map[string]any
 	operations map[string]operation // by "GET /v2/tasks/{id}"
 	compiler   *jsonschema.Compiler
 	mu         sync.Mutex
+	seen       map[string]bool // "GET /v2/tasks 200" was answered as described
 	schemas    map[string]*jsonschema.Schema
 }
 
@@ -46,7 +48,7 @@ var described = sync.OnceValues(func() (*description, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &description{operations: make(map[string]operation), compiler: jsonschema.NewCompiler(), schemas: make(map[string]*jsonschema.Schema)}
+	d := &description{document: plain.(map[string]any), operations: make(map[string]operation), compiler: jsonschema.NewCompiler(), schemas: make(map[string]*jsonschema.Schema), seen: make(map[string]bool)}
 	d.compiler.DefaultDraft(jsonschema.Draft2020)
 	if err := d.compiler.AddResource("openapi.json", plain); err != nil {
 		return nil, err
@@ -97,6 +99,12 @@ func (d *description) check(method, path, body string, a answer) error {
 			pointer = strings.TrimPrefix(ref, "#")
 		}
 		kind, _, _ := strings.Cut(a.header.Get("Content-Type"), ";")
+		if err := d.typed(pointer, kind, a); err != nil {
+			return fmt.Errorf("%s answers %d: %w", name, a.status, err)
+		}
+		d.mu.Lock()
+		d.seen[name+" "+strconv.Itoa(a.status)] = true
+		d.mu.Unlock()
 		if strings.HasSuffix(kind, "json") && len(a.body) > 0 {
 			if err := d.fits(pointer+"/content/"+escape(kind)+"/schema", a.body); err != nil {
 				return fmt.Errorf("%s answers %d %s: %w", name, a.status, a.body, err)
@@ -105,6 +113,20 @@ func (d *description) check(method, path, body string, a answer) error {
 		if a.status < 300 && strings.HasSuffix(name, "/tasks") && method == http.MethodPost {
 			return d.fits(op.pointer+"/requestBody/content/application~1json/schema", []byte(strings.ReplaceAll(body, `,"stdin":null`, "")))
 		}
+	}
+	return nil
+}
+
+// typed holds an answer's content type against the description, where that names
+// any.
+func (d *description) typed(pointer, kind string, a answer) error {
+	var at any = d.document
+	for _, part := range strings.Split(strings.TrimPrefix(pointer, "/"), "/") {
+		at = at.(map[string]any)[unescape(part)]
+	}
+	content, described := at.(map[string]any)["content"].(map[string]any)
+	if _, ok := content[kind]; described && len(a.body) > 0 && !ok {
+		return fmt.Errorf("content of type %q is not described", kind)
 	}
 	return nil
 }
@@ -177,4 +199,9 @@ func TestOutcomesAndCodesAreTheSameEverywhere(t *testing.T) {
 	if d.fits("/components/schemas/Outcome", []byte(`"lost"`)) == nil || d.fits("/components/schemas/Task", []byte(`{"id":"x"}`)) == nil {
 		t.Error("the schemas take everything")
 	}
+}
+
+// unescape undoes what a JSON pointer does to a name.
+func unescape(part string) string {
+	return strings.ReplaceAll(strings.ReplaceAll(part, "~1", "/"), "~0", "~")
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"math"
 	"net/http"
 	"strconv"
 
@@ -39,9 +40,12 @@ func badParameter(name, detail string) *api.Problem {
 // fail answers with err. It is the one place where an error becomes a status.
 func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var refused *task.Error
+	var excess *Excess
 	var p *api.Problem
 	switch {
 	case errors.As(err, &p):
+	case errors.As(err, &excess):
+		p = problemOfExcess(excess)
 	case errors.As(err, &refused):
 		p = problemOf(refused)
 	case errors.Is(err, context.Canceled) && r.Context().Err() != nil:
@@ -57,6 +61,9 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 
 func problemOf(e *task.Error) *api.Problem {
 	p := &api.Problem{Code: api.Code(e.Code), Detail: e.Message}
+	if e.Code == task.CodeQuota {
+		p.Limit = limitKeyQuota
+	}
 	for _, f := range e.Faults {
 		p.Errors = append(p.Errors, api.Fault{Pointer: f.Pointer, Detail: f.Detail})
 	}
@@ -77,15 +84,26 @@ func (h *Handler) problem(w http.ResponseWriter, r *http.Request, p *api.Problem
 	if p.Title == "" {
 		p.Title = info.Title
 	}
+	if x := exchangeOf(r); x != nil {
+		x.code = p.Code
+	}
 	p.Type = "/docs#" + string(p.Code)
 	p.CID = telemetry.CID(r.Context())
 	if info.Retry || p.RetryAfter > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(max(retryAfter, int(p.RetryAfter.Seconds()))))
+		w.Header().Set("Retry-After", strconv.Itoa(retrySeconds(p)))
 	}
 	if p.Status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Basic realm="ecs", charset="UTF-8"`)
 	}
 	h.write(w, r, p.Status, api.ProblemType, p)
+}
+
+// retrySeconds is when to come back: as asked for, else after a little while.
+func retrySeconds(p *api.Problem) int {
+	if p.RetryAfter > 0 {
+		return int(math.Ceil(p.RetryAfter.Seconds()))
+	}
+	return retryAfter
 }
 
 // json answers with a JSON document.

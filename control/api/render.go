@@ -8,13 +8,14 @@ import (
 	"unicode/utf8"
 
 	"ecs/internal/task"
+	"ecs/internal/telemetry"
 	"ecs/proto/api"
 )
 
 // render gives a task as its owner sees it, without the bytes of its output.
 func render(t *task.Task) api.Task {
 	v := api.Task{
-		ID: string(t.ID), CID: t.CID, IdempotencyKey: t.Key, State: t.State.String(),
+		ID: string(t.ID), Owner: t.Owner, CID: t.CID, TraceID: telemetry.TraceID(t.Trace), IdempotencyKey: t.Key, State: t.State.String(),
 		Attempts: make([]api.Attempt, 0, len(t.Attempts)), SubmittedAt: t.SubmittedAt, FinishedAt: t.FinishedAt,
 		Spec: renderSpec(&t.Spec),
 	}

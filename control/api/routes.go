@@ -49,10 +49,14 @@ func (h *Handler) routes() []route {
 		{get, "/v2/cluster", h.cluster, false},
 		{post, "/v2/cluster/snapshot", h.snapshot, false},
 
-		{get, "/v2/keys", h.notYet, false},
-		{post, "/v2/keys", h.notYet, false},
-		{del, "/v2/keys/:id", h.notYet, false},
-		{get, "/v2/logs", h.notYet, false},
+		{get, "/v2/keys", h.keys, false},
+		{post, "/v2/keys", h.makeKey, false},
+		{del, "/v2/keys/:id", h.revokeKey, false},
+		{post, "/v2/join/tokens", h.makeToken, false},
+		{post, "/v2/join", h.admitNode, true},
+		{get, "/v2/revocations", h.revocations, false},
+		{post, "/v2/revocations", h.revoke, false},
+		{get, "/v2/logs", h.logs, false},
 	}
 	for _, version := range []string{"/v1.0", "/v1.1"} {
 		run := h.run(version == "/v1.0")
@@ -96,6 +100,9 @@ func (h *Handler) router() (http.Handler, map[string]bool) {
 func (h *Handler) serve(rt route) httprouter.Handle {
 	return func(w http.ResponseWriter, r *http.Request, p httprouter.Params) {
 		exchangeOf(r).route = rt.path
+		if !rt.open && !h.may(w, r, rt) {
+			return
+		}
 		if err := rt.handle(w, r, p); err != nil {
 			h.fail(w, r, err)
 		}

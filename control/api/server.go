@@ -18,7 +18,7 @@ const (
 // NewServer makes a server that a slow or idle client can't tie up. It has no
 // write timeout, which would end long polls: handlers give each write its own.
 func NewServer(handler http.Handler) *http.Server {
-	return &http.Server{
+	s := &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
@@ -26,4 +26,6 @@ func NewServer(handler http.Handler) *http.Server {
 		MaxHeaderBytes:    maxHeaderBytes,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 	}
+	(&newcomers{most: maxNewcomers}).watch(s)
+	return s
 }

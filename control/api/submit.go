@@ -67,8 +67,9 @@ func (h *Handler) accept(r *http.Request, req request, waiting bool) (*task.Task
 		return nil, nil, err
 	}
 	x := exchangeOf(r)
-	t := &task.Task{ID: h.cfg.NewID(), CID: telemetry.CID(r.Context()), Owner: x.owner, Key: key,
+	t := &task.Task{ID: h.cfg.NewID(), CID: telemetry.CID(r.Context()), Trace: x.trace.parent, Owner: x.owner, Key: key,
 		API: req.api, Spec: req.spec.WithDefaults(req.api, waiting)}
+	x.asked = h.audit.asked(&t.Spec)
 	if key != "" {
 		t.BodyMAC = h.cfg.Sealer.MAC(req.canonical)
 	}
@@ -77,7 +78,7 @@ func (h *Handler) accept(r *http.Request, req request, waiting bool) (*task.Task
 	}
 	proposed := h.cfg.Now()
 	t.Bill.Accepted = proposed.Sub(x.start)
-	committed, existed, err := h.cfg.Tasks.Submit(r.Context(), t)
+	committed, existed, err := h.cfg.Tasks.Submit(r.Context(), t, max(h.gates.of(x.principal).Quota, 0))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -85,7 +86,9 @@ func (h *Handler) accept(r *http.Request, req request, waiting bool) (*task.Task
 	if existed {
 		return committed, nil, nil
 	}
-	return committed, &answering{start: x.start, committed: h.cfg.Now().Sub(proposed)}, nil
+	now := h.cfg.Now()
+	x.trace.part("committed", proposed, now)
+	return committed, &answering{start: x.start, committed: now.Sub(proposed)}, nil
 }
 
 // seal puts what only the agent may learn into the spec, readable by control

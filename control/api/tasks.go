@@ -1,9 +1,11 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"net/http"
 	"strconv"
 	"strings"
@@ -12,6 +14,7 @@ import (
 	"github.com/julienschmidt/httprouter"
 
 	"ecs/control/state"
+	"ecs/internal/access"
 	"ecs/internal/task"
 	"ecs/proto/api"
 )
@@ -60,8 +63,19 @@ func (h *Handler) current(r *http.Request, p httprouter.Params) (*task.Task, err
 	return h.lookup(r, p)
 }
 
+// lookupOwn is lookup without the tasks that only an operator sees: nobody else
+// types into a program.
+func (h *Handler) lookupOwn(r *http.Request, p httprouter.Params) (*task.Task, error) {
+	t, err := h.lookup(r, p)
+	if err == nil && t.Owner != exchangeOf(r).owner {
+		return nil, errNotFound()
+	}
+	return t, err
+}
+
+// own finds a task that the caller may see: its own, or any for an operator.
 func (h *Handler) own(r *http.Request, id task.ID) *task.Task {
-	if t := h.cfg.Reader.Snapshot().Task(id); t != nil && t.Owner == exchangeOf(r).owner {
+	if t := h.cfg.Reader.Snapshot().Task(id); t != nil && (t.Owner == exchangeOf(r).owner || operates(r)) {
 		return t
 	}
 	return nil
@@ -133,11 +147,18 @@ func (h *Handler) cancel(w http.ResponseWriter, r *http.Request, p httprouter.Pa
 	if err != nil {
 		return err
 	}
-	t, err = h.cfg.Tasks.Stop(r.Context(), t.ID, t.Owner, task.Cancelled, "cancelled by its owner")
+	t, err = h.cfg.Tasks.Stop(r.Context(), t.ID, t.Owner, task.Cancelled, cancelledBy(r, t))
 	if err != nil {
 		return err
 	}
 	return h.settled(w, r, t, s)
+}
+
+func cancelledBy(r *http.Request, t *task.Task) string {
+	if t.Owner != exchangeOf(r).owner {
+		return "cancelled by an operator"
+	}
+	return "cancelled by its owner"
 }
 
 // settled answers with the task, once it has finished if that is asked for.
@@ -156,9 +177,10 @@ func (h *Handler) settled(w http.ResponseWriter, r *http.Request, t *task.Task, 
 	return h.answer(w, r, t, s.inline, nil)
 }
 
-// list serves GET /v2/tasks: the caller's own, newest first.
+// list serves GET /v2/tasks: the caller's own, newest first; for an operator also
+// another key's, or everybody's.
 func (h *Handler) list(w http.ResponseWriter, r *http.Request, _ httprouter.Params) error {
-	q, err := query(r, []string{"limit", "cursor"}, "state", "label")
+	q, err := query(r, []string{"limit", "cursor", "owner"}, "state", "label")
 	if err != nil {
 		return err
 	}
@@ -166,9 +188,13 @@ func (h *Handler) list(w http.ResponseWriter, r *http.Request, _ httprouter.Para
 	if err != nil {
 		return err
 	}
+	tasks, err := h.tasksOf(r, first(q, "owner"), f.before)
+	if err != nil {
+		return err
+	}
 	page := api.TaskList{Tasks: make([]api.Task, 0, min(f.limit, api.DefaultList))}
 	looked, size, last := 0, int64(0), uint64(0)
-	for t := range h.cfg.Reader.Snapshot().NewestOf(exchangeOf(r).owner, f.before) {
+	for t := range tasks {
 		if len(page.Tasks) == f.limit || looked == scanAtMost || size > pageAtMost {
 			page.Next = strconv.FormatUint(last, 36)
 			break
@@ -181,6 +207,22 @@ func (h *Handler) list(w http.ResponseWriter, r *http.Request, _ httprouter.Para
 	}
 	h.json(w, r, http.StatusOK, page)
 	return nil
+}
+
+// everybody, as an owner, is all of them.
+const everybody = "*"
+
+// tasksOf gives the tasks of an owner, "" being the caller, newest first.
+func (h *Handler) tasksOf(r *http.Request, owner string, before uint64) (iter.Seq[*task.Task], error) {
+	own := exchangeOf(r).owner
+	if owner != "" && owner != own && !operates(r) {
+		return nil, refusal(api.CodeForbidden, fmt.Sprintf("the tasks of others take a key with the role %s", access.Operate))
+	}
+	sn := h.cfg.Reader.Snapshot()
+	if owner == everybody {
+		return sn.Newest(before), nil
+	}
+	return sn.NewestOf(cmp.Or(owner, own), before), nil
 }
 
 // filter is what a list is to hold.

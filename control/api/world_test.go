@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"ecs/control/state"
+	"ecs/internal/access"
 	"ecs/internal/task"
 	"ecs/internal/telemetry"
 	"ecs/proto/api"
@@ -46,19 +47,34 @@ type world struct {
 	catchUp func() // what Sync brings, if it does not fail
 	drained map[task.NodeID]bool
 	keys    keyboard
+	logs    LogsFound
+	search  LogSearch // the last one
 }
 
 const (
 	alice = "alice"
 	bob   = "bob"
+	olga  = "olga"
+	root  = "root"
 )
 
 // pairs are keys and secrets.
 type pairs map[string]string
 
-func (p pairs) Authenticate(_ context.Context, key, secret string) (string, bool) {
-	return key, p[key] != "" && p[key] == secret
+func (p pairs) Remembered(key, secret string) (access.Principal, bool) {
+	return access.Principal{Owner: key, Role: roles[key]}, p[key] != "" && p[key] == secret
 }
+
+func (p pairs) Authenticate(_ context.Context, a Attempt) (access.Principal, error) {
+	who, ok := p.Remembered(a.Key, a.Secret)
+	if !ok {
+		return access.Principal{}, ErrWrongSecret
+	}
+	return who, nil
+}
+
+// roles are what the keys of pairs may do.
+var roles = map[string]access.Role{alice: access.Run, bob: access.Run, olga: access.Operate, root: access.Admin}
 
 // seals hides nothing, but binds.
 type seals struct{}
@@ -85,7 +101,8 @@ func newWorldOn(t *testing.T, server func(*http.Server), changes ...func(*Config
 		info: ClusterInfo{Name: "test", Node: "c1", Version: "1.2.3", Leader: "c1", Term: 3,
 			Voters: []Voter{{ID: "c1", Addr: "c1:7449", Voter: true}}, Members: []Member{{ID: "c1", Role: "control", Zone: "a", Version: "1.2.3", HTTPAddr: "c1:8448"}}}}
 	w.explain = func(context.Context) (string, int, error) { return "0 of 1 nodes can take it", 2, nil }
-	cfg := Config{Tasks: w, Reader: w, Explainer: w, Outputs: w, Inputs: &w.keys, Cluster: w, Images: w, Sealer: seals{}, Auth: pairs{alice: "a-secret", bob: "b-secret"},
+	cfg := Config{Tasks: w, Reader: w, Explainer: w, Outputs: w, Inputs: &w.keys, Cluster: w, Images: w, Logs: w, Keys: w, Authority: w, Sealer: seals{},
+		Auth:    pairs{alice: "a-secret", bob: "b-secret", olga: "o-secret", root: "r-secret"},
 		Metrics: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { io.WriteString(rw, "ecs_up 1\n") }),
 		Log:     slog.New(slog.NewTextHandler(t.Output(), nil)), NewID: w.newID, Version: "1.2.3", Stats: telemetry.Discard()}
 	for _, change := range changes {
@@ -137,11 +154,19 @@ func (w *world) apply(c state.Command) state.Outcome {
 	return out[0]
 }
 
-func (w *world) Submit(_ context.Context, t *task.Task) (*task.Task, bool, error) {
+func (w *world) PutKey(_ context.Context, k access.Key) error {
+	return w.apply(state.PutKey{Key: k}).Err
+}
+
+func (w *world) RevokeKey(_ context.Context, id, by string) error {
+	return w.apply(state.RevokeKey{ID: id, By: by}).Err
+}
+
+func (w *world) Submit(_ context.Context, t *task.Task, quota int) (*task.Task, bool, error) {
 	if w.refuse != nil {
 		return nil, false, w.refuse
 	}
-	out := w.apply(state.Submit{Task: t})
+	out := w.apply(state.Submit{Task: t, Quota: quota})
 	if out.Err != nil {
 		return nil, false, out.Err
 	}
@@ -183,6 +208,11 @@ func (w *world) SendAway(_ context.Context, node string, force bool) (string, er
 	return node + " goes", nil
 }
 
+func (w *world) Logs(_ context.Context, s LogSearch) LogsFound {
+	w.search = s
+	return w.logs
+}
+
 func (w *world) Drain(_ context.Context, node task.NodeID, drain bool) (*task.Node, error) {
 	out := w.apply(state.SetNode{Node: node, Drain: &drain})
 	return out.Node, out.Err
@@ -210,7 +240,16 @@ func (w *world) try(method, path, body string, header ...string) (answer, error)
 	if err != nil {
 		return answer{}, err
 	}
-	req.SetBasicAuth(alice, "a-secret")
+	caller := alice // who may do what the path takes
+	bare, _, _ := strings.Cut(path, "?")
+	switch need := roleFor(route{method: method, path: bare}); {
+	case strings.HasPrefix(bare, "/v1"): // also paths that are not there
+	case need == access.Operate:
+		caller = olga
+	case need == access.Admin:
+		caller = root
+	}
+	req.SetBasicAuth(caller, caller[:1]+"-secret")
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 		if header[i+1] == "" && header[i] == "Authorization" {

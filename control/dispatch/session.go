@@ -224,7 +224,8 @@ func (s *session) sync(sn *state.Snapshot, stopped map[task.Token]bool) (unopene
 			if err != nil {
 				s.known[tok] = true
 				unopened = append(unopened, tok)
-				s.cfg.Logger.Error("secrets not opened: do all control nodes have the same seal key?", "task", t.ID, "err", err)
+				s.cfg.Logger.Error("secrets not opened: do all control nodes have the same seal key?",
+					"task", t.ID, "attempt", tok.Attempt, "cid", t.CID, "owner", t.Owner, "err", err)
 				continue
 			}
 			if err := s.stream.Send(s.message(assignment)); err != nil {
@@ -232,6 +233,7 @@ func (s *session) sync(sn *state.Snapshot, stopped map[task.Token]bool) (unopene
 			}
 			s.known[tok] = true
 			s.sent(tok, &t.Spec)
+			s.cfg.Logger.Info("attempt assigned", "task", t.ID, "attempt", tok.Attempt, "cid", t.CID, "owner", t.Owner, "agent", s.node)
 		}
 		if t.StopAs != "" && !stopped[tok] {
 			stopped[tok] = true
@@ -256,7 +258,7 @@ func (s *session) fail(ctx context.Context, tok task.Token, reason string) error
 
 func (s *session) assignment(t *task.Task, tok task.Token) (*ecsv1.ControlMessage, error) {
 	spec := t.Spec
-	a := &ecsv1.Assignment{Token: taskwire.FromToken(tok), Cid: t.CID, Owner: t.Owner}
+	a := &ecsv1.Assignment{Token: taskwire.FromToken(tok), Cid: t.CID, Owner: t.Owner, Trace: t.Trace}
 	if len(spec.Secrets) > 0 {
 		secrets, err := s.cfg.OpenSecrets(t.ID, spec.Secrets)
 		if err != nil {

@@ -35,6 +35,9 @@ func (f *fsm) Apply(entry *raft.Log) any {
 	}
 	f.node.applied.fire()
 	f.transport.committed(entry.Index, entry.Term)
+	if ended := f.node.cfg.Store.Snapshot().Over(); len(ended) > 0 && f.node.cfg.Over != nil {
+		f.node.cfg.Over(entry.Term, ended)
+	}
 	return outcomes
 }
 

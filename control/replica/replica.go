@@ -20,6 +20,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"ecs/control/state"
+	"ecs/internal/task"
 )
 
 // The ways a proposal fails. What Apply refuses is not among them: that is in
@@ -68,6 +69,11 @@ type Config struct {
 	// must not block. What it gives is called with the outcomes once the entry is
 	// applied here, or with nil when it was not or that is not known.
 	Compose func(batch []state.Command) (settled func([]state.Outcome))
+
+	// Over, when not nil, is called with the tasks that an entry has ended and
+	// the entry's term, from one goroutine, in the order of the log; also with
+	// those of entries that are applied anew at the start. It must not block.
+	Over func(term uint64, ended []*task.Task)
 
 	// Fatal, when not nil, is called once, from any goroutine, when the node
 	// can't go on: its disk hangs, is full, broken or read-only, or the log

@@ -27,6 +27,7 @@ type change struct {
 	now     time.Time
 	rules   uint32 // of that command
 	counts  Counts
+	over    []*task.Task // that have their result since
 
 	cluster     string
 	incarnation uint64
@@ -38,6 +39,8 @@ type change struct {
 	on      *iradix.Txn[*task.Task]
 	nodes   *iradix.Txn[*task.Node]
 	wishes  []Wish
+	waiting *iradix.Txn[Waiting]
+	access  accessChange
 	*indexes
 }
 
@@ -58,6 +61,8 @@ func newChange(before *Snapshot, x *indexes, lim Limits, index uint64) *change {
 		on:      tracked(before.on),
 		nodes:   tracked(before.nodes),
 		wishes:  before.wishes,
+		waiting: before.waiting.Txn(),
+		access:  before.accessRecord.change(),
 		indexes: x,
 	}
 }
@@ -80,11 +85,16 @@ func (c *change) commit() (*Snapshot, func()) {
 		recovery:    c.recovery,
 		recoveredAt: c.recoveredAt,
 
+		over: c.over,
+
 		tasks:   c.tasks.CommitOnly(),
 		pending: c.pending.CommitOnly(),
 		on:      c.on.CommitOnly(),
 		nodes:   c.nodes.CommitOnly(),
 		wishes:  c.wishes,
+		waiting: c.waiting.CommitOnly(),
+
+		accessRecord: c.access.commit(),
 	}
 	sn.publish(c.indexes)
 	return sn, func() {
@@ -92,6 +102,7 @@ func (c *change) commit() (*Snapshot, func()) {
 		c.pending.Notify()
 		c.on.Notify()
 		c.nodes.Notify()
+		c.access.notify()
 	}
 }
 
@@ -182,9 +193,11 @@ func (c *change) enter(t *task.Task) {
 	case t.BackingOff:
 		c.counts.BackingOff++
 		c.counts.BackingOffBytes += Size(t)
+		c.queue(t, 1)
 	case t.State == task.Pending:
 		c.counts.Pending++
 		c.counts.PendingBytes += Size(t)
+		c.queue(t, 1)
 		c.pending.Insert(seqKey(t.Seq), t)
 	case t.State == task.Finished:
 		c.counts.Finished++
@@ -207,9 +220,11 @@ func (c *change) leave(t *task.Task) {
 	case t.BackingOff:
 		c.counts.BackingOff--
 		c.counts.BackingOffBytes -= Size(t)
+		c.queue(t, -1)
 	case t.State == task.Pending:
 		c.counts.Pending--
 		c.counts.PendingBytes -= Size(t)
+		c.queue(t, -1)
 		c.pending.Delete(seqKey(t.Seq))
 	case t.State == task.Finished:
 		c.counts.Finished--

@@ -26,6 +26,9 @@ type Submit struct {
 	Task  *task.Task
 	Node  task.NodeID
 	Epoch uint64
+	// Quota is how many tasks the owner may have waiting: of those, and of half
+	// of all bytes that may wait, it can't have more. 0: neither is checked.
+	Quota int
 }
 
 // Register gives a node a new lease epoch. Running names the attempts that the

@@ -107,6 +107,7 @@ func (c *change) finish(t *task.Task, r task.Result) {
 	t.FinishedAt = c.now
 	t.Spec = t.Spec.Wiped()
 	t.Bill.LeaderTotal = max(0, c.now.Sub(t.SubmittedAt)) // leaders' clocks may differ
+	c.over = append(c.over, t)
 }
 
 func stopReason(t *task.Task, o task.Outcome) string {

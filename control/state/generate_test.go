@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"ecs/control/state"
+	"ecs/internal/access"
 	"ecs/internal/task"
 )
 
@@ -43,7 +44,7 @@ func (m *model) command() state.Command {
 
 // submit places a third of the tasks at once, some where that does not hold.
 func (m *model) submit() state.Command {
-	c := state.Submit{Task: m.newTask()}
+	c := state.Submit{Task: m.newTask(), Quota: m.rng.IntN(2) * 10}
 	if m.rng.IntN(3) == 0 {
 		c.Node = m.nodeID()
 		if n := m.w.sn().Node(c.Node); n != nil {
@@ -51,6 +52,24 @@ func (m *model) submit() state.Command {
 		}
 	}
 	return c
+}
+
+// access draws a change of keys, join tokens and certificates.
+func (m *model) access() state.Command {
+	id := fmt.Sprint("k", m.rng.IntN(6))
+	hash := [32]byte{byte(1 + m.w.index/100), byte(m.rng.IntN(2))}
+	switch m.rng.IntN(5) {
+	case 0:
+		return state.PutKey{Key: aKey(id, pick(m, access.Roles()...)), First: m.rng.IntN(4) == 0}
+	case 1:
+		return state.RevokeKey{ID: id, By: "k0"}
+	case 2:
+		return state.PutToken{Token: access.Token{Hash: hash, Role: pick(m, "agent", "control"), ExpiresAt: m.w.now.Add(time.Duration(m.rng.IntN(200)) * time.Second)}}
+	case 3:
+		return state.SpendToken{Hash: hash, Role: pick(m, "agent", "control"), Node: string(m.nodeID()), Request: [32]byte{byte(1 + m.rng.IntN(2))}}
+	default:
+		return state.RevokeCertificate{Certificate: access.Revoked{Serial: pick(m, "", "ab", "cd"), Node: string(m.nodeID()), ExpiresAt: m.w.now.Add(time.Minute)}}
+	}
 }
 
 func (m *model) newTask() *task.Task {

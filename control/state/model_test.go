@@ -75,6 +75,9 @@ func (m *model) step() {
 	for m.rng.IntN(5) == 0 {
 		commands = append(commands, m.command())
 	}
+	if m.rng.IntN(8) == 0 {
+		commands = append(commands, m.access())
+	}
 	before := m.w.sn()
 	m.apply(before, commands)
 	if len(commands) == 1 && m.rng.IntN(10) == 0 {
@@ -275,10 +278,38 @@ func (m *model) decided(before *state.Snapshot, c state.Command, out state.Outco
 		if out.Err == nil && out.Existed != (known != nil) {
 			m.Errorf("submit %s with key %q: existed %v, known %v", c.Task.ID, c.Task.Key, out.Existed, known != nil)
 		}
+		if m.overQuota(before, c) {
+			break
+		}
 		if known == nil && out.Err != nil && max(before.Counts().Pending, before.Counts().BackingOff) < modelLimits.MaxPending {
 			m.Errorf("submit %s: refused with room in the queue: %v", c.Task.ID, out.Err)
 		}
 	}
+}
+
+// overQuota reports whether the owner of a submission has its share waiting, or
+// backing off.
+func (m *model) overQuota(before *state.Snapshot, c state.Submit) bool {
+	var want state.Waiting
+	for t := range before.Newest(0) {
+		switch {
+		case t.Owner != c.Task.Owner:
+		case t.BackingOff:
+			want.BackingOff++
+			want.BackingOffBytes += state.Size(t)
+		case t.State == task.Pending:
+			want.Tasks++
+			want.Bytes += state.Size(t)
+		}
+	}
+	if got := before.WaitingOf(c.Task.Owner); got != want {
+		m.Errorf("%s is said to have %+v waiting, it has %+v", c.Task.Owner, got, want)
+	}
+	over := c.Quota > 0 && max(want.Tasks, want.BackingOff) >= c.Quota
+	if over {
+		m.seen["over quota"]++
+	}
+	return over
 }
 
 // again applies a command a second time: it changes no task.
@@ -326,6 +357,7 @@ func (m *model) enough() {
 		"state.Submit", "state.Submit refused", "state.Register", "placed", "placed at once", "state.Progress", "state.Progress refused",
 		"state.Finish", "state.Finish refused", "state.Stop", "state.LoseNode", "state.LoseNode refused", "lost",
 		"state.LoseAttempt", "state.LoseAttempt refused", "state.SetNode", "state.Expire", "forgotten", "restored",
+		"state.PutKey", "state.PutKey refused", "state.RevokeKey", "state.PutToken", "state.SpendToken", "state.SpendToken refused", "state.RevokeCertificate", "over quota",
 		"backing off", "resumed", "exited", "cancelled", "deadline_exceeded", "queue_expired", "node_lost", "interrupted",
 	} {
 		if m.seen[what] < 3 {

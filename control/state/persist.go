@@ -20,21 +20,26 @@ import (
 const format = 1
 
 // Write writes the whole record: a header, the nodes by ID, the tasks by Seq, the
-// wishes by image.
+// wishes by image, then keys, tokens and revoked certificates.
 // Equal records give equal bytes. It may run beside Apply for as long as it
 // likes.
 func (sn *Snapshot) Write(w io.Writer) error {
 	out := bufio.NewWriterSize(w, 64<<10)
 	header := &ecsv1.SnapshotHeader{
-		Format:      format,
-		Index:       sn.index,
-		Nodes:       uint64(sn.nodes.Len()),
-		Tasks:       uint64(sn.tasks.Len()),
-		Wishes:      uint64(len(sn.wishes)),
+		Format: format,
+		Index:  sn.index,
+		Nodes:  uint64(sn.nodes.Len()),
+		Tasks:  uint64(sn.tasks.Len()),
+		Wishes: uint64(len(sn.wishes)),
+
 		Cluster:     sn.cluster,
 		Incarnation: sn.incarnation,
 		Recovery:    sn.recovery,
 		RecoveredAt: sn.recoveredAt,
+
+		Keys:    uint64(sn.keysByID.Len()),
+		Tokens:  uint64(sn.tokens.Len()),
+		Revoked: uint64(sn.revoked.Len()),
 	}
 	err := writeRecord(out, &ecsv1.SnapshotRecord{Kind: &ecsv1.SnapshotRecord_Header{Header: header}})
 	for n := range sn.Nodes() {
@@ -54,6 +59,12 @@ func (sn *Snapshot) Write(w io.Writer) error {
 		if err == nil {
 			err = writeRecord(out, &ecsv1.SnapshotRecord{Kind: &ecsv1.SnapshotRecord_Wish{Wish: FromWish(w)}})
 		}
+	}
+	for m := range sn.accessRecord.records() {
+		if err != nil {
+			break
+		}
+		err = writeRecord(out, m)
 	}
 	if err == nil {
 		err = out.Flush()
@@ -91,6 +102,8 @@ func (s *Store) Restore(r io.Reader) error {
 	c.pending.DeletePrefix(nil)
 	c.on.DeletePrefix(nil)
 	c.nodes.DeletePrefix(nil)
+	c.waiting.DeletePrefix(nil)
+	c.access.clear()
 	if err := c.read(bufio.NewReaderSize(r, 64<<10)); err != nil {
 		return fmt.Errorf("restore snapshot: %w", err)
 	}
@@ -127,6 +140,9 @@ func (c *change) read(r *bufio.Reader) error {
 		seq = t.Seq
 	}
 	if err := c.readWishes(r, header.GetWishes()); err != nil {
+		return err
+	}
+	if err := c.readAccess(r, header); err != nil {
 		return err
 	}
 	switch _, err := r.ReadByte(); {

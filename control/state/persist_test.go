@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"ecs/control/state"
+	"ecs/internal/access"
 	"ecs/internal/task"
 	"ecs/internal/taskwire"
 	ecsv1 "ecs/proto/ecs/v1"
@@ -28,6 +29,13 @@ func busy(t testing.TB) *world {
 	w.register("n2")
 	w.must(state.SetNode{Node: "n2", Drain: new(true)})
 	w.submit("pending", keyed("kp"))
+	w.must(state.PutKey{Key: aKey("ka", access.Admin)})
+	w.must(state.PutKey{Key: aKey("kr", access.Run)})
+	w.must(state.RevokeKey{ID: "kr", By: "ka"})
+	w.must(state.PutToken{Token: access.Token{Hash: [32]byte{1}, Role: "agent", ExpiresAt: busyEnd}})
+	w.must(state.SpendToken{Hash: [32]byte{1}, Role: "agent", Node: "n3", Request: [32]byte{2}})
+	w.must(state.RevokeCertificate{Certificate: access.Revoked{Serial: "ab", ExpiresAt: busyEnd}})
+	w.must(state.RevokeCertificate{Certificate: access.Revoked{Node: "n9"}})
 	w.live("assigned", "n1", keyed("ka"))
 	w.must(state.Progress{Token: w.live("running", "n1", lasting(time.Minute)), StartedAt: w.now})
 	w.must(state.Stop{Task: "running", Outcome: task.Cancelled})
@@ -53,6 +61,9 @@ func same(t *testing.T, got, want *state.Snapshot) {
 			taskIDs(slices.Collect(sn.Ended())), taskIDs(slices.Collect(sn.NewestOf("ann", 0))))
 		for at, t := range sn.Deadlines() {
 			s += fmt.Sprint(" ", t.ID, at)
+		}
+		for _, owner := range []string{"ann", "bob"} {
+			s += fmt.Sprint(" ", owner, sn.WaitingOf(owner))
 		}
 		for n := range sn.Nodes() {
 			s += fmt.Sprintf(" %+v %s", *n, taskIDs(slices.Collect(sn.On(n.ID))))

@@ -31,6 +31,9 @@ func (cmd Submit) apply(c *change) Outcome {
 	if c.counts.BackingOff >= c.limits.MaxPending || c.counts.BackingOffBytes >= c.limits.MaxPendingBytes {
 		return refuse(task.CodeQueueFull, fmt.Sprintf("%d tasks back off before they run again already", c.counts.BackingOff))
 	}
+	if err := c.rest(&t, cmd.Quota); err != nil {
+		return Outcome{Err: err}
+	}
 	if n := c.node(cmd.Node); n != nil && holds(Decision{Attempt: 1, Epoch: cmd.Epoch}, &t, n) {
 		placed := c.assigned(&t, n)
 		c.add(placed)
@@ -42,6 +45,9 @@ func (cmd Submit) apply(c *change) Outcome {
 	if c.counts.PendingBytes+Size(&t) > c.limits.MaxPendingBytes {
 		return refuse(task.CodeQueueFull, fmt.Sprintf("the tasks that wait for a node hold %d MiB already",
 			c.counts.PendingBytes>>20))
+	}
+	if err := c.share(&t, cmd.Quota); err != nil {
+		return Outcome{Err: err}
 	}
 	c.add(&t)
 	return Outcome{Task: &t}

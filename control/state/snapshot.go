@@ -15,6 +15,7 @@ import (
 type Snapshot struct {
 	index  uint64
 	counts Counts
+	over   []*task.Task
 
 	cluster     string
 	incarnation uint64
@@ -33,6 +34,9 @@ type Snapshot struct {
 	ended    *btree.BTreeG[position]
 	due      *btree.BTreeG[position]
 	touched  *btree.BTreeG[touch]
+
+	waiting *iradix.Tree[Waiting] // by owner; none for those who have nothing waiting
+	accessRecord
 }
 
 // Counts are sizes of the record, kept as it changes.
@@ -47,10 +51,12 @@ type Counts struct {
 
 func emptySnapshot(x *indexes) *Snapshot {
 	sn := &Snapshot{
-		tasks:   iradix.New[*task.Task](),
-		pending: iradix.New[*task.Task](),
-		on:      iradix.New[*task.Task](),
-		nodes:   iradix.New[*task.Node](),
+		tasks:        iradix.New[*task.Task](),
+		pending:      iradix.New[*task.Task](),
+		on:           iradix.New[*task.Task](),
+		nodes:        iradix.New[*task.Node](),
+		waiting:      iradix.New[Waiting](),
+		accessRecord: noAccess(),
 	}
 	sn.publish(x)
 	return sn
@@ -100,6 +106,10 @@ func (sn *Snapshot) Uncertain(t *task.Task) bool {
 
 // Counts gives the sizes of the record.
 func (sn *Snapshot) Counts() Counts { return sn.counts }
+
+// Over gives the tasks that the last entry applied has ended. One that it has
+// also forgotten is among them.
+func (sn *Snapshot) Over() []*task.Task { return sn.over }
 
 // Task finds a task, or nil.
 func (sn *Snapshot) Task(id task.ID) *task.Task {

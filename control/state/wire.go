@@ -27,6 +27,7 @@ func ToWire(c Command, now time.Time) *ecsv1.Command {
 			Task:  taskwire.FromTask(c.Task),
 			Node:  string(c.Node),
 			Epoch: c.Epoch,
+			Quota: int64(c.Quota),
 		}}
 	case Register:
 		m.Kind = &ecsv1.Command_Register{Register: &ecsv1.Register{
@@ -82,6 +83,8 @@ func ToWire(c Command, now time.Time) *ecsv1.Command {
 		m.Kind = &ecsv1.Command_Found{Found: &ecsv1.Found{Cluster: c.Cluster}}
 	case ForgetNodes:
 		m.Kind = &ecsv1.Command_ForgetNodes{ForgetNodes: fromForgetNodes(c)}
+	default:
+		accessToWire(c, m)
 	}
 	return m
 }
@@ -105,6 +108,7 @@ func FromWire(m *ecsv1.Command) (Command, time.Time, error) {
 			Task:  taskwire.ToTask(k.Submit.GetTask()),
 			Node:  task.NodeID(k.Submit.GetNode()),
 			Epoch: k.Submit.GetEpoch(),
+			Quota: int(k.Submit.GetQuota()),
 		}, now, nil
 	case *ecsv1.Command_Register:
 		c := Register{Running: taskwire.ToTokens(k.Register.GetRunning())}
@@ -164,6 +168,9 @@ func FromWire(m *ecsv1.Command) (Command, time.Time, error) {
 		return Found{Cluster: k.Found.GetCluster()}, now, nil
 	case *ecsv1.Command_ForgetNodes:
 		return toForgetNodes(k.ForgetNodes), now, nil
+	}
+	if c := accessFromWire(m); c != nil {
+		return c, now, nil
 	}
 	return nil, now, fmt.Errorf("command of a kind this version does not know: %T", m.GetKind())
 }

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"ecs/control/state"
+	"ecs/internal/access"
 	"ecs/internal/task"
 	ecsv1 "ecs/proto/ecs/v1"
 )
@@ -35,6 +36,12 @@ func everyCommand() []state.Command {
 		state.Resume{Tasks: []task.ID{"t1", "t2"}, Waited: []state.Waited{{Task: "t3", Attempt: 2}}},
 		state.Found{Cluster: "01cluster"},
 		state.ForgetNodes{Nodes: []state.GoneNode{{Node: "n1", Epoch: 7}, {Node: "n2", Epoch: 9}}},
+		state.Submit{Task: aTask("t3"), Quota: 7},
+		state.PutKey{Key: aKey("k1", access.Run), First: true},
+		state.RevokeKey{ID: "k1", By: "k2"},
+		state.PutToken{Token: access.Token{Hash: [32]byte{1}, Role: "agent", CreatedBy: "k1", ExpiresAt: at}},
+		state.SpendToken{Hash: [32]byte{1}, Role: "agent", Node: "n1", Request: [32]byte{2}},
+		state.RevokeCertificate{Certificate: access.Revoked{Serial: "ab", Node: "n1", RevokedBy: "k1", ExpiresAt: at}},
 	}
 }
 

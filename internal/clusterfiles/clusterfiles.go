@@ -90,6 +90,30 @@ func IssueNode(ca *pki.CA, id pki.Identity, dir string, hosts []string, now time
 	)
 }
 
+// Admission are the files of a node that was let in with a join token.
+type Admission struct {
+	Authority, Cert, Key []byte // PEM
+	GossipKey, SealKey   []byte // SealKey: of control nodes alone
+}
+
+// WriteAdmission writes them into dir, which it creates.
+func WriteAdmission(dir string, a Admission) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	encoded := func(key []byte) []byte { return append(base64.StdEncoding.AppendEncode(nil, key), '\n') }
+	err := errors.Join(
+		write(filepath.Join(dir, CACert), a.Authority, 0o644),
+		write(filepath.Join(dir, NodeKey), a.Key, 0o600),
+		write(filepath.Join(dir, NodeCert), a.Cert, 0o644),
+		write(filepath.Join(dir, GossipKey), encoded(a.GossipKey), 0o600),
+	)
+	if len(a.SealKey) > 0 {
+		err = errors.Join(err, write(filepath.Join(dir, SealKey), encoded(a.SealKey), 0o600))
+	}
+	return err
+}
+
 // ReadKey reads a key file: seal.KeySize bytes in base64, on one line.
 func ReadKey(file string) ([]byte, error) {
 	text, err := os.ReadFile(file)
@@ -102,6 +126,16 @@ func ReadKey(file string) ([]byte, error) {
 		return nil, fmt.Errorf("%s: want %d bytes in base64 on one line", file, seal.KeySize)
 	}
 	return key, nil
+}
+
+// WriteSecret makes a file for its owner only and has it on disk when it returns.
+func WriteSecret(path, text string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Sync(), f.Close())
 }
 
 func newKey() ([]byte, error) {

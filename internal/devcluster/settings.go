@@ -42,6 +42,11 @@ func (c *cluster) writeSettings(n node, expect int) error {
 		settings["debug_addr"] = n.Debug
 		settings["raft_addr"] = n.Raft
 		settings["htpasswd"] = c.path(htpasswdFile)
+		settings["ca_key"] = c.path(clusterfiles.CAKey)
+		settings["htpasswd_role"] = "admin" // there is one key, and it is its maker's
+		for _, limit := range []string{"key_rate", "key_concurrency", "key_quota", "address_rate", "address_concurrency", "docs_rate", "docs_concurrency"} {
+			settings[limit] = 0 // none: nobody shares it
+		}
 		settings["seal_key"] = c.path(clusterfiles.SealKey)
 	} else {
 		settings["output_addr"] = n.Output

@@ -23,6 +23,7 @@ import (
 
 	"ecs/internal/memnet"
 	"ecs/internal/task"
+	"ecs/internal/telemetry"
 )
 
 // Options shape a cluster. Zero fields take the defaults in brackets.
@@ -37,6 +38,10 @@ type Options struct {
 	SlowKill time.Duration
 	// Drain is how long a control node accepts on before it goes.
 	Drain time.Duration
+	// Logs keeps every node's log where GET /v2/logs finds it.
+	Logs bool
+	// Audit takes the audit streams of all control nodes, a line each time.
+	Audit io.Writer
 }
 
 func (o *Options) setDefaults() {
@@ -73,6 +78,7 @@ type Cluster struct {
 	running sync.WaitGroup
 	ctx     context.Context
 	watch   *witness
+	rings   map[string]*telemetry.Ring // by host
 }
 
 // Bubble runs f with a ready cluster inside a bubble, then stops the cluster
@@ -83,7 +89,7 @@ func Bubble(t *testing.T, o Options, f func(c *Cluster)) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		c := &Cluster{T: t, Net: memnet.New(o.Seed), Rand: rand.New(rand.NewPCG(o.Seed, 1)), opts: o, ctx: ctx,
-			gossip: make([]byte, 32), sealKey: make([]byte, 32)}
+			gossip: make([]byte, 32), sealKey: make([]byte, 32), rings: make(map[string]*telemetry.Ring)}
 		c.watch = newWitness(c)
 		c.Client = newClient(c)
 		for i := range o.Controls {
@@ -176,9 +182,24 @@ func (c *Cluster) describe() string {
 	return text
 }
 
+// ring keeps a node's log over its restarts, as a process would not: a test's
+// nodes have one each. It is nil unless asked for.
+func (c *Cluster) ring(host string) *telemetry.Ring {
+	if !c.opts.Logs {
+		return nil
+	}
+	if c.rings[host] == nil {
+		c.rings[host] = telemetry.NewRing(io.Discard, telemetry.DefaultRingBytes)
+	}
+	return c.rings[host]
+}
+
 // logger writes to the file that ECS_TEST_LOG names, else nowhere: a test's
 // log is thousands of lines of virtual minutes.
 func (c *Cluster) logger(host string) *slog.Logger {
+	if ring := c.ring(host); ring != nil {
+		return telemetry.NewLogger(ring, slog.LevelInfo, slog.String("node", host))
+	}
 	var w io.Writer = io.Discard
 	if path := os.Getenv("ECS_TEST_LOG"); path != "" {
 		f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"path/filepath"
 	"strconv"
@@ -21,8 +22,10 @@ import (
 	"ecs/agent/runtime/fake"
 	"ecs/agent/spool"
 	"ecs/control"
+	"ecs/control/api"
 	"ecs/control/replica"
 	"ecs/control/state"
+	"ecs/internal/access"
 	"ecs/internal/gossip"
 	"ecs/internal/memnet"
 	"ecs/internal/pki"
@@ -146,6 +149,10 @@ func (n *Control) Start() {
 		c.T.Fatal(err)
 	}
 	addr := func(port int) string { return fmt.Sprintf("%s:%d", h.Name(), port) }
+	var audit *telemetry.Audit
+	if c.opts.Audit != nil {
+		audit = telemetry.NewAudit(c.opts.Audit, slog.String("node", h.Name()))
+	}
 	server, err := control.New(control.Config{
 		ID: h.Name(), Name: h.Name(), Zone: n.zone, Version: "test", Cluster: "bubble", BootstrapExpect: expect,
 		HTTPAdvertise: addr(httpPort), RPCAdvertise: addr(rpcPort), RaftAdvertise: addr(raftPort),
@@ -153,7 +160,7 @@ func (n *Control) Start() {
 		Raft:   replica.NewStream(listen(raftPort), addr(raftPort), h.DialFunc()),
 		Stores: n.stores, Gossip: c.gossipConfig(h),
 		ServerCreds: insecure.NewCredentials(), DialPeer: dialer(h), DialAgent: dialer(h), Peer: peerOf,
-		Seal: box, Auth: anyone{}, Log: c.logger(h.Name()), Metrics: telemetry.Discard(),
+		Seal: box, Auth: anyone{}, Log: c.logger(h.Name()), Recent: c.ring(h.Name()), Audit: audit, Metrics: telemetry.Discard(),
 		Now: since(time.Now()), DrainFor: c.opts.Drain,
 	})
 	if err != nil {
@@ -246,10 +253,12 @@ func (a *Agent) Start() {
 		Now:  a.clock, Log: log, Metrics: telemetry.Discard(), Grace: time.Second,
 		WarmCount: 4, WarmMemory: 1 << 30,
 	})
+	recent := c.ring(h.Name())
 	a.launch(c, h.Name(), func(ctx context.Context) error {
 		server := grpc.NewServer(rpc.ServerOptions()...)
 		rpc.RegisterOutputServer(server, output.New(files))
 		rpc.RegisterAttachServer(server, output.NewAttach(a.agent))
+		rpc.RegisterLogsServer(server, telemetry.NewLogServer(recent, nil))
 		served := make(chan struct{})
 		go func() { defer close(served); _ = server.Serve(l) }()
 		life, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -295,10 +304,16 @@ func (a *Agent) Revive() {
 	a.Start()
 }
 
-// anyone lets every key in, as the owner of that name.
+// anyone lets every key in, as the owner of that name, to its own tasks.
 type anyone struct{}
 
-func (anyone) Authenticate(_ context.Context, key, _ string) (string, bool) { return key, key != "" }
+func (anyone) Remembered(key, _ string) (access.Principal, bool) {
+	return access.Principal{Owner: key, Role: access.Run}, key != ""
+}
+
+func (anyone) Authenticate(context.Context, api.Attempt) (access.Principal, error) {
+	return access.Principal{}, api.ErrWrongSecret
+}
 
 // Name is the node's host name and id.
 func (n *Control) Name() string { return n.host.Name() }

@@ -10,6 +10,7 @@ package pki
 import (
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
@@ -109,15 +110,21 @@ func (ca *CA) KeyPEM() []byte { return ca.keyPEM }
 // ttl from now, but never beyond the authority's own end. hosts are the names
 // and IP addresses to put in for tools that check them; nodes do not.
 func (ca *CA) Issue(id Identity, hosts []string, now time.Time, ttl time.Duration) (certPEM, keyPEM []byte, err error) {
-	if err := id.Validate(); err != nil {
-		return nil, nil, err
-	}
-	if id.Cluster != ca.cluster {
-		return nil, nil, fmt.Errorf("issue a certificate for %s: the authority is that of cluster %s", id, ca.cluster)
-	}
 	key, keyPEM, err := newKey()
 	if err != nil {
 		return nil, nil, err
+	}
+	certPEM, err = ca.certify(id, key.Public(), hosts, now, ttl)
+	return certPEM, keyPEM, err
+}
+
+// certify signs a certificate for id and a public key.
+func (ca *CA) certify(id Identity, public crypto.PublicKey, hosts []string, now time.Time, ttl time.Duration) ([]byte, error) {
+	if err := id.Validate(); err != nil {
+		return nil, err
+	}
+	if id.Cluster != ca.cluster {
+		return nil, fmt.Errorf("issue a certificate for %s: the authority is that of cluster %s", id, ca.cluster)
 	}
 	notAfter := now.Add(ttl)
 	if notAfter.After(ca.cert.NotAfter) {
@@ -139,11 +146,24 @@ func (ca *CA) Issue(id Identity, hosts []string, now time.Time, ttl time.Duratio
 			template.DNSNames = append(template.DNSNames, host)
 		}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, ca.cert, key.Public(), ca.key)
+	der, err := x509.CreateCertificate(rand.Reader, template, ca.cert, public, ca.key)
 	if err != nil {
-		return nil, nil, fmt.Errorf("sign a certificate for %s: %w", id, err)
+		return nil, fmt.Errorf("sign a certificate for %s: %w", id, err)
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: certBlock, Bytes: der}), keyPEM, nil
+	return pem.EncodeToMemory(&pem.Block{Type: certBlock, Bytes: der}), nil
+}
+
+// strong refuses public keys that are weaker than those nodes draw.
+func strong(key crypto.PublicKey) error {
+	switch k := key.(type) {
+	case *ecdsa.PublicKey:
+		if k.Curve == elliptic.P256() || k.Curve == elliptic.P384() {
+			return nil
+		}
+	case ed25519.PublicKey:
+		return nil
+	}
+	return errWeakKey
 }
 
 func newKey() (crypto.Signer, []byte, error) {

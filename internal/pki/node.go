@@ -1,22 +1,27 @@
 package pki
 
 import (
+	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
-// Node is one node's certificate and the authority it trusts. It is immutable
-// and safe for concurrent use.
+// Node is one node's certificate and the authority it trusts. Its certificate
+// may be replaced by a newer one while connections are made; it is safe for
+// concurrent use.
 type Node struct {
 	identity Identity
-	cert     tls.Certificate
-	leaf     *x509.Certificate
+	caPEM    []byte
+	keyPEM   []byte
+	cert     atomic.Pointer[tls.Certificate]
 	roots    *x509.CertPool
+	guard    guard
 }
 
 // LoadNode reads the PEM files of the cluster's authority and of a node's
@@ -57,20 +62,21 @@ func NewNode(caPEM, certPEM, keyPEM []byte) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pair the certificate with its key: %w", err)
 	}
-	n := &Node{cert: cert, leaf: cert.Leaf, roots: x509.NewCertPool()}
+	n := &Node{caPEM: caPEM, keyPEM: keyPEM, roots: x509.NewCertPool()}
+	n.cert.Store(&cert)
 	n.roots.AddCert(ca)
-	if n.identity, err = identityIn(n.leaf); err != nil {
+	if n.identity, err = identityIn(cert.Leaf); err != nil {
 		return nil, err
 	}
 	if n.identity.Cluster != cluster {
 		return nil, fmt.Errorf("the certificate of %s is not of cluster %s", n.identity, cluster)
 	}
 	// Checked as of the first moment both are valid: expiry is judged later.
-	at := n.leaf.NotBefore
+	at := cert.Leaf.NotBefore
 	if at.Before(ca.NotBefore) {
 		at = ca.NotBefore
 	}
-	if err := n.verifyChain([]*x509.Certificate{n.leaf}, x509.ExtKeyUsageClientAuth, at); err != nil {
+	if err := n.verifyChain([]*x509.Certificate{cert.Leaf}, x509.ExtKeyUsageClientAuth, at); err != nil {
 		return nil, err
 	}
 	return n, nil
@@ -93,21 +99,70 @@ func IdentityInFile(certFile string) (Identity, error) {
 func (n *Node) Identity() Identity { return n.identity }
 
 // Expires is when peers begin to refuse this node's certificate.
-func (n *Node) Expires() time.Time { return n.leaf.NotAfter }
+func (n *Node) Expires() time.Time { return n.cert.Load().Leaf.NotAfter }
+
+// RenewAt is when to get the next certificate: after two thirds of this one's
+// life.
+func (n *Node) RenewAt() time.Time {
+	leaf := n.cert.Load().Leaf
+	return leaf.NotAfter.Add(-leaf.NotAfter.Sub(leaf.NotBefore) / 3)
+}
+
+// Request makes a request for the next certificate. The key stays the same, so
+// that there is one file to replace and no moment at which two do not go together.
+func (n *Node) Request() (requestPEM []byte, err error) {
+	key, ok := n.cert.Load().PrivateKey.(crypto.Signer)
+	if !ok {
+		return nil, errors.New("the node's key can't sign")
+	}
+	return requestFor(key)
+}
+
+// Replace puts a newer certificate of the same identity and key in use, for
+// connections made from now on.
+func (n *Node) Replace(certPEM []byte) error {
+	next, err := NewNode(n.caPEM, certPEM, n.keyPEM)
+	if err != nil {
+		return err
+	}
+	if next.identity != n.identity {
+		return fmt.Errorf("replace the certificate of %s: the new one is for %s", n.identity, next.identity)
+	}
+	n.cert.Store(next.cert.Load())
+	return nil
+}
 
 // ServerTLS makes a server configuration that lets in only holders of a valid
 // certificate of this cluster with one of the roles; without roles, nobody. A
 // client of TLS 1.3 learns of its refusal at its first read, not in its
 // handshake.
 func (n *Node) ServerTLS(roles ...Role) *tls.Config {
-	return &tls.Config{
-		MinVersion:   tls.VersionTLS13,
-		Certificates: []tls.Certificate{n.cert},
-		ClientAuth:   tls.RequireAnyClientCert, // verified below, once, by our rules
+	config := &tls.Config{
+		MinVersion:     tls.VersionTLS13,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return n.cert.Load(), nil },
+		ClientAuth:     tls.RequireAnyClientCert, // verified below, once, by our rules
 		// A resumed session would skip the look at expiry.
 		SessionTicketsDisabled: true,
 		VerifyConnection:       n.verifier(x509.ExtKeyUsageClientAuth, roles),
 	}
+	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		own := config.Clone()
+		own.GetConfigForClient = nil
+		// What gRPC asked of the configuration, such as NextProtos, it asked of
+		// a clone; where that names none, what the client offers is taken.
+		if len(own.NextProtos) == 0 && slices.Contains(hello.SupportedProtos, "h2") {
+			own.NextProtos = []string{"h2"}
+		}
+		own.VerifyConnection = func(state tls.ConnectionState) error {
+			if err := config.VerifyConnection(state); err != nil {
+				return err
+			}
+			n.guard.admit(hello.Conn, state.PeerCertificates[0])
+			return nil
+		}
+		return own, nil
+	}
+	return config
 }
 
 // ClientTLS makes a client configuration that talks only to servers with a
@@ -115,8 +170,8 @@ func (n *Node) ServerTLS(roles ...Role) *tls.Config {
 // none. The server's host name is not looked at.
 func (n *Node) ClientTLS(roles ...Role) *tls.Config {
 	return &tls.Config{
-		MinVersion:   tls.VersionTLS13,
-		Certificates: []tls.Certificate{n.cert},
+		MinVersion:           tls.VersionTLS13,
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return n.cert.Load(), nil },
 		// Turns off only the check against host names and the system's
 		// authorities; VerifyConnection does the checking.
 		InsecureSkipVerify: true,
@@ -132,6 +187,9 @@ func (n *Node) verifier(usage x509.ExtKeyUsage, roles []Role) func(tls.Connectio
 		}
 		if err := n.verifyChain(state.PeerCertificates, usage, time.Now()); err != nil {
 			return err
+		}
+		if n.guard.refuses(state.PeerCertificates[0]) {
+			return fmt.Errorf("%w: that of %q", ErrRevoked, state.PeerCertificates[0].Subject.CommonName)
 		}
 		id, err := IdentityOf(state)
 		if err != nil {

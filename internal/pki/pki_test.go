@@ -112,7 +112,7 @@ func TestStrangersAreRefused(t *testing.T) {
 	agent := issue(t, ca, RoleAgent, "a1", now, time.Hour)
 	stale := now.Add(-2 * time.Hour)
 	noCert := agent.ClientTLS(RoleControl)
-	noCert.Certificates = nil
+	noCert.GetClientCertificate = nil
 	tls12 := agent.ClientTLS(RoleControl)
 	tls12.MinVersion, tls12.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
 
@@ -258,7 +258,7 @@ func TestIssueRefusesWhatIsNotOfTheCluster(t *testing.T) {
 func TestFromContextGivesThePeerOfACall(t *testing.T) {
 	ca := newCA(t, "prod")
 	n := issue(t, ca, RoleAgent, "a1", time.Now(), time.Hour)
-	state := tls.ConnectionState{PeerCertificates: []*x509.Certificate{n.leaf}}
+	state := tls.ConnectionState{PeerCertificates: []*x509.Certificate{n.cert.Load().Leaf}}
 	ctx := peer.NewContext(context.Background(), &peer.Peer{AuthInfo: credentials.TLSInfo{State: state}})
 	if id, err := FromContext(ctx); err != nil || id != n.Identity() {
 		t.Errorf("got %v and %v, want %v", id, err, n.Identity())

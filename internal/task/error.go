@@ -22,6 +22,10 @@ const (
 	CodeStale         Code = "stale" // an older attempt, epoch or term
 	CodeOutputLost    Code = "output_lost"
 	CodeMembership    Code = "membership_refused" // joining or leaving would do harm
+	CodeQuota         Code = "quota_exceeded"     // the owner's own share; retry later
+	CodeLastAdmin     Code = "last_admin_key"     // the only key that may make keys
+	CodeTooMany       Code = "too_many"           // of something of which the record keeps so many
+	CodeToken         Code = "token_refused"      // a join token: unknown, used, too old, or for another role
 )
 
 // Fault is one thing wrong with a request.

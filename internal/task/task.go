@@ -139,6 +139,7 @@ const (
 type Task struct {
 	ID    ID
 	CID   string // correlation id of the request that made it
+	Trace string // W3C traceparent of that request, or empty
 	Owner string // API key that submitted it; it alone sees the task
 	Key   string // the caller's idempotency key, or empty
 	// BodyMAC is a keyed hash of the spec as submitted. The same Key with

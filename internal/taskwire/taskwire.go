@@ -38,6 +38,7 @@ func FromTask(t *task.Task) *ecsv1.Task {
 		FinishedAt:  FromTime(t.FinishedAt),
 		Bill:        FromBill(t.Bill),
 		BackingOff:  t.BackingOff,
+		Trace:       t.Trace,
 	}
 }
 
@@ -63,6 +64,7 @@ func ToTask(m *ecsv1.Task) *task.Task {
 		FinishedAt:  ToTime(m.GetFinishedAt()),
 		Bill:        ToBill(m.GetBill()),
 		BackingOff:  m.GetBackingOff(),
+		Trace:       m.GetTrace(),
 	}
 }
 

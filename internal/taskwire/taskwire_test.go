@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"ecs/internal/access"
 	"ecs/internal/task"
 	"ecs/internal/taskwire"
 	ecsv1 "ecs/proto/ecs/v1"
@@ -67,6 +68,15 @@ func pairs() []pair {
 		}},
 		{"Token", &task.Token{}, func(t *testing.T, v any) any {
 			return new(taskwire.ToToken(over(t, taskwire.FromToken(*v.(*task.Token)))))
+		}},
+		{"APIKey", &access.Key{}, func(t *testing.T, v any) any {
+			return taskwire.ToKey(over(t, taskwire.FromKey(v.(*access.Key))))
+		}},
+		{"JoinToken", &access.Token{}, func(t *testing.T, v any) any {
+			return taskwire.ToJoinToken(over(t, taskwire.FromJoinToken(v.(*access.Token))))
+		}},
+		{"Revoked", &access.Revoked{}, func(t *testing.T, v any) any {
+			return taskwire.ToRevoked(over(t, taskwire.FromRevoked(v.(*access.Revoked))))
 		}},
 		{"Secrets", &task.Secrets{}, func(t *testing.T, v any) any {
 			return taskwire.ToSecrets(over(t, taskwire.FromSecrets(v.(*task.Secrets))))

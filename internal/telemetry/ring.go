@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"slices"
 	"sync"
+	"time"
 )
 
 // DefaultRingBytes is how much of its own log a process keeps in memory.
@@ -84,4 +86,67 @@ func (r *Ring) matching(pattern []byte) [][]byte {
 		}
 	}
 	return found
+}
+
+// Search is what Find looks for.
+type Search struct {
+	CID string
+	// Owner is whose lines: those that name it, and those that name a task and
+	// nobody, which the caller is to look up. Empty: everybody's.
+	Owner string
+	Lines int // at most so many
+	Bytes int // together
+}
+
+// Found is what Find gives.
+type Found struct {
+	Lines [][]byte  // oldest first, Redacted
+	Cut   bool      // older ones were left out
+	Since time.Time // when the oldest line in the ring was written; zero: there is none
+}
+
+// Head is what of a line says what it is about.
+type Head struct {
+	Time  time.Time `json:"time"`
+	CID   string    `json:"cid"`
+	Owner string    `json:"owner"`
+	Task  string    `json:"task"`
+}
+
+// HeadOf reads the head of a line; false when it is none of a log.
+func HeadOf(line []byte) (h Head, ok bool) {
+	return h, json.Unmarshal(line, &h) == nil
+}
+
+// Find gives the newest lines of one correlation id, within the bounds.
+func (r *Ring) Find(s Search) Found {
+	found := Found{Since: r.since()}
+	size := 0
+	lines := r.matching(member(s.CID))
+	for _, line := range slices.Backward(lines) {
+		h, ok := HeadOf(line)
+		if !ok || h.CID != s.CID || s.Owner != "" && h.Owner != s.Owner && (h.Owner != "" || h.Task == "") {
+			continue
+		}
+		line = Redacted(line)
+		if len(found.Lines) == s.Lines || size+len(line) > s.Bytes {
+			found.Cut = true
+			break
+		}
+		size += len(line)
+		found.Lines = append(found.Lines, line)
+	}
+	slices.Reverse(found.Lines)
+	return found
+}
+
+func (r *Ring) since() time.Time {
+	r.mu.Lock()
+	var oldest []byte
+	if len(r.mu.kept) > 0 {
+		oldest = r.mu.kept[0]
+	}
+	r.mu.Unlock()
+	h, _ := HeadOf(oldest) // the zero time, if it is not one
+	return h.Time
 }

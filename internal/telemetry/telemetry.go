@@ -14,17 +14,21 @@ import (
 )
 
 // CIDKey is the log attribute and CIDMetadata the gRPC metadata key of the
-// correlation id.
+// correlation id. OwnerKey and TaskKey are the attributes that say whose a line
+// is; a line that has neither is the operator's.
 const (
 	CIDKey      = "cid"
 	CIDMetadata = "ecs-cid"
+	OwnerKey    = "owner"
+	TaskKey     = "task"
 )
 
 // NewLogger logs JSON lines to w from level upwards, each with attrs and, where
-// the context of the call carries one, with the correlation id.
+// the context of the call carries them, with the correlation id and the owner.
+// What is named like a secret is not written; see Redacted.
 func NewLogger(w io.Writer, level slog.Level, attrs ...slog.Attr) *slog.Logger {
-	json := slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})
-	return slog.New(withCID(json).WithAttrs(attrs))
+	json := slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: redact})
+	return slog.New(withContext(json).WithAttrs(attrs))
 }
 
 // NewLoggerWithRing is NewLogger whose lines are also kept in a Ring of
@@ -34,7 +38,10 @@ func NewLoggerWithRing(w io.Writer, level slog.Level, attrs ...slog.Attr) (*slog
 	return NewLogger(ring, level, attrs...), ring
 }
 
-type cidContext struct{}
+type (
+	cidContext   struct{}
+	ownerContext struct{}
+)
 
 // WithCID gives ctx the correlation id of the request it serves.
 func WithCID(ctx context.Context, cid string) context.Context {
@@ -47,49 +54,60 @@ func CID(ctx context.Context) string {
 	return cid
 }
 
-// cidHandler adds the context's correlation id to a record that has none.
-type cidHandler struct {
-	next slog.Handler
-	// has: an attribute of the logger carries it already; grouped: an
-	// attribute added here would land inside a group, where nobody looks.
-	has, grouped bool
+// WithOwner gives ctx the owner whose request it serves.
+func WithOwner(ctx context.Context, owner string) context.Context {
+	return context.WithValue(ctx, ownerContext{}, owner)
 }
 
-func withCID(next slog.Handler) slog.Handler { return cidHandler{next: next} }
+// contextHandler adds what the context says to a record that does not have it.
+type contextHandler struct {
+	next slog.Handler
+	// cid and owner: an attribute of the logger carries it already; grouped: an
+	// attribute added here would land inside a group, where nobody looks.
+	cid, owner, grouped bool
+}
 
-func (h cidHandler) Enabled(ctx context.Context, l slog.Level) bool { return h.next.Enabled(ctx, l) }
+func withContext(next slog.Handler) slog.Handler { return contextHandler{next: next} }
 
-func (h cidHandler) Handle(ctx context.Context, r slog.Record) error {
+func (h contextHandler) Enabled(ctx context.Context, l slog.Level) bool {
+	return h.next.Enabled(ctx, l)
+}
+
+func (h contextHandler) Handle(ctx context.Context, r slog.Record) error {
 	cid := CID(ctx)
-	if cid == "" || h.has || h.grouped || recordHasCID(r) {
+	owner, _ := ctx.Value(ownerContext{}).(string)
+	addCID, addOwner := cid != "" && !h.cid, owner != "" && !h.owner
+	if h.grouped || !addCID && !addOwner {
 		return h.next.Handle(ctx, r)
 	}
+	r.Attrs(func(a slog.Attr) bool {
+		addCID = addCID && a.Key != CIDKey
+		addOwner = addOwner && a.Key != OwnerKey
+		return addCID || addOwner
+	})
 	r = r.Clone()
-	r.AddAttrs(slog.String(CIDKey, cid))
+	if addCID {
+		r.AddAttrs(slog.String(CIDKey, cid))
+	}
+	if addOwner {
+		r.AddAttrs(slog.String(OwnerKey, owner))
+	}
 	return h.next.Handle(ctx, r)
 }
 
-func (h cidHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+func (h contextHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	h.next = h.next.WithAttrs(attrs)
 	for _, a := range attrs {
-		h.has = h.has || a.Key == CIDKey && !h.grouped
+		h.cid = h.cid || a.Key == CIDKey && !h.grouped
+		h.owner = h.owner || a.Key == OwnerKey && !h.grouped
 	}
 	return h
 }
 
-func (h cidHandler) WithGroup(name string) slog.Handler {
+func (h contextHandler) WithGroup(name string) slog.Handler {
 	if name == "" {
 		return h
 	}
 	h.next, h.grouped = h.next.WithGroup(name), true
 	return h
-}
-
-func recordHasCID(r slog.Record) bool {
-	found := false
-	r.Attrs(func(a slog.Attr) bool {
-		found = a.Key == CIDKey
-		return !found
-	})
-	return found
 }

@@ -25,6 +25,9 @@ const (
 	HeaderCID            = "X-Correlation-ID"
 	HeaderIdempotencyKey = "Idempotency-Key"
 	HeaderLastEventID    = "Last-Event-ID"
+	// HeaderTrace is the W3C trace context of the service's own span of a
+	// request, where it exports traces.
+	HeaderTrace = "Traceresponse"
 	// HeaderTruncated names the streams that were cut and how many bytes the
 	// program wrote: "stdout=52428800" or "stdout=1, stderr=2". Of outputs it
 	// says how much is kept.

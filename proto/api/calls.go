@@ -68,6 +68,7 @@ type ListOptions struct {
 	Labels []string // "key=value", or "key" for any value; all must match
 	Limit  int      // at most MaxList; 0: DefaultList
 	Cursor string   // TaskList.Next of the page before
+	Owner  string   // a key, or "*" for all; others than the caller's take RoleOperate
 }
 
 // List gives one page of the caller's tasks, newest first.
@@ -84,6 +85,9 @@ func (c *Client) List(ctx context.Context, o ListOptions) (*TaskList, error) {
 	}
 	if o.Cursor != "" {
 		query.Set("cursor", o.Cursor)
+	}
+	if o.Owner != "" {
+		query.Set("owner", o.Owner)
 	}
 	list := new(TaskList)
 	_, err := c.do(ctx, call{method: http.MethodGet, path: "/v2/tasks", query: query, into: list})

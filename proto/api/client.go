@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -40,6 +42,16 @@ type Option func(*Client)
 
 // WithTransport replaces the HTTP transport.
 func WithTransport(t http.RoundTripper) Option { return func(c *Client) { c.http.Transport = t } }
+
+// WithRoots has the service's certificate be of these authorities instead of the
+// system's. It goes with the client's own transport.
+func WithRoots(roots *x509.CertPool) Option {
+	return func(c *Client) {
+		if t, ok := c.http.Transport.(*http.Transport); ok {
+			t.TLSClientConfig = &tls.Config{RootCAs: roots}
+		}
+	}
+}
 
 // WithPatience sets how long a call is repeated while no endpoint can serve it.
 // Default 20s, a good deal more than the election of a leader takes.
@@ -195,7 +207,11 @@ func (c *Client) round(ctx context.Context, try func(endpoint string) error) (pa
 		}
 		var p *Problem
 		if errors.As(err, &p) {
-			if p.Status != http.StatusServiceUnavailable {
+			switch p.Status {
+			case http.StatusServiceUnavailable:
+			case http.StatusTooManyRequests:
+				return p.RetryAfter, err // the others count alike: they are not asked
+			default:
 				return -1, err
 			}
 			pause = max(pause, p.RetryAfter)

@@ -13,6 +13,13 @@ const (
 	CodeInvalidTask   Code = "invalid_task"
 	CodeImageRef      Code = "image_ref"
 	CodeUnauthorized  Code = "unauthorized"
+	CodeForbidden     Code = "forbidden"
+	CodeRateLimited   Code = "rate_limited"
+	CodeQuota         Code = "quota_exceeded"
+	CodeLastAdmin     Code = "last_admin_key"
+	CodeTooMany       Code = "too_many"
+	CodeToken         Code = "token_refused"
+	CodeNoAuthority   Code = "no_authority"
 	CodeNotFound      Code = "not_found"
 	CodeNoOutputs     Code = "no_outputs"
 	CodeNotFinished   Code = "not_finished"
@@ -57,6 +64,20 @@ func Codes() []CodeInfo {
 			"The image must be named by repository and tag or digest, never by an id."},
 		{CodeUnauthorized, http.StatusUnauthorized, "Key and secret are needed", false,
 			"No key and secret came with the request (HTTP Basic authentication), or they are wrong."},
+		{CodeForbidden, http.StatusForbidden, "The key's role does not allow this", false,
+			"The key is right, but it takes one with another role; the detail says which."},
+		{CodeRateLimited, http.StatusTooManyRequests, "A limit is reached", true,
+			"More requests came, or are in progress, than the key or the address may have; limit names which."},
+		{CodeQuota, http.StatusTooManyRequests, "The key's share of the queue is used up", true,
+			"As many tasks of this key wait for a node as may; nothing was accepted."},
+		{CodeLastAdmin, http.StatusConflict, "It is the last admin key", false,
+			"Without it nobody could make keys; make another admin key first."},
+		{CodeTooMany, http.StatusConflict, "There are too many of it", false,
+			"The record keeps a bounded number of these; remove some first."},
+		{CodeToken, http.StatusForbidden, "The join token is refused", false,
+			"It is unknown, used, too old, or for a node of another role; make a new one with ecsctl ca token."},
+		{CodeNoAuthority, http.StatusServiceUnavailable, "This node can't sign certificates", true,
+			"It does not have the key of the cluster's authority (--ca-key); ask a control node that has."},
 		{CodeNotFound, http.StatusNotFound, "Not found", false,
 			"There is no such thing, or it belongs to another key."},
 		{CodeNoOutputs, http.StatusNotFound, "The task has no outputs", false,

@@ -20,6 +20,8 @@ type Problem struct {
 	CID    string `json:"cid,omitempty"`
 	// Errors lists every fault of the request, not only the first.
 	Errors []Fault `json:"errors,omitempty"`
+	// Limit names the limit that is reached.
+	Limit string `json:"limit,omitempty"`
 	// Task is the task that the error is about, where there is one.
 	Task string `json:"task,omitempty"`
 	// Lost describes the output that is gone (CodeOutputLost).

@@ -146,7 +146,9 @@ type Spec struct {
 // Task is what the service answers about a task.
 type Task struct {
 	ID             string `json:"id"`
-	CID            string `json:"cid"` // correlation id of the request that made it
+	Owner          string `json:"owner,omitempty"`    // the key it belongs to
+	CID            string `json:"cid"`                // correlation id of the request that made it
+	TraceID        string `json:"trace_id,omitempty"` // W3C, of that request
 	IdempotencyKey string `json:"idempotency_key,omitempty"`
 	State          string `json:"state"`
 	Outcome        string `json:"outcome,omitempty"` // set once finished

@@ -140,8 +140,12 @@ func (n *node) write() error {
 	switch {
 	case n.control:
 		more = map[string]any{"bootstrap_expect": len(controlZones), "http_addr": at(httpPort), "rpc_addr": at(rpcPort),
-			"raft_addr": at(raftPort), "htpasswd": in("htpasswd"), "seal_key": in(clusterfiles.SealKey),
-			"snapshot_entries": n.c.snapshotEntries, "snapshot_interval": "5s"}
+			"raft_addr": at(raftPort), "htpasswd": in("htpasswd"), "htpasswd_role": "admin", "seal_key": in(clusterfiles.SealKey),
+			"snapshot_entries": n.c.snapshotEntries, "snapshot_interval": "5s",
+			"insecure_listen": true} // the namespaces' network is nobody else's
+		for _, limit := range []string{"key_rate", "key_concurrency", "key_quota", "address_rate", "address_concurrency"} {
+			more[limit] = 0 // there is one key, and it asks a lot
+		}
 	case n.containers:
 		delete(more, "witness")
 		more["cpus"], more["memory"], more["egress"], more["grace"], more["starts"] = "0.75", "1GiB", false, "1s", 2

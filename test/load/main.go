@@ -41,7 +41,7 @@ type options struct {
 }
 
 // parts in the order in which they run.
-var parts = []string{"single", "throughput", "idle", "swarm", "nomad", "prototype", "controlplane"}
+var parts = []string{"single", "throughput", "operations", "idle", "swarm", "nomad", "prototype", "controlplane"}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

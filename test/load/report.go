@@ -22,6 +22,9 @@ type report struct {
 	Throughput   []throughput  `json:"throughput,omitempty"`
 	Idle         []idle        `json:"idle,omitempty"`
 	ControlPlane *controlPlane `json:"control_plane,omitempty"`
+	// Operations are how long each operation of the API takes, by method and
+	// path, as openapi.yaml states them.
+	Operations map[string]latency `json:"operations,omitempty"`
 	// Prototype is the engine beside the runtime that it calls itself.
 	Prototype           []row        `json:"prototype,omitempty"`
 	PrototypeThroughput []throughput `json:"prototype_throughput,omitempty"`
@@ -72,6 +75,9 @@ func (r *report) text() string {
 	if len(r.Prototype) > 0 {
 		printRows(w, r.Prototype)
 		printThroughput(w, r.PrototypeThroughput)
+	}
+	if len(r.Operations) > 0 {
+		printOperations(w, r.Operations)
 	}
 	if r.ControlPlane != nil {
 		r.ControlPlane.print(w)

@@ -23,7 +23,7 @@ func run(ctx context.Context, o options) error {
 		}
 		rep.ControlPlane = found
 	}
-	if o.wants("single") || o.wants("throughput") || o.wants("idle") || o.wants("swarm") || o.wants("nomad") || o.wants("prototype") {
+	if o.wants("single") || o.wants("throughput") || o.wants("operations") || o.wants("idle") || o.wants("swarm") || o.wants("nomad") || o.wants("prototype") {
 		if err := withEngine(ctx, o, rep); err != nil {
 			return err
 		}
@@ -49,7 +49,7 @@ func withEngine(ctx context.Context, o options, rep *report) error {
 		return fmt.Errorf("ask the engine: %w", err)
 	}
 	rep.Engine = "Docker " + info.ServerVersion + ", cgroup v" + info.CgroupVersion
-	if o.wants("single") || o.wants("throughput") || o.wants("idle") {
+	if o.wants("single") || o.wants("throughput") || o.wants("operations") || o.wants("idle") {
 		if err := measureECS(ctx, o, rep, engine); err != nil {
 			return err
 		}
@@ -91,6 +91,11 @@ func measureECS(ctx context.Context, o options, rep *report, engine *client.Clie
 	if o.wants("throughput") {
 		ways := []way{byHand, {name: "ECS cold", do: c.all.one, wait: c.removed(ctx)}}
 		if rep.Throughput, err = saturate(ctx, ways, o.batch); err != nil {
+			return err
+		}
+	}
+	if o.wants("operations") {
+		if rep.Operations, err = c.operations(ctx, o.rounds); err != nil {
 			return err
 		}
 	}

@@ -61,7 +61,7 @@ func (r *Runtime) find(ctx context.Context, a runtime.Adoption) (*attempt, error
 		return nil, errors.Join(runtime.ErrGone, h.remove())
 	}
 	c := newAttempt(r, rec.Container, h)
-	c.assign(runtime.Order{Spec: a.Spec, Output: a.Output, Deadline: a.Deadline}, nil)
+	c.assign(runtime.Order{Token: a.Token, Spec: a.Spec, Output: a.Output, Deadline: a.Deadline}, nil)
 	c.nonce, c.cgroup = rec.Nonce, rec.Cgroup
 	if isParking(t) { // it was bound by the record
 		c.berth = &berth{token: t}

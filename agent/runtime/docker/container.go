@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"syscall"
 	"time"
@@ -34,7 +35,8 @@ var (
 // attempt is the container of one attempt.
 type attempt struct {
 	r        *Runtime
-	id       string // changes only while Start is under way
+	log      *slog.Logger // names the attempt, once it is one's
+	id       string       // changes only while Start is under way
 	home     home
 	nonce    string
 	sink     runtime.Sink
@@ -90,7 +92,7 @@ type heard struct {
 }
 
 func newAttempt(r *Runtime, id string, h home) *attempt {
-	c := &attempt{r: r, id: id, home: h, exits: make(chan exitNote, 1),
+	c := &attempt{r: r, log: r.log, id: id, home: h, exits: make(chan exitNote, 1),
 		stopped: make(chan struct{}), begun: make(chan struct{}), started: make(chan struct{}), over: make(chan struct{}),
 		input: newInput(false, 0)}
 	c.life, c.finish = context.WithCancelCause(r.life)
@@ -101,6 +103,10 @@ func newAttempt(r *Runtime, id string, h home) *attempt {
 func (c *attempt) assign(o runtime.Order, order *initwire.Order) {
 	c.sink, c.deadline, c.may, c.order = o.Output, o.Deadline, o.May, order
 	c.input = newInput(o.Spec.OpenStdin, int64(len(o.Spec.Stdin)))
+	c.log = c.r.log.With("task", o.Token.Task, "attempt", o.Token.Attempt)
+	if o.CID != "" {
+		c.log = c.log.With("cid", o.CID)
+	}
 }
 
 // spawn runs something that ends with the attempt's life.
@@ -270,6 +276,6 @@ func (c *attempt) unfence(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, fenceCall)
 	defer cancel()
 	if err := c.r.cfg.Fence.Remove(ctx, c.id); err != nil {
-		c.r.log.Warn("the outer fence was not told that a container is gone", "container", short(c.id), "err", err)
+		c.log.Warn("the outer fence was not told that a container is gone", "container", short(c.id), "err", err)
 	}
 }

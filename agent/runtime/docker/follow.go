@@ -45,7 +45,7 @@ func (c *attempt) follow(l *line) {
 	}
 	c.input.end()
 	if c.heard.sink != nil {
-		c.r.log.Warn("output sink failed", "container", short(c.id), "err", c.heard.sink)
+		c.log.Warn("output sink failed", "container", short(c.id), "err", c.heard.sink)
 	}
 	close(c.over)
 	if c.heard.started == nil {
@@ -140,13 +140,13 @@ func (c *attempt) resume(have initwire.Position, broken error) (*line, error) {
 		}
 		l, err := c.readmit(have, until)
 		if err == nil {
-			c.r.log.Info("connection to container is back", "container", short(c.id), "broke", broken)
+			c.log.Info("connection to container is back", "container", short(c.id), "broke", broken)
 			return l, nil
 		}
 		if errors.Is(err, errEnded) || errors.Is(err, errLapsed) {
 			return nil, err
 		}
-		c.r.log.Warn("container is out of reach", "container", short(c.id), "err", err)
+		c.log.Warn("container is out of reach", "container", short(c.id), "err", err)
 		if !sleep(c.life, longestRedial) {
 			return nil, context.Cause(c.life)
 		}

@@ -122,7 +122,7 @@ func (c *attempt) boot(ctx context.Context, spare bool) (phase, error) {
 	defer c.r.starts.give()
 	after, err := c.bootOnce(ctx)
 	if after == refused && c.remake != nil && networkGone(err) {
-		c.r.log.Info("network for tasks is gone, makes it anew", "container", short(c.id))
+		c.log.Info("network for tasks is gone, makes it anew", "container", short(c.id))
 		if err := c.renewNetwork(ctx); err != nil {
 			return refused, err
 		}

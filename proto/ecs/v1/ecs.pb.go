@@ -45,6 +45,7 @@ type Task struct {
 	FinishedAt    int64                  `protobuf:"varint,14,opt,name=finished_at,json=finishedAt,proto3" json:"finished_at,omitempty"`
 	Bill          *Bill                  `protobuf:"bytes,15,opt,name=bill,proto3" json:"bill,omitempty"`
 	BackingOff    bool                   `protobuf:"varint,16,opt,name=backing_off,json=backingOff,proto3" json:"backing_off,omitempty"` // pending, but not before the last attempt's retry_at
+	Trace         string                 `protobuf:"bytes,17,opt,name=trace,proto3" json:"trace,omitempty"`                              // W3C traceparent of the request that made it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -189,6 +190,13 @@ func (x *Task) GetBackingOff() bool {
 		return x.BackingOff
 	}
 	return false
+}
+
+func (x *Task) GetTrace() string {
+	if x != nil {
+		return x.Trace
+	}
+	return ""
 }
 
 type Spec struct {
@@ -1474,6 +1482,11 @@ type Command struct {
 	//	*Command_Resume
 	//	*Command_Found
 	//	*Command_ForgetNodes
+	//	*Command_PutKey
+	//	*Command_RevokeKey
+	//	*Command_PutToken
+	//	*Command_SpendToken
+	//	*Command_RevokeCertificate
 	Kind isCommand_Kind `protobuf_oneof:"kind"`
 	// Which rules decide, so that old entries still do what they did when they were
 	// new. 1: infrastructure retries pause from the second one on.
@@ -1661,6 +1674,51 @@ func (x *Command) GetForgetNodes() *ForgetNodes {
 	return nil
 }
 
+func (x *Command) GetPutKey() *PutKey {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_PutKey); ok {
+			return x.PutKey
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRevokeKey() *RevokeKey {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_RevokeKey); ok {
+			return x.RevokeKey
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetPutToken() *PutToken {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_PutToken); ok {
+			return x.PutToken
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSpendToken() *SpendToken {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_SpendToken); ok {
+			return x.SpendToken
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRevokeCertificate() *RevokeCertificate {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_RevokeCertificate); ok {
+			return x.RevokeCertificate
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetRules() uint32 {
 	if x != nil {
 		return x.Rules
@@ -1732,6 +1790,26 @@ type Command_ForgetNodes struct {
 	ForgetNodes *ForgetNodes `protobuf:"bytes,15,opt,name=forget_nodes,json=forgetNodes,proto3,oneof"`
 }
 
+type Command_PutKey struct {
+	PutKey *PutKey `protobuf:"bytes,31,opt,name=put_key,json=putKey,proto3,oneof"`
+}
+
+type Command_RevokeKey struct {
+	RevokeKey *RevokeKey `protobuf:"bytes,32,opt,name=revoke_key,json=revokeKey,proto3,oneof"`
+}
+
+type Command_PutToken struct {
+	PutToken *PutToken `protobuf:"bytes,33,opt,name=put_token,json=putToken,proto3,oneof"`
+}
+
+type Command_SpendToken struct {
+	SpendToken *SpendToken `protobuf:"bytes,34,opt,name=spend_token,json=spendToken,proto3,oneof"`
+}
+
+type Command_RevokeCertificate struct {
+	RevokeCertificate *RevokeCertificate `protobuf:"bytes,35,opt,name=revoke_certificate,json=revokeCertificate,proto3,oneof"`
+}
+
 func (*Command_Submit) isCommand_Kind() {}
 
 func (*Command_Register) isCommand_Kind() {}
@@ -1762,6 +1840,16 @@ func (*Command_Found) isCommand_Kind() {}
 
 func (*Command_ForgetNodes) isCommand_Kind() {}
 
+func (*Command_PutKey) isCommand_Kind() {}
+
+func (*Command_RevokeKey) isCommand_Kind() {}
+
+func (*Command_PutToken) isCommand_Kind() {}
+
+func (*Command_SpendToken) isCommand_Kind() {}
+
+func (*Command_RevokeCertificate) isCommand_Kind() {}
+
 // Submit accepts a task. The same id again is the same task; the same owner
 // and key with another body is refused. A node and its epoch are where the
 // leader would have the task run at once: checked as a Decision is.
@@ -1770,6 +1858,7 @@ type Submit struct {
 	Task          *Task                  `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
 	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
 	Epoch         uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Quota         int64                  `protobuf:"varint,10,opt,name=quota,proto3" json:"quota,omitempty"` // how many tasks its owner may have waiting; 0: not checked
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1821,6 +1910,13 @@ func (x *Submit) GetNode() string {
 func (x *Submit) GetEpoch() uint64 {
 	if x != nil {
 		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Submit) GetQuota() int64 {
+	if x != nil {
+		return x.Quota
 	}
 	return 0
 }
@@ -2880,8 +2976,579 @@ func (x *GoneNode) GetEpoch() uint64 {
 	return 0
 }
 
+// PutKey makes an API key. With `first` it does so only where there never was one.
+type PutKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           *APIKey                `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	First         bool                   `protobuf:"varint,2,opt,name=first,proto3" json:"first,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutKey) Reset() {
+	*x = PutKey{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutKey) ProtoMessage() {}
+
+func (x *PutKey) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutKey.ProtoReflect.Descriptor instead.
+func (*PutKey) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *PutKey) GetKey() *APIKey {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *PutKey) GetFirst() bool {
+	if x != nil {
+		return x.First
+	}
+	return false
+}
+
+// RevokeKey ends an API key. Its record stays, without the hash.
+type RevokeKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	By            string                 `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"` // the key that asks
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeKey) Reset() {
+	*x = RevokeKey{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeKey) ProtoMessage() {}
+
+func (x *RevokeKey) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeKey.ProtoReflect.Descriptor instead.
+func (*RevokeKey) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *RevokeKey) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RevokeKey) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+// PutToken makes a join token.
+type PutToken struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Token         *JoinToken             `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutToken) Reset() {
+	*x = PutToken{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutToken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutToken) ProtoMessage() {}
+
+func (x *PutToken) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutToken.ProtoReflect.Descriptor instead.
+func (*PutToken) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *PutToken) GetToken() *JoinToken {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+// SpendToken uses a join token up for the certificate that `serial` names. The
+// same again changes nothing.
+type SpendToken struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hash          []byte                 `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"`
+	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`       // that is asked for
+	Node          string                 `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`       // id that the certificate will carry
+	Request       []byte                 `protobuf:"bytes,4,opt,name=request,proto3" json:"request,omitempty"` // SHA-256 of the certificate request
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SpendToken) Reset() {
+	*x = SpendToken{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SpendToken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SpendToken) ProtoMessage() {}
+
+func (x *SpendToken) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SpendToken.ProtoReflect.Descriptor instead.
+func (*SpendToken) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *SpendToken) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *SpendToken) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *SpendToken) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *SpendToken) GetRequest() []byte {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+// RevokeCertificate ends what a node's certificates are good for: the one of a
+// serial number, or all of its that were issued up to now.
+type RevokeCertificate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Certificate   *RevokedCertificate    `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeCertificate) Reset() {
+	*x = RevokeCertificate{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeCertificate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeCertificate) ProtoMessage() {}
+
+func (x *RevokeCertificate) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeCertificate.ProtoReflect.Descriptor instead.
+func (*RevokeCertificate) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *RevokeCertificate) GetCertificate() *RevokedCertificate {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+// APIKey is a key of the HTTP API.
+type APIKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Role          string                 `protobuf:"bytes,3,opt,name=role,proto3" json:"role,omitempty"`                // run | operate | admin
+	Hash          string                 `protobuf:"bytes,4,opt,name=hash,proto3" json:"hash,omitempty"`                // bcrypt of the secret; empty once revoked
+	Rate          int64                  `protobuf:"varint,5,opt,name=rate,proto3" json:"rate,omitempty"`               // requests a second; 0: the daemon's default, -1: no limit
+	Concurrency   int64                  `protobuf:"varint,6,opt,name=concurrency,proto3" json:"concurrency,omitempty"` // requests at once, likewise
+	Quota         int64                  `protobuf:"varint,7,opt,name=quota,proto3" json:"quota,omitempty"`             // waiting tasks, likewise
+	CreatedAt     int64                  `protobuf:"varint,8,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	CreatedBy     string                 `protobuf:"bytes,9,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	RevokedAt     int64                  `protobuf:"varint,10,opt,name=revoked_at,json=revokedAt,proto3" json:"revoked_at,omitempty"` // 0: it counts
+	RevokedBy     string                 `protobuf:"bytes,11,opt,name=revoked_by,json=revokedBy,proto3" json:"revoked_by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *APIKey) Reset() {
+	*x = APIKey{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *APIKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*APIKey) ProtoMessage() {}
+
+func (x *APIKey) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use APIKey.ProtoReflect.Descriptor instead.
+func (*APIKey) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *APIKey) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *APIKey) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *APIKey) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *APIKey) GetHash() string {
+	if x != nil {
+		return x.Hash
+	}
+	return ""
+}
+
+func (x *APIKey) GetRate() int64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *APIKey) GetConcurrency() int64 {
+	if x != nil {
+		return x.Concurrency
+	}
+	return 0
+}
+
+func (x *APIKey) GetQuota() int64 {
+	if x != nil {
+		return x.Quota
+	}
+	return 0
+}
+
+func (x *APIKey) GetCreatedAt() int64 {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return 0
+}
+
+func (x *APIKey) GetCreatedBy() string {
+	if x != nil {
+		return x.CreatedBy
+	}
+	return ""
+}
+
+func (x *APIKey) GetRevokedAt() int64 {
+	if x != nil {
+		return x.RevokedAt
+	}
+	return 0
+}
+
+func (x *APIKey) GetRevokedBy() string {
+	if x != nil {
+		return x.RevokedBy
+	}
+	return ""
+}
+
+// JoinToken lets one node get its first certificate.
+type JoinToken struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hash          []byte                 `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"` // SHA-256 of the token's secret
+	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"` // control | agent
+	CreatedAt     int64                  `protobuf:"varint,3,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	CreatedBy     string                 `protobuf:"bytes,4,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	ExpiresAt     int64                  `protobuf:"varint,5,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	SpentAt       int64                  `protobuf:"varint,6,opt,name=spent_at,json=spentAt,proto3" json:"spent_at,omitempty"` // 0: it can be used
+	Node          string                 `protobuf:"bytes,7,opt,name=node,proto3" json:"node,omitempty"`                       // that used it
+	Request       []byte                 `protobuf:"bytes,8,opt,name=request,proto3" json:"request,omitempty"`                 // SHA-256 of its certificate request
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinToken) Reset() {
+	*x = JoinToken{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinToken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinToken) ProtoMessage() {}
+
+func (x *JoinToken) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
+func (*JoinToken) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *JoinToken) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *JoinToken) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *JoinToken) GetCreatedAt() int64 {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return 0
+}
+
+func (x *JoinToken) GetCreatedBy() string {
+	if x != nil {
+		return x.CreatedBy
+	}
+	return ""
+}
+
+func (x *JoinToken) GetExpiresAt() int64 {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return 0
+}
+
+func (x *JoinToken) GetSpentAt() int64 {
+	if x != nil {
+		return x.SpentAt
+	}
+	return 0
+}
+
+func (x *JoinToken) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *JoinToken) GetRequest() []byte {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+// RevokedCertificate is one that no node accepts any more.
+type RevokedCertificate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Serial        string                 `protobuf:"bytes,1,opt,name=serial,proto3" json:"serial,omitempty"` // hexadecimal; empty: all certificates of `node` from before revoked_at
+	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	RevokedAt     int64                  `protobuf:"varint,3,opt,name=revoked_at,json=revokedAt,proto3" json:"revoked_at,omitempty"`
+	RevokedBy     string                 `protobuf:"bytes,4,opt,name=revoked_by,json=revokedBy,proto3" json:"revoked_by,omitempty"`
+	ExpiresAt     int64                  `protobuf:"varint,5,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"` // when it may be forgotten
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokedCertificate) Reset() {
+	*x = RevokedCertificate{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokedCertificate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokedCertificate) ProtoMessage() {}
+
+func (x *RevokedCertificate) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokedCertificate.ProtoReflect.Descriptor instead.
+func (*RevokedCertificate) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *RevokedCertificate) GetSerial() string {
+	if x != nil {
+		return x.Serial
+	}
+	return ""
+}
+
+func (x *RevokedCertificate) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *RevokedCertificate) GetRevokedAt() int64 {
+	if x != nil {
+		return x.RevokedAt
+	}
+	return 0
+}
+
+func (x *RevokedCertificate) GetRevokedBy() string {
+	if x != nil {
+		return x.RevokedBy
+	}
+	return ""
+}
+
+func (x *RevokedCertificate) GetExpiresAt() int64 {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return 0
+}
+
 // A snapshot is a stream of length-delimited SnapshotRecords: one header, the
-// nodes by id, the tasks by seq, the wishes by image.
+// nodes by id, the tasks by seq, the wishes by image, then keys, tokens and
+// revoked certificates.
 type SnapshotRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Kind:
@@ -2890,6 +3557,9 @@ type SnapshotRecord struct {
 	//	*SnapshotRecord_Node
 	//	*SnapshotRecord_Task
 	//	*SnapshotRecord_Wish
+	//	*SnapshotRecord_Key
+	//	*SnapshotRecord_Token
+	//	*SnapshotRecord_Revoked
 	Kind          isSnapshotRecord_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2897,7 +3567,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2909,7 +3579,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2922,7 +3592,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{31}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SnapshotRecord) GetKind() isSnapshotRecord_Kind {
@@ -2968,6 +3638,33 @@ func (x *SnapshotRecord) GetWish() *Wish {
 	return nil
 }
 
+func (x *SnapshotRecord) GetKey() *APIKey {
+	if x != nil {
+		if x, ok := x.Kind.(*SnapshotRecord_Key); ok {
+			return x.Key
+		}
+	}
+	return nil
+}
+
+func (x *SnapshotRecord) GetToken() *JoinToken {
+	if x != nil {
+		if x, ok := x.Kind.(*SnapshotRecord_Token); ok {
+			return x.Token
+		}
+	}
+	return nil
+}
+
+func (x *SnapshotRecord) GetRevoked() *RevokedCertificate {
+	if x != nil {
+		if x, ok := x.Kind.(*SnapshotRecord_Revoked); ok {
+			return x.Revoked
+		}
+	}
+	return nil
+}
+
 type isSnapshotRecord_Kind interface {
 	isSnapshotRecord_Kind()
 }
@@ -2988,6 +3685,18 @@ type SnapshotRecord_Wish struct {
 	Wish *Wish `protobuf:"bytes,4,opt,name=wish,proto3,oneof"`
 }
 
+type SnapshotRecord_Key struct {
+	Key *APIKey `protobuf:"bytes,10,opt,name=key,proto3,oneof"`
+}
+
+type SnapshotRecord_Token struct {
+	Token *JoinToken `protobuf:"bytes,11,opt,name=token,proto3,oneof"`
+}
+
+type SnapshotRecord_Revoked struct {
+	Revoked *RevokedCertificate `protobuf:"bytes,12,opt,name=revoked,proto3,oneof"`
+}
+
 func (*SnapshotRecord_Header) isSnapshotRecord_Kind() {}
 
 func (*SnapshotRecord_Node) isSnapshotRecord_Kind() {}
@@ -2995,6 +3704,12 @@ func (*SnapshotRecord_Node) isSnapshotRecord_Kind() {}
 func (*SnapshotRecord_Task) isSnapshotRecord_Kind() {}
 
 func (*SnapshotRecord_Wish) isSnapshotRecord_Kind() {}
+
+func (*SnapshotRecord_Key) isSnapshotRecord_Kind() {}
+
+func (*SnapshotRecord_Token) isSnapshotRecord_Kind() {}
+
+func (*SnapshotRecord_Revoked) isSnapshotRecord_Kind() {}
 
 type SnapshotHeader struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3007,13 +3722,16 @@ type SnapshotHeader struct {
 	Incarnation   uint64                 `protobuf:"varint,7,opt,name=incarnation,proto3" json:"incarnation,omitempty"`                     // how often the cluster was recovered from one survivor
 	Recovery      string                 `protobuf:"bytes,11,opt,name=recovery,proto3" json:"recovery,omitempty"`                           // which of all recoveries made this incarnation
 	RecoveredAt   uint64                 `protobuf:"varint,12,opt,name=recovered_at,json=recoveredAt,proto3" json:"recovered_at,omitempty"` // the index with which this incarnation began
+	Keys          uint64                 `protobuf:"varint,8,opt,name=keys,proto3" json:"keys,omitempty"`
+	Tokens        uint64                 `protobuf:"varint,9,opt,name=tokens,proto3" json:"tokens,omitempty"`
+	Revoked       uint64                 `protobuf:"varint,10,opt,name=revoked,proto3" json:"revoked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3025,7 +3743,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3038,7 +3756,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{32}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -3104,6 +3822,27 @@ func (x *SnapshotHeader) GetRecoveredAt() uint64 {
 	return 0
 }
 
+func (x *SnapshotHeader) GetKeys() uint64 {
+	if x != nil {
+		return x.Keys
+	}
+	return 0
+}
+
+func (x *SnapshotHeader) GetTokens() uint64 {
+	if x != nil {
+		return x.Tokens
+	}
+	return 0
+}
+
+func (x *SnapshotHeader) GetRevoked() uint64 {
+	if x != nil {
+		return x.Revoked
+	}
+	return 0
+}
+
 // Member is a node's gossip metadata, at most 512 bytes encoded.
 type Member struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3129,7 +3868,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3141,7 +3880,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3154,7 +3893,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{33}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Member) GetId() string {
@@ -3285,7 +4024,7 @@ type AgentMessage struct {
 
 func (x *AgentMessage) Reset() {
 	*x = AgentMessage{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3297,7 +4036,7 @@ func (x *AgentMessage) String() string {
 func (*AgentMessage) ProtoMessage() {}
 
 func (x *AgentMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3310,7 +4049,7 @@ func (x *AgentMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentMessage.ProtoReflect.Descriptor instead.
 func (*AgentMessage) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{34}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *AgentMessage) GetKind() isAgentMessage_Kind {
@@ -3398,7 +4137,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3410,7 +4149,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3423,7 +4162,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{35}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Hello) GetNode() *Node {
@@ -3463,7 +4202,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3475,7 +4214,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3488,7 +4227,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{36}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Heartbeat) GetNumber() uint64 {
@@ -3544,7 +4283,7 @@ type Parked struct {
 
 func (x *Parked) Reset() {
 	*x = Parked{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3556,7 +4295,7 @@ func (x *Parked) String() string {
 func (*Parked) ProtoMessage() {}
 
 func (x *Parked) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3569,7 +4308,7 @@ func (x *Parked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Parked.ProtoReflect.Descriptor instead.
 func (*Parked) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{37}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Parked) GetShape() uint64 {
@@ -3599,7 +4338,7 @@ type AttemptStatus struct {
 
 func (x *AttemptStatus) Reset() {
 	*x = AttemptStatus{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3611,7 +4350,7 @@ func (x *AttemptStatus) String() string {
 func (*AttemptStatus) ProtoMessage() {}
 
 func (x *AttemptStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3624,7 +4363,7 @@ func (x *AttemptStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptStatus.ProtoReflect.Descriptor instead.
 func (*AttemptStatus) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{38}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *AttemptStatus) GetToken() *Token {
@@ -3664,7 +4403,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3676,7 +4415,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3689,7 +4428,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{39}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{47}
 }
 
 // ControlMessage is what the leader says on a session.
@@ -3714,7 +4453,7 @@ type ControlMessage struct {
 
 func (x *ControlMessage) Reset() {
 	*x = ControlMessage{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3726,7 +4465,7 @@ func (x *ControlMessage) String() string {
 func (*ControlMessage) ProtoMessage() {}
 
 func (x *ControlMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3739,7 +4478,7 @@ func (x *ControlMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControlMessage.ProtoReflect.Descriptor instead.
 func (*ControlMessage) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{40}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ControlMessage) GetTerm() uint64 {
@@ -3896,7 +4635,7 @@ type Leave struct {
 
 func (x *Leave) Reset() {
 	*x = Leave{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3908,7 +4647,7 @@ func (x *Leave) String() string {
 func (*Leave) ProtoMessage() {}
 
 func (x *Leave) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3921,7 +4660,7 @@ func (x *Leave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leave.ProtoReflect.Descriptor instead.
 func (*Leave) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{41}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{49}
 }
 
 // Welcome answers Hello. Attempts in `forget` are not the agent's (any more):
@@ -3936,7 +4675,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3948,7 +4687,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3961,7 +4700,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{42}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Welcome) GetForget() []*Token {
@@ -3989,7 +4728,7 @@ type HeartbeatAnswer struct {
 
 func (x *HeartbeatAnswer) Reset() {
 	*x = HeartbeatAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4001,7 +4740,7 @@ func (x *HeartbeatAnswer) String() string {
 func (*HeartbeatAnswer) ProtoMessage() {}
 
 func (x *HeartbeatAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4014,7 +4753,7 @@ func (x *HeartbeatAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatAnswer.ProtoReflect.Descriptor instead.
 func (*HeartbeatAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{43}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *HeartbeatAnswer) GetNumber() uint64 {
@@ -4046,13 +4785,14 @@ type Assignment struct {
 	Secrets       *Secrets               `protobuf:"bytes,3,opt,name=secrets,proto3" json:"secrets,omitempty"` // open
 	Cid           string                 `protobuf:"bytes,4,opt,name=cid,proto3" json:"cid,omitempty"`
 	Owner         string                 `protobuf:"bytes,5,opt,name=owner,proto3" json:"owner,omitempty"` // permission to use an image is kept per owner
+	Trace         string                 `protobuf:"bytes,6,opt,name=trace,proto3" json:"trace,omitempty"` // W3C traceparent
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4064,7 +4804,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4077,7 +4817,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{44}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Assignment) GetToken() *Token {
@@ -4115,6 +4855,13 @@ func (x *Assignment) GetOwner() string {
 	return ""
 }
 
+func (x *Assignment) GetTrace() string {
+	if x != nil {
+		return x.Trace
+	}
+	return ""
+}
+
 // StopAttempt asks for a live attempt to end as `outcome`.
 type StopAttempt struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -4127,7 +4874,7 @@ type StopAttempt struct {
 
 func (x *StopAttempt) Reset() {
 	*x = StopAttempt{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4139,7 +4886,7 @@ func (x *StopAttempt) String() string {
 func (*StopAttempt) ProtoMessage() {}
 
 func (x *StopAttempt) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4152,7 +4899,7 @@ func (x *StopAttempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAttempt.ProtoReflect.Descriptor instead.
 func (*StopAttempt) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{45}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *StopAttempt) GetToken() *Token {
@@ -4189,7 +4936,7 @@ type StatusAnswer struct {
 
 func (x *StatusAnswer) Reset() {
 	*x = StatusAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4201,7 +4948,7 @@ func (x *StatusAnswer) String() string {
 func (*StatusAnswer) ProtoMessage() {}
 
 func (x *StatusAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4214,7 +4961,7 @@ func (x *StatusAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusAnswer.ProtoReflect.Descriptor instead.
 func (*StatusAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{46}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *StatusAnswer) GetToken() *Token {
@@ -4249,7 +4996,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4261,7 +5008,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4274,7 +5021,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{47}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Redirect) GetId() string {
@@ -4303,7 +5050,7 @@ type Refused struct {
 
 func (x *Refused) Reset() {
 	*x = Refused{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4315,7 +5062,7 @@ func (x *Refused) String() string {
 func (*Refused) ProtoMessage() {}
 
 func (x *Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4328,7 +5075,7 @@ func (x *Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refused.ProtoReflect.Descriptor instead.
 func (*Refused) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{48}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Refused) GetExpired() bool {
@@ -4358,7 +5105,7 @@ type OutputRequest struct {
 
 func (x *OutputRequest) Reset() {
 	*x = OutputRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4370,7 +5117,7 @@ func (x *OutputRequest) String() string {
 func (*OutputRequest) ProtoMessage() {}
 
 func (x *OutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4383,7 +5130,7 @@ func (x *OutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputRequest.ProtoReflect.Descriptor instead.
 func (*OutputRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{49}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *OutputRequest) GetToken() *Token {
@@ -4434,7 +5181,7 @@ type OutputChunk struct {
 
 func (x *OutputChunk) Reset() {
 	*x = OutputChunk{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4446,7 +5193,7 @@ func (x *OutputChunk) String() string {
 func (*OutputChunk) ProtoMessage() {}
 
 func (x *OutputChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4459,7 +5206,7 @@ func (x *OutputChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputChunk.ProtoReflect.Descriptor instead.
 func (*OutputChunk) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{50}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *OutputChunk) GetOffset() int64 {
@@ -4519,7 +5266,7 @@ type AttachInput struct {
 
 func (x *AttachInput) Reset() {
 	*x = AttachInput{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4531,7 +5278,7 @@ func (x *AttachInput) String() string {
 func (*AttachInput) ProtoMessage() {}
 
 func (x *AttachInput) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4544,7 +5291,7 @@ func (x *AttachInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachInput.ProtoReflect.Descriptor instead.
 func (*AttachInput) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{51}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *AttachInput) GetToken() *Token {
@@ -4630,7 +5377,7 @@ type InputData struct {
 
 func (x *InputData) Reset() {
 	*x = InputData{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4642,7 +5389,7 @@ func (x *InputData) String() string {
 func (*InputData) ProtoMessage() {}
 
 func (x *InputData) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4655,7 +5402,7 @@ func (x *InputData) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InputData.ProtoReflect.Descriptor instead.
 func (*InputData) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{52}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *InputData) GetOffset() int64 {
@@ -4689,7 +5436,7 @@ type WindowSize struct {
 
 func (x *WindowSize) Reset() {
 	*x = WindowSize{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4701,7 +5448,7 @@ func (x *WindowSize) String() string {
 func (*WindowSize) ProtoMessage() {}
 
 func (x *WindowSize) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4714,7 +5461,7 @@ func (x *WindowSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WindowSize.ProtoReflect.Descriptor instead.
 func (*WindowSize) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{53}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *WindowSize) GetRows() uint32 {
@@ -4743,7 +5490,7 @@ type AttachAck struct {
 
 func (x *AttachAck) Reset() {
 	*x = AttachAck{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4755,7 +5502,7 @@ func (x *AttachAck) String() string {
 func (*AttachAck) ProtoMessage() {}
 
 func (x *AttachAck) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4768,7 +5515,7 @@ func (x *AttachAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachAck.ProtoReflect.Descriptor instead.
 func (*AttachAck) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{54}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *AttachAck) GetTaken() int64 {
@@ -4796,7 +5543,7 @@ type ForwardRequest struct {
 
 func (x *ForwardRequest) Reset() {
 	*x = ForwardRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[55]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4808,7 +5555,7 @@ func (x *ForwardRequest) String() string {
 func (*ForwardRequest) ProtoMessage() {}
 
 func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[55]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4821,7 +5568,7 @@ func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardRequest.ProtoReflect.Descriptor instead.
 func (*ForwardRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{55}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ForwardRequest) GetCommands() []*Command {
@@ -4840,7 +5587,7 @@ type ForwardAnswer struct {
 
 func (x *ForwardAnswer) Reset() {
 	*x = ForwardAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[56]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4852,7 +5599,7 @@ func (x *ForwardAnswer) String() string {
 func (*ForwardAnswer) ProtoMessage() {}
 
 func (x *ForwardAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[56]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4865,7 +5612,7 @@ func (x *ForwardAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardAnswer.ProtoReflect.Descriptor instead.
 func (*ForwardAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{56}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ForwardAnswer) GetForwarded() []*Forwarded {
@@ -4890,7 +5637,7 @@ type Forwarded struct {
 
 func (x *Forwarded) Reset() {
 	*x = Forwarded{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[57]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4902,7 +5649,7 @@ func (x *Forwarded) String() string {
 func (*Forwarded) ProtoMessage() {}
 
 func (x *Forwarded) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[57]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4915,7 +5662,7 @@ func (x *Forwarded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forwarded.ProtoReflect.Descriptor instead.
 func (*Forwarded) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{57}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Forwarded) GetIndex() uint64 {
@@ -4977,7 +5724,7 @@ type ProposeRequest struct {
 
 func (x *ProposeRequest) Reset() {
 	*x = ProposeRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[58]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4989,7 +5736,7 @@ func (x *ProposeRequest) String() string {
 func (*ProposeRequest) ProtoMessage() {}
 
 func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[58]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5002,7 +5749,7 @@ func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeRequest.ProtoReflect.Descriptor instead.
 func (*ProposeRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{58}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ProposeRequest) GetCommand() *Command {
@@ -5026,7 +5773,7 @@ type ProposeAnswer struct {
 
 func (x *ProposeAnswer) Reset() {
 	*x = ProposeAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[59]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5038,7 +5785,7 @@ func (x *ProposeAnswer) String() string {
 func (*ProposeAnswer) ProtoMessage() {}
 
 func (x *ProposeAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[59]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5051,7 +5798,7 @@ func (x *ProposeAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeAnswer.ProtoReflect.Descriptor instead.
 func (*ProposeAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{59}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ProposeAnswer) GetIndex() uint64 {
@@ -5107,7 +5854,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[60]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5119,7 +5866,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[60]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5132,7 +5879,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{60}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Refusal) GetCode() string {
@@ -5157,7 +5904,7 @@ type ReadIndexRequest struct {
 
 func (x *ReadIndexRequest) Reset() {
 	*x = ReadIndexRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[61]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5169,7 +5916,7 @@ func (x *ReadIndexRequest) String() string {
 func (*ReadIndexRequest) ProtoMessage() {}
 
 func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[61]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5182,7 +5929,7 @@ func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
 func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{61}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{69}
 }
 
 type ReadIndexAnswer struct {
@@ -5195,7 +5942,7 @@ type ReadIndexAnswer struct {
 
 func (x *ReadIndexAnswer) Reset() {
 	*x = ReadIndexAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[62]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5207,7 +5954,7 @@ func (x *ReadIndexAnswer) String() string {
 func (*ReadIndexAnswer) ProtoMessage() {}
 
 func (x *ReadIndexAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[62]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5220,7 +5967,7 @@ func (x *ReadIndexAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexAnswer.ProtoReflect.Descriptor instead.
 func (*ReadIndexAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{62}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ReadIndexAnswer) GetIndex() uint64 {
@@ -5247,7 +5994,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[63]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5259,7 +6006,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[63]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5272,7 +6019,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{63}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ExplainRequest) GetTask() string {
@@ -5293,7 +6040,7 @@ type ExplainAnswer struct {
 
 func (x *ExplainAnswer) Reset() {
 	*x = ExplainAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[64]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5305,7 +6052,7 @@ func (x *ExplainAnswer) String() string {
 func (*ExplainAnswer) ProtoMessage() {}
 
 func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[64]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5318,7 +6065,7 @@ func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainAnswer.ProtoReflect.Descriptor instead.
 func (*ExplainAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{64}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ExplainAnswer) GetBecause() string {
@@ -5352,7 +6099,7 @@ type ImagesRequest struct {
 
 func (x *ImagesRequest) Reset() {
 	*x = ImagesRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[65]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5364,7 +6111,7 @@ func (x *ImagesRequest) String() string {
 func (*ImagesRequest) ProtoMessage() {}
 
 func (x *ImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[65]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5377,7 +6124,7 @@ func (x *ImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImagesRequest.ProtoReflect.Descriptor instead.
 func (*ImagesRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{65}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *ImagesRequest) GetNode() string {
@@ -5398,7 +6145,7 @@ type ImagesAnswer struct {
 
 func (x *ImagesAnswer) Reset() {
 	*x = ImagesAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[66]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5410,7 +6157,7 @@ func (x *ImagesAnswer) String() string {
 func (*ImagesAnswer) ProtoMessage() {}
 
 func (x *ImagesAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[66]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5423,7 +6170,7 @@ func (x *ImagesAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImagesAnswer.ProtoReflect.Descriptor instead.
 func (*ImagesAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{66}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *ImagesAnswer) GetImages() []*ImageCount {
@@ -5460,7 +6207,7 @@ type ImageCount struct {
 
 func (x *ImageCount) Reset() {
 	*x = ImageCount{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[67]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5472,7 +6219,7 @@ func (x *ImageCount) String() string {
 func (*ImageCount) ProtoMessage() {}
 
 func (x *ImageCount) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[67]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5485,7 +6232,7 @@ func (x *ImageCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageCount.ProtoReflect.Descriptor instead.
 func (*ImageCount) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{67}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *ImageCount) GetImage() string {
@@ -5524,7 +6271,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[68]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5536,7 +6283,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[68]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5549,7 +6296,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{68}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *JoinRequest) GetRaftAddr() string {
@@ -5597,7 +6344,7 @@ type JoinAnswer struct {
 
 func (x *JoinAnswer) Reset() {
 	*x = JoinAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[69]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5609,7 +6356,7 @@ func (x *JoinAnswer) String() string {
 func (*JoinAnswer) ProtoMessage() {}
 
 func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[69]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5622,7 +6369,7 @@ func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinAnswer.ProtoReflect.Descriptor instead.
 func (*JoinAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{69}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *JoinAnswer) GetRefusal() *Refusal {
@@ -5656,7 +6403,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[70]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5668,7 +6415,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[70]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5681,7 +6428,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{70}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *LeaveRequest) GetNode() string {
@@ -5722,7 +6469,7 @@ type LeaveAnswer struct {
 
 func (x *LeaveAnswer) Reset() {
 	*x = LeaveAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[71]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5734,7 +6481,7 @@ func (x *LeaveAnswer) String() string {
 func (*LeaveAnswer) ProtoMessage() {}
 
 func (x *LeaveAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[71]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5747,7 +6494,7 @@ func (x *LeaveAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveAnswer.ProtoReflect.Descriptor instead.
 func (*LeaveAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{71}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *LeaveAnswer) GetRefusal() *Refusal {
@@ -5773,7 +6520,7 @@ type GoRequest struct {
 
 func (x *GoRequest) Reset() {
 	*x = GoRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[72]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5785,7 +6532,7 @@ func (x *GoRequest) String() string {
 func (*GoRequest) ProtoMessage() {}
 
 func (x *GoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[72]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5798,7 +6545,7 @@ func (x *GoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GoRequest.ProtoReflect.Descriptor instead.
 func (*GoRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{72}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{80}
 }
 
 type GoAnswer struct {
@@ -5810,7 +6557,7 @@ type GoAnswer struct {
 
 func (x *GoAnswer) Reset() {
 	*x = GoAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[73]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5822,7 +6569,7 @@ func (x *GoAnswer) String() string {
 func (*GoAnswer) ProtoMessage() {}
 
 func (x *GoAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[73]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5835,7 +6582,7 @@ func (x *GoAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GoAnswer.ProtoReflect.Descriptor instead.
 func (*GoAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{73}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *GoAnswer) GetRefusal() *Refusal {
@@ -5845,11 +6592,319 @@ func (x *GoAnswer) GetRefusal() *Refusal {
 	return nil
 }
 
+// LogRequest asks a node for its recent log lines of one correlation id.
+type LogRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cid           string                 `protobuf:"bytes,1,opt,name=cid,proto3" json:"cid,omitempty"`
+	Owner         string                 `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`  // whose; empty: an operator asks, for everybody's
+	Lines         uint32                 `protobuf:"varint,3,opt,name=lines,proto3" json:"lines,omitempty"` // at most so many, the newest
+	Bytes         uint32                 `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"` // and so many bytes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogRequest) Reset() {
+	*x = LogRequest{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[82]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogRequest) ProtoMessage() {}
+
+func (x *LogRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[82]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogRequest.ProtoReflect.Descriptor instead.
+func (*LogRequest) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{82}
+}
+
+func (x *LogRequest) GetCid() string {
+	if x != nil {
+		return x.Cid
+	}
+	return ""
+}
+
+func (x *LogRequest) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *LogRequest) GetLines() uint32 {
+	if x != nil {
+		return x.Lines
+	}
+	return 0
+}
+
+func (x *LogRequest) GetBytes() uint32 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+type LogAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lines         [][]byte               `protobuf:"bytes,1,rep,name=lines,proto3" json:"lines,omitempty"`  // JSON objects, oldest first
+	Cut           bool                   `protobuf:"varint,2,opt,name=cut,proto3" json:"cut,omitempty"`     // older ones were left out
+	Since         int64                  `protobuf:"varint,3,opt,name=since,proto3" json:"since,omitempty"` // when the oldest line that the node still has was written
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogAnswer) Reset() {
+	*x = LogAnswer{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[83]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogAnswer) ProtoMessage() {}
+
+func (x *LogAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[83]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogAnswer.ProtoReflect.Descriptor instead.
+func (*LogAnswer) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{83}
+}
+
+func (x *LogAnswer) GetLines() [][]byte {
+	if x != nil {
+		return x.Lines
+	}
+	return nil
+}
+
+func (x *LogAnswer) GetCut() bool {
+	if x != nil {
+		return x.Cut
+	}
+	return false
+}
+
+func (x *LogAnswer) GetSince() int64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+// RenewRequest asks for the next certificate of whoever calls.
+type RenewRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Request       []byte                 `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewRequest) Reset() {
+	*x = RenewRequest{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[84]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewRequest) ProtoMessage() {}
+
+func (x *RenewRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[84]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
+func (*RenewRequest) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{84}
+}
+
+func (x *RenewRequest) GetRequest() []byte {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+type RenewAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Certificate   []byte                 `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"` // PEM
+	Refusal       *Refusal               `protobuf:"bytes,2,opt,name=refusal,proto3" json:"refusal,omitempty"`         // of a control node without the authority's key: ask another
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewAnswer) Reset() {
+	*x = RenewAnswer{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[85]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewAnswer) ProtoMessage() {}
+
+func (x *RenewAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[85]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewAnswer.ProtoReflect.Descriptor instead.
+func (*RenewAnswer) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{85}
+}
+
+func (x *RenewAnswer) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *RenewAnswer) GetRefusal() *Refusal {
+	if x != nil {
+		return x.Refusal
+	}
+	return nil
+}
+
+// WatchRevoked asks for the certificates that count no more, now and whenever
+// that changes.
+type WatchRevoked struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchRevoked) Reset() {
+	*x = WatchRevoked{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[86]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchRevoked) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchRevoked) ProtoMessage() {}
+
+func (x *WatchRevoked) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[86]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchRevoked.ProtoReflect.Descriptor instead.
+func (*WatchRevoked) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{86}
+}
+
+type RevokedCertificates struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Certificates  []*RevokedCertificate  `protobuf:"bytes,1,rep,name=certificates,proto3" json:"certificates,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokedCertificates) Reset() {
+	*x = RevokedCertificates{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[87]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokedCertificates) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokedCertificates) ProtoMessage() {}
+
+func (x *RevokedCertificates) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[87]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokedCertificates.ProtoReflect.Descriptor instead.
+func (*RevokedCertificates) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{87}
+}
+
+func (x *RevokedCertificates) GetCertificates() []*RevokedCertificate {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
 var File_ecs_v1_ecs_proto protoreflect.FileDescriptor
 
 const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\n" +
-	"\x10ecs/v1/ecs.proto\x12\x06ecs.v1\"\xbc\x03\n" +
+	"\x10ecs/v1/ecs.proto\x12\x06ecs.v1\"\xd2\x03\n" +
 	"\x04Task\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
 	"\x03cid\x18\x02 \x01(\tR\x03cid\x12\x14\n" +
@@ -5869,7 +6924,8 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"finishedAt\x12 \n" +
 	"\x04bill\x18\x0f \x01(\v2\f.ecs.v1.BillR\x04bill\x12\x1f\n" +
 	"\vbacking_off\x18\x10 \x01(\bR\n" +
-	"backingOff\"\xce\t\n" +
+	"backingOff\x12\x14\n" +
+	"\x05trace\x18\x11 \x01(\tR\x05trace\"\xce\t\n" +
 	"\x04Spec\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x18\n" +
 	"\acommand\x18\x02 \x03(\tR\acommand\x12\x1e\n" +
@@ -6014,7 +7070,7 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"4\n" +
 	"\x05Entry\x12+\n" +
-	"\bcommands\x18\x01 \x03(\v2\x0f.ecs.v1.CommandR\bcommands\"\xd4\x05\n" +
+	"\bcommands\x18\x01 \x03(\v2\x0f.ecs.v1.CommandR\bcommands\"\xe7\a\n" +
 	"\aCommand\x12\x10\n" +
 	"\x03now\x18\x01 \x01(\x03R\x03now\x12(\n" +
 	"\x06submit\x18\x02 \x01(\v2\x0e.ecs.v1.SubmitH\x00R\x06submit\x12.\n" +
@@ -6032,13 +7088,22 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x04wish\x18\r \x01(\v2\f.ecs.v1.WishH\x00R\x04wish\x12(\n" +
 	"\x06resume\x18\x15 \x01(\v2\x0e.ecs.v1.ResumeH\x00R\x06resume\x12%\n" +
 	"\x05found\x18\x0e \x01(\v2\r.ecs.v1.FoundH\x00R\x05found\x128\n" +
-	"\fforget_nodes\x18\x0f \x01(\v2\x13.ecs.v1.ForgetNodesH\x00R\vforgetNodes\x12\x14\n" +
+	"\fforget_nodes\x18\x0f \x01(\v2\x13.ecs.v1.ForgetNodesH\x00R\vforgetNodes\x12)\n" +
+	"\aput_key\x18\x1f \x01(\v2\x0e.ecs.v1.PutKeyH\x00R\x06putKey\x122\n" +
+	"\n" +
+	"revoke_key\x18  \x01(\v2\x11.ecs.v1.RevokeKeyH\x00R\trevokeKey\x12/\n" +
+	"\tput_token\x18! \x01(\v2\x10.ecs.v1.PutTokenH\x00R\bputToken\x125\n" +
+	"\vspend_token\x18\" \x01(\v2\x12.ecs.v1.SpendTokenH\x00R\n" +
+	"spendToken\x12J\n" +
+	"\x12revoke_certificate\x18# \x01(\v2\x19.ecs.v1.RevokeCertificateH\x00R\x11revokeCertificate\x12\x14\n" +
 	"\x05rules\x18\x16 \x01(\rR\x05rulesB\x06\n" +
-	"\x04kind\"T\n" +
+	"\x04kind\"j\n" +
 	"\x06Submit\x12 \n" +
 	"\x04task\x18\x01 \x01(\v2\f.ecs.v1.TaskR\x04task\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x14\n" +
-	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\"U\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x14\n" +
+	"\x05quota\x18\n" +
+	" \x01(\x03R\x05quota\"U\n" +
 	"\bRegister\x12 \n" +
 	"\x04node\x18\x01 \x01(\v2\f.ecs.v1.NodeR\x04node\x12'\n" +
 	"\arunning\x18\x02 \x03(\v2\r.ecs.v1.TokenR\arunning\"K\n" +
@@ -6106,13 +7171,71 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x05nodes\x18\x01 \x03(\v2\x10.ecs.v1.GoneNodeR\x05nodes\"4\n" +
 	"\bGoneNode\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
-	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\xb6\x01\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"@\n" +
+	"\x06PutKey\x12 \n" +
+	"\x03key\x18\x01 \x01(\v2\x0e.ecs.v1.APIKeyR\x03key\x12\x14\n" +
+	"\x05first\x18\x02 \x01(\bR\x05first\"+\n" +
+	"\tRevokeKey\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x0e\n" +
+	"\x02by\x18\x02 \x01(\tR\x02by\"3\n" +
+	"\bPutToken\x12'\n" +
+	"\x05token\x18\x01 \x01(\v2\x11.ecs.v1.JoinTokenR\x05token\"b\n" +
+	"\n" +
+	"SpendToken\x12\x12\n" +
+	"\x04hash\x18\x01 \x01(\fR\x04hash\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x12\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\x12\x18\n" +
+	"\arequest\x18\x04 \x01(\fR\arequest\"Q\n" +
+	"\x11RevokeCertificate\x12<\n" +
+	"\vcertificate\x18\x01 \x01(\v2\x1a.ecs.v1.RevokedCertificateR\vcertificate\"\x9c\x02\n" +
+	"\x06APIKey\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
+	"\x04role\x18\x03 \x01(\tR\x04role\x12\x12\n" +
+	"\x04hash\x18\x04 \x01(\tR\x04hash\x12\x12\n" +
+	"\x04rate\x18\x05 \x01(\x03R\x04rate\x12 \n" +
+	"\vconcurrency\x18\x06 \x01(\x03R\vconcurrency\x12\x14\n" +
+	"\x05quota\x18\a \x01(\x03R\x05quota\x12\x1d\n" +
+	"\n" +
+	"created_at\x18\b \x01(\x03R\tcreatedAt\x12\x1d\n" +
+	"\n" +
+	"created_by\x18\t \x01(\tR\tcreatedBy\x12\x1d\n" +
+	"\n" +
+	"revoked_at\x18\n" +
+	" \x01(\x03R\trevokedAt\x12\x1d\n" +
+	"\n" +
+	"revoked_by\x18\v \x01(\tR\trevokedBy\"\xd9\x01\n" +
+	"\tJoinToken\x12\x12\n" +
+	"\x04hash\x18\x01 \x01(\fR\x04hash\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x1d\n" +
+	"\n" +
+	"created_at\x18\x03 \x01(\x03R\tcreatedAt\x12\x1d\n" +
+	"\n" +
+	"created_by\x18\x04 \x01(\tR\tcreatedBy\x12\x1d\n" +
+	"\n" +
+	"expires_at\x18\x05 \x01(\x03R\texpiresAt\x12\x19\n" +
+	"\bspent_at\x18\x06 \x01(\x03R\aspentAt\x12\x12\n" +
+	"\x04node\x18\a \x01(\tR\x04node\x12\x18\n" +
+	"\arequest\x18\b \x01(\fR\arequest\"\x9d\x01\n" +
+	"\x12RevokedCertificate\x12\x16\n" +
+	"\x06serial\x18\x01 \x01(\tR\x06serial\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x1d\n" +
+	"\n" +
+	"revoked_at\x18\x03 \x01(\x03R\trevokedAt\x12\x1d\n" +
+	"\n" +
+	"revoked_by\x18\x04 \x01(\tR\trevokedBy\x12\x1d\n" +
+	"\n" +
+	"expires_at\x18\x05 \x01(\x03R\texpiresAt\"\xbd\x02\n" +
 	"\x0eSnapshotRecord\x120\n" +
 	"\x06header\x18\x01 \x01(\v2\x16.ecs.v1.SnapshotHeaderH\x00R\x06header\x12\"\n" +
 	"\x04node\x18\x02 \x01(\v2\f.ecs.v1.NodeH\x00R\x04node\x12\"\n" +
 	"\x04task\x18\x03 \x01(\v2\f.ecs.v1.TaskH\x00R\x04task\x12\"\n" +
-	"\x04wish\x18\x04 \x01(\v2\f.ecs.v1.WishH\x00R\x04wishB\x06\n" +
-	"\x04kind\"\xfd\x01\n" +
+	"\x04wish\x18\x04 \x01(\v2\f.ecs.v1.WishH\x00R\x04wish\x12\"\n" +
+	"\x03key\x18\n" +
+	" \x01(\v2\x0e.ecs.v1.APIKeyH\x00R\x03key\x12)\n" +
+	"\x05token\x18\v \x01(\v2\x11.ecs.v1.JoinTokenH\x00R\x05token\x126\n" +
+	"\arevoked\x18\f \x01(\v2\x1a.ecs.v1.RevokedCertificateH\x00R\arevokedB\x06\n" +
+	"\x04kind\"\xc3\x02\n" +
 	"\x0eSnapshotHeader\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x14\n" +
@@ -6122,7 +7245,11 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\acluster\x18\x06 \x01(\tR\acluster\x12 \n" +
 	"\vincarnation\x18\a \x01(\x04R\vincarnation\x12\x1a\n" +
 	"\brecovery\x18\v \x01(\tR\brecovery\x12!\n" +
-	"\frecovered_at\x18\f \x01(\x04R\vrecoveredAt\"\xaa\x03\n" +
+	"\frecovered_at\x18\f \x01(\x04R\vrecoveredAt\x12\x12\n" +
+	"\x04keys\x18\b \x01(\x04R\x04keys\x12\x16\n" +
+	"\x06tokens\x18\t \x01(\x04R\x06tokens\x12\x18\n" +
+	"\arevoked\x18\n" +
+	" \x01(\x04R\arevoked\"\xaa\x03\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x12\n" +
@@ -6192,14 +7319,15 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x0fHeartbeatAnswer\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x14\n" +
 	"\x05drain\x18\x02 \x01(\bR\x05drain\x12$\n" +
-	"\x06wishes\x18\x03 \x03(\v2\f.ecs.v1.WishR\x06wishes\"\xa6\x01\n" +
+	"\x06wishes\x18\x03 \x03(\v2\f.ecs.v1.WishR\x06wishes\"\xbc\x01\n" +
 	"\n" +
 	"Assignment\x12#\n" +
 	"\x05token\x18\x01 \x01(\v2\r.ecs.v1.TokenR\x05token\x12 \n" +
 	"\x04spec\x18\x02 \x01(\v2\f.ecs.v1.SpecR\x04spec\x12)\n" +
 	"\asecrets\x18\x03 \x01(\v2\x0f.ecs.v1.SecretsR\asecrets\x12\x10\n" +
 	"\x03cid\x18\x04 \x01(\tR\x03cid\x12\x14\n" +
-	"\x05owner\x18\x05 \x01(\tR\x05owner\"d\n" +
+	"\x05owner\x18\x05 \x01(\tR\x05owner\x12\x14\n" +
+	"\x05trace\x18\x06 \x01(\tR\x05trace\"d\n" +
 	"\vStopAttempt\x12#\n" +
 	"\x05token\x18\x01 \x01(\v2\r.ecs.v1.TokenR\x05token\x12\x18\n" +
 	"\aoutcome\x18\x02 \x01(\tR\aoutcome\x12\x16\n" +
@@ -6310,7 +7438,25 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\"\v\n" +
 	"\tGoRequest\"5\n" +
 	"\bGoAnswer\x12)\n" +
-	"\arefusal\x18\x01 \x01(\v2\x0f.ecs.v1.RefusalR\arefusalB\x18Z\x16ecs/proto/ecs/v1;ecsv1b\x06proto3"
+	"\arefusal\x18\x01 \x01(\v2\x0f.ecs.v1.RefusalR\arefusal\"`\n" +
+	"\n" +
+	"LogRequest\x12\x10\n" +
+	"\x03cid\x18\x01 \x01(\tR\x03cid\x12\x14\n" +
+	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x14\n" +
+	"\x05lines\x18\x03 \x01(\rR\x05lines\x12\x14\n" +
+	"\x05bytes\x18\x04 \x01(\rR\x05bytes\"I\n" +
+	"\tLogAnswer\x12\x14\n" +
+	"\x05lines\x18\x01 \x03(\fR\x05lines\x12\x10\n" +
+	"\x03cut\x18\x02 \x01(\bR\x03cut\x12\x14\n" +
+	"\x05since\x18\x03 \x01(\x03R\x05since\"(\n" +
+	"\fRenewRequest\x12\x18\n" +
+	"\arequest\x18\x01 \x01(\fR\arequest\"Z\n" +
+	"\vRenewAnswer\x12 \n" +
+	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12)\n" +
+	"\arefusal\x18\x02 \x01(\v2\x0f.ecs.v1.RefusalR\arefusal\"\x0e\n" +
+	"\fWatchRevoked\"U\n" +
+	"\x13RevokedCertificates\x12>\n" +
+	"\fcertificates\x18\x01 \x03(\v2\x1a.ecs.v1.RevokedCertificateR\fcertificatesB\x18Z\x16ecs/proto/ecs/v1;ecsv1b\x06proto3"
 
 var (
 	file_ecs_v1_ecs_proto_rawDescOnce sync.Once
@@ -6324,178 +7470,205 @@ func file_ecs_v1_ecs_proto_rawDescGZIP() []byte {
 	return file_ecs_v1_ecs_proto_rawDescData
 }
 
-var file_ecs_v1_ecs_proto_msgTypes = make([]protoimpl.MessageInfo, 76)
+var file_ecs_v1_ecs_proto_msgTypes = make([]protoimpl.MessageInfo, 90)
 var file_ecs_v1_ecs_proto_goTypes = []any{
-	(*Task)(nil),             // 0: ecs.v1.Task
-	(*Spec)(nil),             // 1: ecs.v1.Spec
-	(*File)(nil),             // 2: ecs.v1.File
-	(*Secrets)(nil),          // 3: ecs.v1.Secrets
-	(*Attempt)(nil),          // 4: ecs.v1.Attempt
-	(*Result)(nil),           // 5: ecs.v1.Result
-	(*Outputs)(nil),          // 6: ecs.v1.Outputs
-	(*Stream)(nil),           // 7: ecs.v1.Stream
-	(*Bill)(nil),             // 8: ecs.v1.Bill
-	(*Node)(nil),             // 9: ecs.v1.Node
-	(*Entry)(nil),            // 10: ecs.v1.Entry
-	(*Command)(nil),          // 11: ecs.v1.Command
-	(*Submit)(nil),           // 12: ecs.v1.Submit
-	(*Register)(nil),         // 13: ecs.v1.Register
-	(*Token)(nil),            // 14: ecs.v1.Token
-	(*Place)(nil),            // 15: ecs.v1.Place
-	(*Decision)(nil),         // 16: ecs.v1.Decision
-	(*Progress)(nil),         // 17: ecs.v1.Progress
-	(*Finish)(nil),           // 18: ecs.v1.Finish
-	(*Stop)(nil),             // 19: ecs.v1.Stop
-	(*LoseNode)(nil),         // 20: ecs.v1.LoseNode
-	(*LoseAttempt)(nil),      // 21: ecs.v1.LoseAttempt
-	(*SetNode)(nil),          // 22: ecs.v1.SetNode
-	(*Expire)(nil),           // 23: ecs.v1.Expire
-	(*Forget)(nil),           // 24: ecs.v1.Forget
-	(*Wish)(nil),             // 25: ecs.v1.Wish
-	(*Resume)(nil),           // 26: ecs.v1.Resume
-	(*Waited)(nil),           // 27: ecs.v1.Waited
-	(*Found)(nil),            // 28: ecs.v1.Found
-	(*ForgetNodes)(nil),      // 29: ecs.v1.ForgetNodes
-	(*GoneNode)(nil),         // 30: ecs.v1.GoneNode
-	(*SnapshotRecord)(nil),   // 31: ecs.v1.SnapshotRecord
-	(*SnapshotHeader)(nil),   // 32: ecs.v1.SnapshotHeader
-	(*Member)(nil),           // 33: ecs.v1.Member
-	(*AgentMessage)(nil),     // 34: ecs.v1.AgentMessage
-	(*Hello)(nil),            // 35: ecs.v1.Hello
-	(*Heartbeat)(nil),        // 36: ecs.v1.Heartbeat
-	(*Parked)(nil),           // 37: ecs.v1.Parked
-	(*AttemptStatus)(nil),    // 38: ecs.v1.AttemptStatus
-	(*Goodbye)(nil),          // 39: ecs.v1.Goodbye
-	(*ControlMessage)(nil),   // 40: ecs.v1.ControlMessage
-	(*Leave)(nil),            // 41: ecs.v1.Leave
-	(*Welcome)(nil),          // 42: ecs.v1.Welcome
-	(*HeartbeatAnswer)(nil),  // 43: ecs.v1.HeartbeatAnswer
-	(*Assignment)(nil),       // 44: ecs.v1.Assignment
-	(*StopAttempt)(nil),      // 45: ecs.v1.StopAttempt
-	(*StatusAnswer)(nil),     // 46: ecs.v1.StatusAnswer
-	(*Redirect)(nil),         // 47: ecs.v1.Redirect
-	(*Refused)(nil),          // 48: ecs.v1.Refused
-	(*OutputRequest)(nil),    // 49: ecs.v1.OutputRequest
-	(*OutputChunk)(nil),      // 50: ecs.v1.OutputChunk
-	(*AttachInput)(nil),      // 51: ecs.v1.AttachInput
-	(*InputData)(nil),        // 52: ecs.v1.InputData
-	(*WindowSize)(nil),       // 53: ecs.v1.WindowSize
-	(*AttachAck)(nil),        // 54: ecs.v1.AttachAck
-	(*ForwardRequest)(nil),   // 55: ecs.v1.ForwardRequest
-	(*ForwardAnswer)(nil),    // 56: ecs.v1.ForwardAnswer
-	(*Forwarded)(nil),        // 57: ecs.v1.Forwarded
-	(*ProposeRequest)(nil),   // 58: ecs.v1.ProposeRequest
-	(*ProposeAnswer)(nil),    // 59: ecs.v1.ProposeAnswer
-	(*Refusal)(nil),          // 60: ecs.v1.Refusal
-	(*ReadIndexRequest)(nil), // 61: ecs.v1.ReadIndexRequest
-	(*ReadIndexAnswer)(nil),  // 62: ecs.v1.ReadIndexAnswer
-	(*ExplainRequest)(nil),   // 63: ecs.v1.ExplainRequest
-	(*ExplainAnswer)(nil),    // 64: ecs.v1.ExplainAnswer
-	(*ImagesRequest)(nil),    // 65: ecs.v1.ImagesRequest
-	(*ImagesAnswer)(nil),     // 66: ecs.v1.ImagesAnswer
-	(*ImageCount)(nil),       // 67: ecs.v1.ImageCount
-	(*JoinRequest)(nil),      // 68: ecs.v1.JoinRequest
-	(*JoinAnswer)(nil),       // 69: ecs.v1.JoinAnswer
-	(*LeaveRequest)(nil),     // 70: ecs.v1.LeaveRequest
-	(*LeaveAnswer)(nil),      // 71: ecs.v1.LeaveAnswer
-	(*GoRequest)(nil),        // 72: ecs.v1.GoRequest
-	(*GoAnswer)(nil),         // 73: ecs.v1.GoAnswer
-	nil,                      // 74: ecs.v1.Spec.LabelsEntry
-	nil,                      // 75: ecs.v1.Node.AttributesEntry
+	(*Task)(nil),                // 0: ecs.v1.Task
+	(*Spec)(nil),                // 1: ecs.v1.Spec
+	(*File)(nil),                // 2: ecs.v1.File
+	(*Secrets)(nil),             // 3: ecs.v1.Secrets
+	(*Attempt)(nil),             // 4: ecs.v1.Attempt
+	(*Result)(nil),              // 5: ecs.v1.Result
+	(*Outputs)(nil),             // 6: ecs.v1.Outputs
+	(*Stream)(nil),              // 7: ecs.v1.Stream
+	(*Bill)(nil),                // 8: ecs.v1.Bill
+	(*Node)(nil),                // 9: ecs.v1.Node
+	(*Entry)(nil),               // 10: ecs.v1.Entry
+	(*Command)(nil),             // 11: ecs.v1.Command
+	(*Submit)(nil),              // 12: ecs.v1.Submit
+	(*Register)(nil),            // 13: ecs.v1.Register
+	(*Token)(nil),               // 14: ecs.v1.Token
+	(*Place)(nil),               // 15: ecs.v1.Place
+	(*Decision)(nil),            // 16: ecs.v1.Decision
+	(*Progress)(nil),            // 17: ecs.v1.Progress
+	(*Finish)(nil),              // 18: ecs.v1.Finish
+	(*Stop)(nil),                // 19: ecs.v1.Stop
+	(*LoseNode)(nil),            // 20: ecs.v1.LoseNode
+	(*LoseAttempt)(nil),         // 21: ecs.v1.LoseAttempt
+	(*SetNode)(nil),             // 22: ecs.v1.SetNode
+	(*Expire)(nil),              // 23: ecs.v1.Expire
+	(*Forget)(nil),              // 24: ecs.v1.Forget
+	(*Wish)(nil),                // 25: ecs.v1.Wish
+	(*Resume)(nil),              // 26: ecs.v1.Resume
+	(*Waited)(nil),              // 27: ecs.v1.Waited
+	(*Found)(nil),               // 28: ecs.v1.Found
+	(*ForgetNodes)(nil),         // 29: ecs.v1.ForgetNodes
+	(*GoneNode)(nil),            // 30: ecs.v1.GoneNode
+	(*PutKey)(nil),              // 31: ecs.v1.PutKey
+	(*RevokeKey)(nil),           // 32: ecs.v1.RevokeKey
+	(*PutToken)(nil),            // 33: ecs.v1.PutToken
+	(*SpendToken)(nil),          // 34: ecs.v1.SpendToken
+	(*RevokeCertificate)(nil),   // 35: ecs.v1.RevokeCertificate
+	(*APIKey)(nil),              // 36: ecs.v1.APIKey
+	(*JoinToken)(nil),           // 37: ecs.v1.JoinToken
+	(*RevokedCertificate)(nil),  // 38: ecs.v1.RevokedCertificate
+	(*SnapshotRecord)(nil),      // 39: ecs.v1.SnapshotRecord
+	(*SnapshotHeader)(nil),      // 40: ecs.v1.SnapshotHeader
+	(*Member)(nil),              // 41: ecs.v1.Member
+	(*AgentMessage)(nil),        // 42: ecs.v1.AgentMessage
+	(*Hello)(nil),               // 43: ecs.v1.Hello
+	(*Heartbeat)(nil),           // 44: ecs.v1.Heartbeat
+	(*Parked)(nil),              // 45: ecs.v1.Parked
+	(*AttemptStatus)(nil),       // 46: ecs.v1.AttemptStatus
+	(*Goodbye)(nil),             // 47: ecs.v1.Goodbye
+	(*ControlMessage)(nil),      // 48: ecs.v1.ControlMessage
+	(*Leave)(nil),               // 49: ecs.v1.Leave
+	(*Welcome)(nil),             // 50: ecs.v1.Welcome
+	(*HeartbeatAnswer)(nil),     // 51: ecs.v1.HeartbeatAnswer
+	(*Assignment)(nil),          // 52: ecs.v1.Assignment
+	(*StopAttempt)(nil),         // 53: ecs.v1.StopAttempt
+	(*StatusAnswer)(nil),        // 54: ecs.v1.StatusAnswer
+	(*Redirect)(nil),            // 55: ecs.v1.Redirect
+	(*Refused)(nil),             // 56: ecs.v1.Refused
+	(*OutputRequest)(nil),       // 57: ecs.v1.OutputRequest
+	(*OutputChunk)(nil),         // 58: ecs.v1.OutputChunk
+	(*AttachInput)(nil),         // 59: ecs.v1.AttachInput
+	(*InputData)(nil),           // 60: ecs.v1.InputData
+	(*WindowSize)(nil),          // 61: ecs.v1.WindowSize
+	(*AttachAck)(nil),           // 62: ecs.v1.AttachAck
+	(*ForwardRequest)(nil),      // 63: ecs.v1.ForwardRequest
+	(*ForwardAnswer)(nil),       // 64: ecs.v1.ForwardAnswer
+	(*Forwarded)(nil),           // 65: ecs.v1.Forwarded
+	(*ProposeRequest)(nil),      // 66: ecs.v1.ProposeRequest
+	(*ProposeAnswer)(nil),       // 67: ecs.v1.ProposeAnswer
+	(*Refusal)(nil),             // 68: ecs.v1.Refusal
+	(*ReadIndexRequest)(nil),    // 69: ecs.v1.ReadIndexRequest
+	(*ReadIndexAnswer)(nil),     // 70: ecs.v1.ReadIndexAnswer
+	(*ExplainRequest)(nil),      // 71: ecs.v1.ExplainRequest
+	(*ExplainAnswer)(nil),       // 72: ecs.v1.ExplainAnswer
+	(*ImagesRequest)(nil),       // 73: ecs.v1.ImagesRequest
+	(*ImagesAnswer)(nil),        // 74: ecs.v1.ImagesAnswer
+	(*ImageCount)(nil),          // 75: ecs.v1.ImageCount
+	(*JoinRequest)(nil),         // 76: ecs.v1.JoinRequest
+	(*JoinAnswer)(nil),          // 77: ecs.v1.JoinAnswer
+	(*LeaveRequest)(nil),        // 78: ecs.v1.LeaveRequest
+	(*LeaveAnswer)(nil),         // 79: ecs.v1.LeaveAnswer
+	(*GoRequest)(nil),           // 80: ecs.v1.GoRequest
+	(*GoAnswer)(nil),            // 81: ecs.v1.GoAnswer
+	(*LogRequest)(nil),          // 82: ecs.v1.LogRequest
+	(*LogAnswer)(nil),           // 83: ecs.v1.LogAnswer
+	(*RenewRequest)(nil),        // 84: ecs.v1.RenewRequest
+	(*RenewAnswer)(nil),         // 85: ecs.v1.RenewAnswer
+	(*WatchRevoked)(nil),        // 86: ecs.v1.WatchRevoked
+	(*RevokedCertificates)(nil), // 87: ecs.v1.RevokedCertificates
+	nil,                         // 88: ecs.v1.Spec.LabelsEntry
+	nil,                         // 89: ecs.v1.Node.AttributesEntry
 }
 var file_ecs_v1_ecs_proto_depIdxs = []int32{
-	1,  // 0: ecs.v1.Task.spec:type_name -> ecs.v1.Spec
-	4,  // 1: ecs.v1.Task.attempts:type_name -> ecs.v1.Attempt
-	5,  // 2: ecs.v1.Task.result:type_name -> ecs.v1.Result
-	8,  // 3: ecs.v1.Task.bill:type_name -> ecs.v1.Bill
-	74, // 4: ecs.v1.Spec.labels:type_name -> ecs.v1.Spec.LabelsEntry
-	2,  // 5: ecs.v1.Spec.files:type_name -> ecs.v1.File
-	7,  // 6: ecs.v1.Result.stdout:type_name -> ecs.v1.Stream
-	7,  // 7: ecs.v1.Result.stderr:type_name -> ecs.v1.Stream
-	6,  // 8: ecs.v1.Result.outputs:type_name -> ecs.v1.Outputs
-	75, // 9: ecs.v1.Node.attributes:type_name -> ecs.v1.Node.AttributesEntry
-	11, // 10: ecs.v1.Entry.commands:type_name -> ecs.v1.Command
-	12, // 11: ecs.v1.Command.submit:type_name -> ecs.v1.Submit
-	13, // 12: ecs.v1.Command.register:type_name -> ecs.v1.Register
-	15, // 13: ecs.v1.Command.place:type_name -> ecs.v1.Place
-	17, // 14: ecs.v1.Command.progress:type_name -> ecs.v1.Progress
-	18, // 15: ecs.v1.Command.finish:type_name -> ecs.v1.Finish
-	19, // 16: ecs.v1.Command.stop:type_name -> ecs.v1.Stop
-	20, // 17: ecs.v1.Command.lose_node:type_name -> ecs.v1.LoseNode
-	21, // 18: ecs.v1.Command.lose_attempt:type_name -> ecs.v1.LoseAttempt
-	22, // 19: ecs.v1.Command.set_node:type_name -> ecs.v1.SetNode
-	23, // 20: ecs.v1.Command.expire:type_name -> ecs.v1.Expire
-	24, // 21: ecs.v1.Command.forget:type_name -> ecs.v1.Forget
-	25, // 22: ecs.v1.Command.wish:type_name -> ecs.v1.Wish
-	26, // 23: ecs.v1.Command.resume:type_name -> ecs.v1.Resume
-	28, // 24: ecs.v1.Command.found:type_name -> ecs.v1.Found
-	29, // 25: ecs.v1.Command.forget_nodes:type_name -> ecs.v1.ForgetNodes
-	0,  // 26: ecs.v1.Submit.task:type_name -> ecs.v1.Task
-	9,  // 27: ecs.v1.Register.node:type_name -> ecs.v1.Node
-	14, // 28: ecs.v1.Register.running:type_name -> ecs.v1.Token
-	16, // 29: ecs.v1.Place.decisions:type_name -> ecs.v1.Decision
-	14, // 30: ecs.v1.Progress.token:type_name -> ecs.v1.Token
-	14, // 31: ecs.v1.Finish.token:type_name -> ecs.v1.Token
-	5,  // 32: ecs.v1.Finish.result:type_name -> ecs.v1.Result
-	8,  // 33: ecs.v1.Finish.bill:type_name -> ecs.v1.Bill
-	14, // 34: ecs.v1.LoseAttempt.token:type_name -> ecs.v1.Token
-	1,  // 35: ecs.v1.Wish.spec:type_name -> ecs.v1.Spec
-	27, // 36: ecs.v1.Resume.waited:type_name -> ecs.v1.Waited
-	30, // 37: ecs.v1.ForgetNodes.nodes:type_name -> ecs.v1.GoneNode
-	32, // 38: ecs.v1.SnapshotRecord.header:type_name -> ecs.v1.SnapshotHeader
-	9,  // 39: ecs.v1.SnapshotRecord.node:type_name -> ecs.v1.Node
-	0,  // 40: ecs.v1.SnapshotRecord.task:type_name -> ecs.v1.Task
-	25, // 41: ecs.v1.SnapshotRecord.wish:type_name -> ecs.v1.Wish
-	35, // 42: ecs.v1.AgentMessage.hello:type_name -> ecs.v1.Hello
-	36, // 43: ecs.v1.AgentMessage.heartbeat:type_name -> ecs.v1.Heartbeat
-	38, // 44: ecs.v1.AgentMessage.status:type_name -> ecs.v1.AttemptStatus
-	39, // 45: ecs.v1.AgentMessage.goodbye:type_name -> ecs.v1.Goodbye
-	9,  // 46: ecs.v1.Hello.node:type_name -> ecs.v1.Node
-	14, // 47: ecs.v1.Hello.running:type_name -> ecs.v1.Token
-	37, // 48: ecs.v1.Heartbeat.parked:type_name -> ecs.v1.Parked
-	14, // 49: ecs.v1.AttemptStatus.token:type_name -> ecs.v1.Token
-	5,  // 50: ecs.v1.AttemptStatus.result:type_name -> ecs.v1.Result
-	8,  // 51: ecs.v1.AttemptStatus.bill:type_name -> ecs.v1.Bill
-	42, // 52: ecs.v1.ControlMessage.welcome:type_name -> ecs.v1.Welcome
-	43, // 53: ecs.v1.ControlMessage.heartbeat:type_name -> ecs.v1.HeartbeatAnswer
-	44, // 54: ecs.v1.ControlMessage.assignment:type_name -> ecs.v1.Assignment
-	45, // 55: ecs.v1.ControlMessage.stop:type_name -> ecs.v1.StopAttempt
-	46, // 56: ecs.v1.ControlMessage.status:type_name -> ecs.v1.StatusAnswer
-	47, // 57: ecs.v1.ControlMessage.redirect:type_name -> ecs.v1.Redirect
-	48, // 58: ecs.v1.ControlMessage.refused:type_name -> ecs.v1.Refused
-	41, // 59: ecs.v1.ControlMessage.leave:type_name -> ecs.v1.Leave
-	14, // 60: ecs.v1.Welcome.forget:type_name -> ecs.v1.Token
-	25, // 61: ecs.v1.HeartbeatAnswer.wishes:type_name -> ecs.v1.Wish
-	14, // 62: ecs.v1.Assignment.token:type_name -> ecs.v1.Token
-	1,  // 63: ecs.v1.Assignment.spec:type_name -> ecs.v1.Spec
-	3,  // 64: ecs.v1.Assignment.secrets:type_name -> ecs.v1.Secrets
-	14, // 65: ecs.v1.StopAttempt.token:type_name -> ecs.v1.Token
-	14, // 66: ecs.v1.StatusAnswer.token:type_name -> ecs.v1.Token
-	14, // 67: ecs.v1.OutputRequest.token:type_name -> ecs.v1.Token
-	14, // 68: ecs.v1.AttachInput.token:type_name -> ecs.v1.Token
-	52, // 69: ecs.v1.AttachInput.data:type_name -> ecs.v1.InputData
-	53, // 70: ecs.v1.AttachInput.resize:type_name -> ecs.v1.WindowSize
-	11, // 71: ecs.v1.ForwardRequest.commands:type_name -> ecs.v1.Command
-	57, // 72: ecs.v1.ForwardAnswer.forwarded:type_name -> ecs.v1.Forwarded
-	0,  // 73: ecs.v1.Forwarded.made:type_name -> ecs.v1.Task
-	9,  // 74: ecs.v1.Forwarded.node:type_name -> ecs.v1.Node
-	60, // 75: ecs.v1.Forwarded.refusal:type_name -> ecs.v1.Refusal
-	11, // 76: ecs.v1.ProposeRequest.command:type_name -> ecs.v1.Command
-	0,  // 77: ecs.v1.ProposeAnswer.task:type_name -> ecs.v1.Task
-	9,  // 78: ecs.v1.ProposeAnswer.node:type_name -> ecs.v1.Node
-	60, // 79: ecs.v1.ProposeAnswer.refusal:type_name -> ecs.v1.Refusal
-	60, // 80: ecs.v1.ReadIndexAnswer.refusal:type_name -> ecs.v1.Refusal
-	60, // 81: ecs.v1.ExplainAnswer.refusal:type_name -> ecs.v1.Refusal
-	67, // 82: ecs.v1.ImagesAnswer.images:type_name -> ecs.v1.ImageCount
-	60, // 83: ecs.v1.ImagesAnswer.refusal:type_name -> ecs.v1.Refusal
-	60, // 84: ecs.v1.JoinAnswer.refusal:type_name -> ecs.v1.Refusal
-	60, // 85: ecs.v1.LeaveAnswer.refusal:type_name -> ecs.v1.Refusal
-	60, // 86: ecs.v1.GoAnswer.refusal:type_name -> ecs.v1.Refusal
-	87, // [87:87] is the sub-list for method output_type
-	87, // [87:87] is the sub-list for method input_type
-	87, // [87:87] is the sub-list for extension type_name
-	87, // [87:87] is the sub-list for extension extendee
-	0,  // [0:87] is the sub-list for field type_name
+	1,   // 0: ecs.v1.Task.spec:type_name -> ecs.v1.Spec
+	4,   // 1: ecs.v1.Task.attempts:type_name -> ecs.v1.Attempt
+	5,   // 2: ecs.v1.Task.result:type_name -> ecs.v1.Result
+	8,   // 3: ecs.v1.Task.bill:type_name -> ecs.v1.Bill
+	88,  // 4: ecs.v1.Spec.labels:type_name -> ecs.v1.Spec.LabelsEntry
+	2,   // 5: ecs.v1.Spec.files:type_name -> ecs.v1.File
+	7,   // 6: ecs.v1.Result.stdout:type_name -> ecs.v1.Stream
+	7,   // 7: ecs.v1.Result.stderr:type_name -> ecs.v1.Stream
+	6,   // 8: ecs.v1.Result.outputs:type_name -> ecs.v1.Outputs
+	89,  // 9: ecs.v1.Node.attributes:type_name -> ecs.v1.Node.AttributesEntry
+	11,  // 10: ecs.v1.Entry.commands:type_name -> ecs.v1.Command
+	12,  // 11: ecs.v1.Command.submit:type_name -> ecs.v1.Submit
+	13,  // 12: ecs.v1.Command.register:type_name -> ecs.v1.Register
+	15,  // 13: ecs.v1.Command.place:type_name -> ecs.v1.Place
+	17,  // 14: ecs.v1.Command.progress:type_name -> ecs.v1.Progress
+	18,  // 15: ecs.v1.Command.finish:type_name -> ecs.v1.Finish
+	19,  // 16: ecs.v1.Command.stop:type_name -> ecs.v1.Stop
+	20,  // 17: ecs.v1.Command.lose_node:type_name -> ecs.v1.LoseNode
+	21,  // 18: ecs.v1.Command.lose_attempt:type_name -> ecs.v1.LoseAttempt
+	22,  // 19: ecs.v1.Command.set_node:type_name -> ecs.v1.SetNode
+	23,  // 20: ecs.v1.Command.expire:type_name -> ecs.v1.Expire
+	24,  // 21: ecs.v1.Command.forget:type_name -> ecs.v1.Forget
+	25,  // 22: ecs.v1.Command.wish:type_name -> ecs.v1.Wish
+	26,  // 23: ecs.v1.Command.resume:type_name -> ecs.v1.Resume
+	28,  // 24: ecs.v1.Command.found:type_name -> ecs.v1.Found
+	29,  // 25: ecs.v1.Command.forget_nodes:type_name -> ecs.v1.ForgetNodes
+	31,  // 26: ecs.v1.Command.put_key:type_name -> ecs.v1.PutKey
+	32,  // 27: ecs.v1.Command.revoke_key:type_name -> ecs.v1.RevokeKey
+	33,  // 28: ecs.v1.Command.put_token:type_name -> ecs.v1.PutToken
+	34,  // 29: ecs.v1.Command.spend_token:type_name -> ecs.v1.SpendToken
+	35,  // 30: ecs.v1.Command.revoke_certificate:type_name -> ecs.v1.RevokeCertificate
+	0,   // 31: ecs.v1.Submit.task:type_name -> ecs.v1.Task
+	9,   // 32: ecs.v1.Register.node:type_name -> ecs.v1.Node
+	14,  // 33: ecs.v1.Register.running:type_name -> ecs.v1.Token
+	16,  // 34: ecs.v1.Place.decisions:type_name -> ecs.v1.Decision
+	14,  // 35: ecs.v1.Progress.token:type_name -> ecs.v1.Token
+	14,  // 36: ecs.v1.Finish.token:type_name -> ecs.v1.Token
+	5,   // 37: ecs.v1.Finish.result:type_name -> ecs.v1.Result
+	8,   // 38: ecs.v1.Finish.bill:type_name -> ecs.v1.Bill
+	14,  // 39: ecs.v1.LoseAttempt.token:type_name -> ecs.v1.Token
+	1,   // 40: ecs.v1.Wish.spec:type_name -> ecs.v1.Spec
+	27,  // 41: ecs.v1.Resume.waited:type_name -> ecs.v1.Waited
+	30,  // 42: ecs.v1.ForgetNodes.nodes:type_name -> ecs.v1.GoneNode
+	36,  // 43: ecs.v1.PutKey.key:type_name -> ecs.v1.APIKey
+	37,  // 44: ecs.v1.PutToken.token:type_name -> ecs.v1.JoinToken
+	38,  // 45: ecs.v1.RevokeCertificate.certificate:type_name -> ecs.v1.RevokedCertificate
+	40,  // 46: ecs.v1.SnapshotRecord.header:type_name -> ecs.v1.SnapshotHeader
+	9,   // 47: ecs.v1.SnapshotRecord.node:type_name -> ecs.v1.Node
+	0,   // 48: ecs.v1.SnapshotRecord.task:type_name -> ecs.v1.Task
+	25,  // 49: ecs.v1.SnapshotRecord.wish:type_name -> ecs.v1.Wish
+	36,  // 50: ecs.v1.SnapshotRecord.key:type_name -> ecs.v1.APIKey
+	37,  // 51: ecs.v1.SnapshotRecord.token:type_name -> ecs.v1.JoinToken
+	38,  // 52: ecs.v1.SnapshotRecord.revoked:type_name -> ecs.v1.RevokedCertificate
+	43,  // 53: ecs.v1.AgentMessage.hello:type_name -> ecs.v1.Hello
+	44,  // 54: ecs.v1.AgentMessage.heartbeat:type_name -> ecs.v1.Heartbeat
+	46,  // 55: ecs.v1.AgentMessage.status:type_name -> ecs.v1.AttemptStatus
+	47,  // 56: ecs.v1.AgentMessage.goodbye:type_name -> ecs.v1.Goodbye
+	9,   // 57: ecs.v1.Hello.node:type_name -> ecs.v1.Node
+	14,  // 58: ecs.v1.Hello.running:type_name -> ecs.v1.Token
+	45,  // 59: ecs.v1.Heartbeat.parked:type_name -> ecs.v1.Parked
+	14,  // 60: ecs.v1.AttemptStatus.token:type_name -> ecs.v1.Token
+	5,   // 61: ecs.v1.AttemptStatus.result:type_name -> ecs.v1.Result
+	8,   // 62: ecs.v1.AttemptStatus.bill:type_name -> ecs.v1.Bill
+	50,  // 63: ecs.v1.ControlMessage.welcome:type_name -> ecs.v1.Welcome
+	51,  // 64: ecs.v1.ControlMessage.heartbeat:type_name -> ecs.v1.HeartbeatAnswer
+	52,  // 65: ecs.v1.ControlMessage.assignment:type_name -> ecs.v1.Assignment
+	53,  // 66: ecs.v1.ControlMessage.stop:type_name -> ecs.v1.StopAttempt
+	54,  // 67: ecs.v1.ControlMessage.status:type_name -> ecs.v1.StatusAnswer
+	55,  // 68: ecs.v1.ControlMessage.redirect:type_name -> ecs.v1.Redirect
+	56,  // 69: ecs.v1.ControlMessage.refused:type_name -> ecs.v1.Refused
+	49,  // 70: ecs.v1.ControlMessage.leave:type_name -> ecs.v1.Leave
+	14,  // 71: ecs.v1.Welcome.forget:type_name -> ecs.v1.Token
+	25,  // 72: ecs.v1.HeartbeatAnswer.wishes:type_name -> ecs.v1.Wish
+	14,  // 73: ecs.v1.Assignment.token:type_name -> ecs.v1.Token
+	1,   // 74: ecs.v1.Assignment.spec:type_name -> ecs.v1.Spec
+	3,   // 75: ecs.v1.Assignment.secrets:type_name -> ecs.v1.Secrets
+	14,  // 76: ecs.v1.StopAttempt.token:type_name -> ecs.v1.Token
+	14,  // 77: ecs.v1.StatusAnswer.token:type_name -> ecs.v1.Token
+	14,  // 78: ecs.v1.OutputRequest.token:type_name -> ecs.v1.Token
+	14,  // 79: ecs.v1.AttachInput.token:type_name -> ecs.v1.Token
+	60,  // 80: ecs.v1.AttachInput.data:type_name -> ecs.v1.InputData
+	61,  // 81: ecs.v1.AttachInput.resize:type_name -> ecs.v1.WindowSize
+	11,  // 82: ecs.v1.ForwardRequest.commands:type_name -> ecs.v1.Command
+	65,  // 83: ecs.v1.ForwardAnswer.forwarded:type_name -> ecs.v1.Forwarded
+	0,   // 84: ecs.v1.Forwarded.made:type_name -> ecs.v1.Task
+	9,   // 85: ecs.v1.Forwarded.node:type_name -> ecs.v1.Node
+	68,  // 86: ecs.v1.Forwarded.refusal:type_name -> ecs.v1.Refusal
+	11,  // 87: ecs.v1.ProposeRequest.command:type_name -> ecs.v1.Command
+	0,   // 88: ecs.v1.ProposeAnswer.task:type_name -> ecs.v1.Task
+	9,   // 89: ecs.v1.ProposeAnswer.node:type_name -> ecs.v1.Node
+	68,  // 90: ecs.v1.ProposeAnswer.refusal:type_name -> ecs.v1.Refusal
+	68,  // 91: ecs.v1.ReadIndexAnswer.refusal:type_name -> ecs.v1.Refusal
+	68,  // 92: ecs.v1.ExplainAnswer.refusal:type_name -> ecs.v1.Refusal
+	75,  // 93: ecs.v1.ImagesAnswer.images:type_name -> ecs.v1.ImageCount
+	68,  // 94: ecs.v1.ImagesAnswer.refusal:type_name -> ecs.v1.Refusal
+	68,  // 95: ecs.v1.JoinAnswer.refusal:type_name -> ecs.v1.Refusal
+	68,  // 96: ecs.v1.LeaveAnswer.refusal:type_name -> ecs.v1.Refusal
+	68,  // 97: ecs.v1.GoAnswer.refusal:type_name -> ecs.v1.Refusal
+	68,  // 98: ecs.v1.RenewAnswer.refusal:type_name -> ecs.v1.Refusal
+	38,  // 99: ecs.v1.RevokedCertificates.certificates:type_name -> ecs.v1.RevokedCertificate
+	100, // [100:100] is the sub-list for method output_type
+	100, // [100:100] is the sub-list for method input_type
+	100, // [100:100] is the sub-list for extension type_name
+	100, // [100:100] is the sub-list for extension extendee
+	0,   // [0:100] is the sub-list for field type_name
 }
 
 func init() { file_ecs_v1_ecs_proto_init() }
@@ -6519,20 +7692,28 @@ func file_ecs_v1_ecs_proto_init() {
 		(*Command_Resume)(nil),
 		(*Command_Found)(nil),
 		(*Command_ForgetNodes)(nil),
+		(*Command_PutKey)(nil),
+		(*Command_RevokeKey)(nil),
+		(*Command_PutToken)(nil),
+		(*Command_SpendToken)(nil),
+		(*Command_RevokeCertificate)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[31].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[39].OneofWrappers = []any{
 		(*SnapshotRecord_Header)(nil),
 		(*SnapshotRecord_Node)(nil),
 		(*SnapshotRecord_Task)(nil),
 		(*SnapshotRecord_Wish)(nil),
+		(*SnapshotRecord_Key)(nil),
+		(*SnapshotRecord_Token)(nil),
+		(*SnapshotRecord_Revoked)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[34].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[42].OneofWrappers = []any{
 		(*AgentMessage_Hello)(nil),
 		(*AgentMessage_Heartbeat)(nil),
 		(*AgentMessage_Status)(nil),
 		(*AgentMessage_Goodbye)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[40].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[48].OneofWrappers = []any{
 		(*ControlMessage_Welcome)(nil),
 		(*ControlMessage_Heartbeat)(nil),
 		(*ControlMessage_Assignment)(nil),
@@ -6542,7 +7723,7 @@ func file_ecs_v1_ecs_proto_init() {
 		(*ControlMessage_Refused)(nil),
 		(*ControlMessage_Leave)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[51].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[59].OneofWrappers = []any{
 		(*AttachInput_Data)(nil),
 		(*AttachInput_Resize)(nil),
 		(*AttachInput_Signal)(nil),
@@ -6553,7 +7734,7 @@ func file_ecs_v1_ecs_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ecs_v1_ecs_proto_rawDesc), len(file_ecs_v1_ecs_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   76,
+			NumMessages:   90,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -43,29 +43,40 @@ const file_ecs_v1_rpc_rpc_proto_rawDesc = "" +
 	"\x06Output\x124\n" +
 	"\x04Read\x12\x15.ecs.v1.OutputRequest\x1a\x13.ecs.v1.OutputChunk0\x012>\n" +
 	"\x06Attach\x124\n" +
-	"\x06Attach\x12\x13.ecs.v1.AttachInput\x1a\x11.ecs.v1.AttachAck(\x010\x01B\x1aZ\x18ecs/proto/ecs/v1/rpc;rpcb\x06proto3"
+	"\x06Attach\x12\x13.ecs.v1.AttachInput\x1a\x11.ecs.v1.AttachAck(\x010\x0125\n" +
+	"\x04Logs\x12-\n" +
+	"\x04Find\x12\x12.ecs.v1.LogRequest\x1a\x11.ecs.v1.LogAnswer2\x82\x01\n" +
+	"\fCertificates\x122\n" +
+	"\x05Renew\x12\x14.ecs.v1.RenewRequest\x1a\x13.ecs.v1.RenewAnswer\x12>\n" +
+	"\aRevoked\x12\x14.ecs.v1.WatchRevoked\x1a\x1b.ecs.v1.RevokedCertificates0\x01B\x1aZ\x18ecs/proto/ecs/v1/rpc;rpcb\x06proto3"
 
 var file_ecs_v1_rpc_rpc_proto_goTypes = []any{
-	(*v1.AgentMessage)(nil),     // 0: ecs.v1.AgentMessage
-	(*v1.ForwardRequest)(nil),   // 1: ecs.v1.ForwardRequest
-	(*v1.ReadIndexRequest)(nil), // 2: ecs.v1.ReadIndexRequest
-	(*v1.ExplainRequest)(nil),   // 3: ecs.v1.ExplainRequest
-	(*v1.ImagesRequest)(nil),    // 4: ecs.v1.ImagesRequest
-	(*v1.JoinRequest)(nil),      // 5: ecs.v1.JoinRequest
-	(*v1.LeaveRequest)(nil),     // 6: ecs.v1.LeaveRequest
-	(*v1.GoRequest)(nil),        // 7: ecs.v1.GoRequest
-	(*v1.OutputRequest)(nil),    // 8: ecs.v1.OutputRequest
-	(*v1.AttachInput)(nil),      // 9: ecs.v1.AttachInput
-	(*v1.ControlMessage)(nil),   // 10: ecs.v1.ControlMessage
-	(*v1.ForwardAnswer)(nil),    // 11: ecs.v1.ForwardAnswer
-	(*v1.ReadIndexAnswer)(nil),  // 12: ecs.v1.ReadIndexAnswer
-	(*v1.ExplainAnswer)(nil),    // 13: ecs.v1.ExplainAnswer
-	(*v1.ImagesAnswer)(nil),     // 14: ecs.v1.ImagesAnswer
-	(*v1.JoinAnswer)(nil),       // 15: ecs.v1.JoinAnswer
-	(*v1.LeaveAnswer)(nil),      // 16: ecs.v1.LeaveAnswer
-	(*v1.GoAnswer)(nil),         // 17: ecs.v1.GoAnswer
-	(*v1.OutputChunk)(nil),      // 18: ecs.v1.OutputChunk
-	(*v1.AttachAck)(nil),        // 19: ecs.v1.AttachAck
+	(*v1.AgentMessage)(nil),        // 0: ecs.v1.AgentMessage
+	(*v1.ForwardRequest)(nil),      // 1: ecs.v1.ForwardRequest
+	(*v1.ReadIndexRequest)(nil),    // 2: ecs.v1.ReadIndexRequest
+	(*v1.ExplainRequest)(nil),      // 3: ecs.v1.ExplainRequest
+	(*v1.ImagesRequest)(nil),       // 4: ecs.v1.ImagesRequest
+	(*v1.JoinRequest)(nil),         // 5: ecs.v1.JoinRequest
+	(*v1.LeaveRequest)(nil),        // 6: ecs.v1.LeaveRequest
+	(*v1.GoRequest)(nil),           // 7: ecs.v1.GoRequest
+	(*v1.OutputRequest)(nil),       // 8: ecs.v1.OutputRequest
+	(*v1.AttachInput)(nil),         // 9: ecs.v1.AttachInput
+	(*v1.LogRequest)(nil),          // 10: ecs.v1.LogRequest
+	(*v1.RenewRequest)(nil),        // 11: ecs.v1.RenewRequest
+	(*v1.WatchRevoked)(nil),        // 12: ecs.v1.WatchRevoked
+	(*v1.ControlMessage)(nil),      // 13: ecs.v1.ControlMessage
+	(*v1.ForwardAnswer)(nil),       // 14: ecs.v1.ForwardAnswer
+	(*v1.ReadIndexAnswer)(nil),     // 15: ecs.v1.ReadIndexAnswer
+	(*v1.ExplainAnswer)(nil),       // 16: ecs.v1.ExplainAnswer
+	(*v1.ImagesAnswer)(nil),        // 17: ecs.v1.ImagesAnswer
+	(*v1.JoinAnswer)(nil),          // 18: ecs.v1.JoinAnswer
+	(*v1.LeaveAnswer)(nil),         // 19: ecs.v1.LeaveAnswer
+	(*v1.GoAnswer)(nil),            // 20: ecs.v1.GoAnswer
+	(*v1.OutputChunk)(nil),         // 21: ecs.v1.OutputChunk
+	(*v1.AttachAck)(nil),           // 22: ecs.v1.AttachAck
+	(*v1.LogAnswer)(nil),           // 23: ecs.v1.LogAnswer
+	(*v1.RenewAnswer)(nil),         // 24: ecs.v1.RenewAnswer
+	(*v1.RevokedCertificates)(nil), // 25: ecs.v1.RevokedCertificates
 }
 var file_ecs_v1_rpc_rpc_proto_depIdxs = []int32{
 	0,  // 0: ecs.v1.rpc.Sessions.Session:input_type -> ecs.v1.AgentMessage
@@ -78,18 +89,24 @@ var file_ecs_v1_rpc_rpc_proto_depIdxs = []int32{
 	7,  // 7: ecs.v1.rpc.Peers.Go:input_type -> ecs.v1.GoRequest
 	8,  // 8: ecs.v1.rpc.Output.Read:input_type -> ecs.v1.OutputRequest
 	9,  // 9: ecs.v1.rpc.Attach.Attach:input_type -> ecs.v1.AttachInput
-	10, // 10: ecs.v1.rpc.Sessions.Session:output_type -> ecs.v1.ControlMessage
-	11, // 11: ecs.v1.rpc.Peers.Forward:output_type -> ecs.v1.ForwardAnswer
-	12, // 12: ecs.v1.rpc.Peers.ReadIndex:output_type -> ecs.v1.ReadIndexAnswer
-	13, // 13: ecs.v1.rpc.Peers.Explain:output_type -> ecs.v1.ExplainAnswer
-	14, // 14: ecs.v1.rpc.Peers.Images:output_type -> ecs.v1.ImagesAnswer
-	15, // 15: ecs.v1.rpc.Peers.Join:output_type -> ecs.v1.JoinAnswer
-	16, // 16: ecs.v1.rpc.Peers.Leave:output_type -> ecs.v1.LeaveAnswer
-	17, // 17: ecs.v1.rpc.Peers.Go:output_type -> ecs.v1.GoAnswer
-	18, // 18: ecs.v1.rpc.Output.Read:output_type -> ecs.v1.OutputChunk
-	19, // 19: ecs.v1.rpc.Attach.Attach:output_type -> ecs.v1.AttachAck
-	10, // [10:20] is the sub-list for method output_type
-	0,  // [0:10] is the sub-list for method input_type
+	10, // 10: ecs.v1.rpc.Logs.Find:input_type -> ecs.v1.LogRequest
+	11, // 11: ecs.v1.rpc.Certificates.Renew:input_type -> ecs.v1.RenewRequest
+	12, // 12: ecs.v1.rpc.Certificates.Revoked:input_type -> ecs.v1.WatchRevoked
+	13, // 13: ecs.v1.rpc.Sessions.Session:output_type -> ecs.v1.ControlMessage
+	14, // 14: ecs.v1.rpc.Peers.Forward:output_type -> ecs.v1.ForwardAnswer
+	15, // 15: ecs.v1.rpc.Peers.ReadIndex:output_type -> ecs.v1.ReadIndexAnswer
+	16, // 16: ecs.v1.rpc.Peers.Explain:output_type -> ecs.v1.ExplainAnswer
+	17, // 17: ecs.v1.rpc.Peers.Images:output_type -> ecs.v1.ImagesAnswer
+	18, // 18: ecs.v1.rpc.Peers.Join:output_type -> ecs.v1.JoinAnswer
+	19, // 19: ecs.v1.rpc.Peers.Leave:output_type -> ecs.v1.LeaveAnswer
+	20, // 20: ecs.v1.rpc.Peers.Go:output_type -> ecs.v1.GoAnswer
+	21, // 21: ecs.v1.rpc.Output.Read:output_type -> ecs.v1.OutputChunk
+	22, // 22: ecs.v1.rpc.Attach.Attach:output_type -> ecs.v1.AttachAck
+	23, // 23: ecs.v1.rpc.Logs.Find:output_type -> ecs.v1.LogAnswer
+	24, // 24: ecs.v1.rpc.Certificates.Renew:output_type -> ecs.v1.RenewAnswer
+	25, // 25: ecs.v1.rpc.Certificates.Revoked:output_type -> ecs.v1.RevokedCertificates
+	13, // [13:26] is the sub-list for method output_type
+	0,  // [0:13] is the sub-list for method input_type
 	0,  // [0:0] is the sub-list for extension type_name
 	0,  // [0:0] is the sub-list for extension extendee
 	0,  // [0:0] is the sub-list for field type_name
@@ -108,7 +125,7 @@ func file_ecs_v1_rpc_rpc_proto_init() {
 			NumEnums:      0,
 			NumMessages:   0,
 			NumExtensions: 0,
-			NumServices:   4,
+			NumServices:   6,
 		},
 		GoTypes:           file_ecs_v1_rpc_rpc_proto_goTypes,
 		DependencyIndexes: file_ecs_v1_rpc_rpc_proto_depIdxs,

@@ -674,3 +674,261 @@ var Attach_ServiceDesc = grpc.ServiceDesc{
 	},
 	Metadata: "ecs/v1/rpc/rpc.proto",
 }
+
+const (
+	Logs_Find_FullMethodName = "/ecs.v1.rpc.Logs/Find"
+)
+
+// LogsClient is the client API for Logs service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// Logs is served by every control node and, beside Output, by every agent, to
+// control nodes alone.
+type LogsClient interface {
+	Find(ctx context.Context, in *v1.LogRequest, opts ...grpc.CallOption) (*v1.LogAnswer, error)
+}
+
+type logsClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewLogsClient(cc grpc.ClientConnInterface) LogsClient {
+	return &logsClient{cc}
+}
+
+func (c *logsClient) Find(ctx context.Context, in *v1.LogRequest, opts ...grpc.CallOption) (*v1.LogAnswer, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.LogAnswer)
+	err := c.cc.Invoke(ctx, Logs_Find_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// LogsServer is the server API for Logs service.
+// All implementations must embed UnimplementedLogsServer
+// for forward compatibility.
+//
+// Logs is served by every control node and, beside Output, by every agent, to
+// control nodes alone.
+type LogsServer interface {
+	Find(context.Context, *v1.LogRequest) (*v1.LogAnswer, error)
+	mustEmbedUnimplementedLogsServer()
+}
+
+// UnimplementedLogsServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedLogsServer struct{}
+
+func (UnimplementedLogsServer) Find(context.Context, *v1.LogRequest) (*v1.LogAnswer, error) {
+	return nil, status.Error(codes.Unimplemented, "method Find not implemented")
+}
+func (UnimplementedLogsServer) mustEmbedUnimplementedLogsServer() {}
+func (UnimplementedLogsServer) testEmbeddedByValue()              {}
+
+// UnsafeLogsServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to LogsServer will
+// result in compilation errors.
+type UnsafeLogsServer interface {
+	mustEmbedUnimplementedLogsServer()
+}
+
+func RegisterLogsServer(s grpc.ServiceRegistrar, srv LogsServer) {
+	// If the following call panics, it indicates UnimplementedLogsServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&Logs_ServiceDesc, srv)
+}
+
+func _Logs_Find_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.LogRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LogsServer).Find(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Logs_Find_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LogsServer).Find(ctx, req.(*v1.LogRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// Logs_ServiceDesc is the grpc.ServiceDesc for Logs service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var Logs_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "ecs.v1.rpc.Logs",
+	HandlerType: (*LogsServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Find",
+			Handler:    _Logs_Find_Handler,
+		},
+	},
+	Streams:  []grpc.StreamDesc{},
+	Metadata: "ecs/v1/rpc/rpc.proto",
+}
+
+const (
+	Certificates_Renew_FullMethodName   = "/ecs.v1.rpc.Certificates/Renew"
+	Certificates_Revoked_FullMethodName = "/ecs.v1.rpc.Certificates/Revoked"
+)
+
+// CertificatesClient is the client API for Certificates service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// Certificates is served by every control node, beside Sessions. Those with the
+// authority's key sign.
+type CertificatesClient interface {
+	Renew(ctx context.Context, in *v1.RenewRequest, opts ...grpc.CallOption) (*v1.RenewAnswer, error)
+	Revoked(ctx context.Context, in *v1.WatchRevoked, opts ...grpc.CallOption) (grpc.ServerStreamingClient[v1.RevokedCertificates], error)
+}
+
+type certificatesClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewCertificatesClient(cc grpc.ClientConnInterface) CertificatesClient {
+	return &certificatesClient{cc}
+}
+
+func (c *certificatesClient) Renew(ctx context.Context, in *v1.RenewRequest, opts ...grpc.CallOption) (*v1.RenewAnswer, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.RenewAnswer)
+	err := c.cc.Invoke(ctx, Certificates_Renew_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *certificatesClient) Revoked(ctx context.Context, in *v1.WatchRevoked, opts ...grpc.CallOption) (grpc.ServerStreamingClient[v1.RevokedCertificates], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Certificates_ServiceDesc.Streams[0], Certificates_Revoked_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[v1.WatchRevoked, v1.RevokedCertificates]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Certificates_RevokedClient = grpc.ServerStreamingClient[v1.RevokedCertificates]
+
+// CertificatesServer is the server API for Certificates service.
+// All implementations must embed UnimplementedCertificatesServer
+// for forward compatibility.
+//
+// Certificates is served by every control node, beside Sessions. Those with the
+// authority's key sign.
+type CertificatesServer interface {
+	Renew(context.Context, *v1.RenewRequest) (*v1.RenewAnswer, error)
+	Revoked(*v1.WatchRevoked, grpc.ServerStreamingServer[v1.RevokedCertificates]) error
+	mustEmbedUnimplementedCertificatesServer()
+}
+
+// UnimplementedCertificatesServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedCertificatesServer struct{}
+
+func (UnimplementedCertificatesServer) Renew(context.Context, *v1.RenewRequest) (*v1.RenewAnswer, error) {
+	return nil, status.Error(codes.Unimplemented, "method Renew not implemented")
+}
+func (UnimplementedCertificatesServer) Revoked(*v1.WatchRevoked, grpc.ServerStreamingServer[v1.RevokedCertificates]) error {
+	return status.Error(codes.Unimplemented, "method Revoked not implemented")
+}
+func (UnimplementedCertificatesServer) mustEmbedUnimplementedCertificatesServer() {}
+func (UnimplementedCertificatesServer) testEmbeddedByValue()                      {}
+
+// UnsafeCertificatesServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to CertificatesServer will
+// result in compilation errors.
+type UnsafeCertificatesServer interface {
+	mustEmbedUnimplementedCertificatesServer()
+}
+
+func RegisterCertificatesServer(s grpc.ServiceRegistrar, srv CertificatesServer) {
+	// If the following call panics, it indicates UnimplementedCertificatesServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&Certificates_ServiceDesc, srv)
+}
+
+func _Certificates_Renew_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.RenewRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CertificatesServer).Renew(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Certificates_Renew_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CertificatesServer).Renew(ctx, req.(*v1.RenewRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Certificates_Revoked_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(v1.WatchRevoked)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(CertificatesServer).Revoked(m, &grpc.GenericServerStream[v1.WatchRevoked, v1.RevokedCertificates]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Certificates_RevokedServer = grpc.ServerStreamingServer[v1.RevokedCertificates]
+
+// Certificates_ServiceDesc is the grpc.ServiceDesc for Certificates service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var Certificates_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "ecs.v1.rpc.Certificates",
+	HandlerType: (*CertificatesServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Renew",
+			Handler:    _Certificates_Renew_Handler,
+		},
+	},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Revoked",
+			Handler:       _Certificates_Revoked_Handler,
+			ServerStreams: true,
+		},
+	},
+	Metadata: "ecs/v1/rpc/rpc.proto",
+}

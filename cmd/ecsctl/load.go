@@ -1,0 +1,74 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"ecs/internal/loadtest"
+)
+
+func (a *app) loadCommand() *cobra.Command {
+	c := &cobra.Command{Use: "load", Short: "Ask a service for a mix of requests at a steady rate, and say how long each kind took",
+		Long: "Ask a service for a mix of requests at a steady rate, and print percentiles of each kind as\n" +
+			"tab-separated values, in milliseconds. A request's time counts from when it was due, so that a service\n" +
+			"that falls behind shows it. Exit status 1 when a request failed.\n\n" +
+			"Kinds: " + strings.Join(loadtest.Kinds(), ", ") + ". run, submit and v1 start containers.",
+		Args: none}
+	t := loadtest.Target{}
+	f := c.Flags()
+	f.Float64Var(&t.Rate, "rate", 10, "requests a second")
+	f.DurationVar(&t.Duration, "duration", 30*time.Second, "for how long")
+	f.StringVar(&t.Image, "image", "ecs-demo/busybox:1", "`image` to run; it needs echo")
+	f.Uint64Var(&t.Seed, "seed", 1, "of the order of kinds")
+	mix := f.String("mix", "run=1,noop=9", "`kinds` of requests and their shares")
+	tsv := f.String("tsv", "", "also write the table into this `file`")
+	svg := f.String("svg", "", "plot it into this `file`")
+	c.RunE = func(c *cobra.Command, _ []string) (err error) {
+		if t.Mix, err = loadtest.ParseMix(*mix); err != nil {
+			return usage("--mix %w", err)
+		}
+		if !(t.Rate > 0 && t.Rate <= 1e6) || t.Duration <= 0 {
+			return usage("--rate must be above 0 and at most 1000000, --duration above 0")
+		}
+		if t.Endpoints, t.Key, t.Secret, t.Roots, err = a.access(); err != nil {
+			return err
+		}
+		report, err := loadtest.Run(c.Context(), t)
+		return errors.Join(err, report.WriteTSV(a.stdout), writeFile(*tsv, report.WriteTSV), writeFile(*svg, report.WriteSVG), a.loadFaults(report))
+	}
+	return c
+}
+
+// loadFaults says what failed, by kind.
+func (a *app) loadFaults(r *loadtest.Report) error {
+	failed := 0
+	for _, row := range r.Rows {
+		if row.Failed > 0 {
+			failed += row.Failed
+			a.say("%d of %d %s failed, the first: %s", row.Failed, row.Requests, row.Kind, printable(row.Error))
+		}
+	}
+	if failed > 0 {
+		return fmt.Errorf("%d requests failed", failed)
+	}
+	return nil
+}
+
+// writeFile writes a file, or nothing without a name.
+func writeFile(name string, write func(io.Writer) error) (err error) {
+	if name == "" {
+		return nil
+	}
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return write(f)
+}

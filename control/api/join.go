@@ -1,0 +1,218 @@
+package api
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"regexp"
+	"time"
+
+	"github.com/julienschmidt/httprouter"
+
+	"ecs/internal/access"
+	"ecs/internal/task"
+	"ecs/proto/api"
+)
+
+// Authority makes join tokens and gives new nodes what they need. Errors that a
+// caller can act on are *task.Error.
+type Authority interface {
+	MakeToken(ctx context.Context, role string, ttl time.Duration, by string) (api.JoinToken, time.Time, error)
+	// Admit uses a token up for one certificate request.
+	Admit(ctx context.Context, token api.JoinToken, role string, requestPEM []byte) (Admitted, error)
+	Revoke(ctx context.Context, r access.Revoked) error
+}
+
+// Admitted is what a new node needs.
+type Admitted struct {
+	Cluster, Node         string
+	CertPEM, AuthorityPEM []byte
+	GossipKey, SealKey    []byte // SealKey: of control nodes alone
+	Join                  []string
+}
+
+// makeToken serves POST /v2/join/tokens.
+func (h *Handler) makeToken(w http.ResponseWriter, r *http.Request, _ httprouter.Params) error {
+	body, err := h.small(w, r)
+	if err != nil {
+		return err
+	}
+	req, err := parseTokenRequest(body)
+	if err != nil {
+		return err
+	}
+	by := exchangeOf(r).owner
+	token, ends, err := h.cfg.Authority.MakeToken(r.Context(), req.Role, time.Duration(req.TTL), by)
+	if err != nil {
+		return err
+	}
+	exchangeOf(r).asked = []slog.Attr{slog.String("role", req.Role)}
+	h.cfg.Log.InfoContext(r.Context(), "join token made", "role", req.Role, "expires", ends, "by", by)
+	h.json(w, r, http.StatusCreated, api.IssuedToken{Token: token.String(), Role: req.Role, ExpiresAt: ends})
+	return nil
+}
+
+// admitNode serves POST /v2/join. It needs no key: the token is one.
+func (h *Handler) admitNode(w http.ResponseWriter, r *http.Request, _ httprouter.Params) error {
+	if r.TLS == nil && !fromHere(r) {
+		return refusal(api.CodeForbidden, "a token and the keys that it brings do not cross a network in the clear: use HTTPS")
+	}
+	body, err := h.small(w, r)
+	if err != nil {
+		return err
+	}
+	token, role, request, err := parseAdmission(body)
+	if err != nil {
+		return err
+	}
+	got, err := h.cfg.Authority.Admit(r.Context(), token, role, request)
+	if err != nil {
+		return err
+	}
+	exchangeOf(r).asked = []slog.Attr{slog.String("node", got.Node), slog.String("role", role)}
+	h.cfg.Log.InfoContext(r.Context(), "node admitted", "admitted", got.Node, "role", role, "from", addressOf(r))
+	h.json(w, r, http.StatusCreated, api.Admitted{Cluster: got.Cluster, Node: got.Node, Certificate: string(got.CertPEM), Authority: string(got.AuthorityPEM),
+		GossipKey: base64.StdEncoding.EncodeToString(got.GossipKey), SealKey: base64.StdEncoding.EncodeToString(got.SealKey), Join: got.Join})
+	return nil
+}
+
+// small reads the body of a call that takes no query.
+func (h *Handler) small(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if _, err := query(r, nil); err != nil {
+		return nil, err
+	}
+	return readBody(w, r, maxAdmission)
+}
+
+// maxAdmission bounds a body with a certificate request in it.
+const maxAdmission = 16 << 10
+
+// fromHere reports whether the request did not leave this machine.
+func fromHere(r *http.Request) bool {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return false
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.IsLoopback()
+}
+
+func parseTokenRequest(body []byte) (api.TokenRequest, error) {
+	f := new(faults)
+	root, ok := decode(body, f)
+	if !ok {
+		return api.TokenRequest{}, f.err()
+	}
+	o := fieldsOf(root, f)
+	req := api.TokenRequest{Role: nodeRole(o), TTL: api.Duration(o.duration("ttl", time.Second, api.MaxTokenTTL))}
+	if req.TTL == 0 {
+		req.TTL = api.Duration(api.DefaultTokenTTL)
+	}
+	o.done()
+	return req, f.err()
+}
+
+func nodeRole(o *fields) string {
+	role := o.text("role")
+	if role != api.NodeControl && role != api.NodeAgent {
+		o.faults.add(o.at("role"), "", "must be %s or %s", api.NodeControl, api.NodeAgent)
+	}
+	return role
+}
+
+func parseAdmission(body []byte) (token api.JoinToken, role string, request []byte, err error) {
+	f := new(faults)
+	root, ok := decode(body, f)
+	if !ok {
+		return token, "", nil, f.err()
+	}
+	o := fieldsOf(root, f)
+	if token, err = api.ParseJoinToken(o.text("token")); err != nil {
+		f.add(o.at("token"), "", "%v", err)
+	}
+	role, request = nodeRole(o), []byte(o.text("request"))
+	if len(request) == 0 {
+		f.add(o.at("request"), "", "is missing: a certificate request, PEM")
+	}
+	o.done()
+	return token, role, request, f.err()
+}
+
+// revocations serves GET /v2/revocations.
+func (h *Handler) revocations(w http.ResponseWriter, r *http.Request, _ httprouter.Params) error {
+	if _, err := query(r, nil); err != nil {
+		return err
+	}
+	if err := h.sync(r.Context()); err != nil {
+		return err
+	}
+	list := api.RevocationList{Revocations: []api.Revocation{}}
+	for v := range h.cfg.Reader.Snapshot().Revoked() {
+		list.Revocations = append(list.Revocations, renderRevocation(v))
+	}
+	h.json(w, r, http.StatusOK, list)
+	return nil
+}
+
+// revoke serves POST /v2/revocations.
+func (h *Handler) revoke(w http.ResponseWriter, r *http.Request, _ httprouter.Params) error {
+	body, err := h.small(w, r)
+	if err != nil {
+		return err
+	}
+	v, err := parseRevocation(body)
+	if err != nil {
+		return err
+	}
+	v.RevokedBy = exchangeOf(r).owner
+	if err := h.cfg.Authority.Revoke(r.Context(), v); err != nil {
+		return err
+	}
+	exchangeOf(r).asked = []slog.Attr{slog.String("node", v.Node), slog.String("serial", v.Serial)}
+	h.cfg.Log.InfoContext(r.Context(), "certificate revoked", "revoked", v.Node, "serial", v.Serial, "by", v.RevokedBy)
+	sn := h.cfg.Reader.Snapshot()
+	made := sn.RevokedNode(v.Node)
+	if v.Serial != "" {
+		made = sn.RevokedSerial(v.Serial)
+	}
+	if made == nil {
+		return fmt.Errorf("the revocation of %s%s is not in the record after it was made", v.Node, v.Serial)
+	}
+	h.json(w, r, http.StatusCreated, renderRevocation(made))
+	return nil
+}
+
+var serialForm = regexp.MustCompile(`^[0-9a-f]{1,40}$`)
+
+func parseRevocation(body []byte) (access.Revoked, error) {
+	f := new(faults)
+	root, ok := decode(body, f)
+	if !ok {
+		return access.Revoked{}, f.err()
+	}
+	o := fieldsOf(root, f)
+	v := access.Revoked{Node: o.text("node"), Serial: o.text("serial")}
+	switch {
+	case (v.Node == "") == (v.Serial == ""):
+		f.add("", "", "must name either a node or a serial number")
+	case v.Serial != "" && !serialForm.MatchString(v.Serial):
+		f.add(o.at("serial"), "", "must be hexadecimal, in lower case, without zeros in front")
+	case len(v.Node) > maxKeyName:
+		f.add(o.at("node"), "", "is longer than %d bytes", maxKeyName)
+	}
+	o.done()
+	return v, f.err()
+}
+
+func renderRevocation(v *access.Revoked) api.Revocation {
+	return api.Revocation{Node: v.Node, Serial: v.Serial, RevokedAt: v.RevokedAt, RevokedBy: v.RevokedBy}
+}
+
+// NoAuthority is the refusal of a control node that can't sign.
+func NoAuthority() error {
+	return &task.Error{Code: task.Code(api.CodeNoAuthority), Message: "this control node has no --ca-key and can't sign certificates; ask another one"}
+}

@@ -1,0 +1,113 @@
+package api
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"ecs/control/state"
+	"ecs/internal/access"
+	"ecs/proto/api"
+)
+
+// MakeToken plays package control.
+func (w *world) MakeToken(_ context.Context, role string, ttl time.Duration, by string) (api.JoinToken, time.Time, error) {
+	t := api.JoinToken{Pin: [32]byte{1}, Secret: sha256.Sum256([]byte(w.newID()))}
+	ends := time.Now().Add(ttl)
+	return t, ends, w.apply(state.PutToken{Token: access.Token{Hash: t.Hash(), Role: role, CreatedBy: by, ExpiresAt: ends}}).Err
+}
+
+func (w *world) Admit(_ context.Context, token api.JoinToken, role string, request []byte) (Admitted, error) {
+	sum := sha256.Sum256(request)
+	out := w.apply(state.SpendToken{Hash: token.Hash(), Role: role, Node: fmt.Sprintf("%x", sum[:4]), Request: sum})
+	a := Admitted{Cluster: "test", Node: fmt.Sprintf("%x", sum[:4]), CertPEM: []byte("cert"), AuthorityPEM: []byte("ca"), GossipKey: []byte("g"), Join: []string{"c1:7946"}}
+	return a, out.Err
+}
+
+func (w *world) Revoke(_ context.Context, r access.Revoked) error {
+	return w.apply(state.RevokeCertificate{Certificate: r}).Err
+}
+
+func TestAJoinTokenLetsOneNodeInOnce(t *testing.T) {
+	w := newWorld(t)
+	a := w.do(http.MethodPost, "/v2/join/tokens", `{"role":"agent"}`)
+	if a.status != http.StatusCreated {
+		t.Fatalf("got %d %s", a.status, a.body)
+	}
+	made := decodeAs[api.IssuedToken](t, a)
+	if left := time.Until(made.ExpiresAt); left < 14*time.Minute || left > api.DefaultTokenTTL {
+		t.Errorf("got %v left", left)
+	}
+	join := func(role, request string) answer {
+		return w.do(http.MethodPost, "/v2/join", fmt.Sprintf(`{"token":%q,"role":%q,"request":%q}`, made.Token, role, request), "Authorization", "")
+	}
+	w.problem(join(api.NodeControl, "r"), http.StatusForbidden, api.CodeToken)
+	first := join(api.NodeAgent, "r")
+	if first.status != http.StatusCreated || decodeAs[api.Admitted](t, first).SealKey != "" {
+		t.Fatalf("got %d %s", first.status, first.body)
+	}
+	if again := join(api.NodeAgent, "r"); string(again.body) != string(first.body) {
+		t.Errorf("got %s for the same request again", again.body)
+	}
+	w.problem(join(api.NodeAgent, "another"), http.StatusForbidden, api.CodeToken)
+	unknown := api.JoinToken{Secret: [32]byte{9}}
+	w.problem(w.do(http.MethodPost, "/v2/join", fmt.Sprintf(`{"token":%q,"role":"agent","request":"r"}`, unknown)), http.StatusForbidden, api.CodeToken)
+	p := w.problem(w.do(http.MethodPost, "/v2/join", `{"token":"x","role":"root","color":1}`), http.StatusBadRequest, api.CodeInvalidTask)
+	if len(p.Errors) != 4 {
+		t.Errorf("got %+v, want token, role, request and color named", p.Errors)
+	}
+	w.problem(w.do(http.MethodPost, "/v2/join/tokens", `{"role":"agent","ttl":"2h"}`), http.StatusBadRequest, api.CodeInvalidTask)
+	w.problem(w.do(http.MethodPost, "/v2/join/tokens", `{"role":"agent"}`, "Authorization", basic(olga, "o-secret")), http.StatusForbidden, api.CodeForbidden)
+}
+
+func TestTokensDoNotCrossANetworkInTheClear(t *testing.T) {
+	w := newWorld(t)
+	for remote, want := range map[string]int{"192.0.2.1:5": http.StatusForbidden, "127.0.0.1:5": http.StatusBadRequest, "[::1]:5": http.StatusBadRequest, "": http.StatusForbidden} {
+		r := httptest.NewRequest(http.MethodPost, "/v2/join", strings.NewReader(`{}`))
+		r.RemoteAddr = remote
+		rec := newRecorder()
+		w.handler.ServeHTTP(rec, r)
+		if rec.Code != want {
+			t.Errorf("%q: got %d, want %d", remote, rec.Code, want)
+		}
+	}
+}
+
+func TestCertificatesAreRevokedAndListed(t *testing.T) {
+	w := newWorld(t)
+	for _, body := range []string{`{"node":"n1"}`, `{"serial":"ab12"}`} {
+		a := w.do(http.MethodPost, "/v2/revocations", body)
+		if v := decodeAs[api.Revocation](t, a); a.status != http.StatusCreated || v.RevokedBy != root || v.RevokedAt.IsZero() {
+			t.Errorf("%s: got %d %s", body, a.status, a.body)
+		}
+	}
+	if list := decodeAs[api.RevocationList](t, w.do(http.MethodGet, "/v2/revocations", "")); len(list.Revocations) != 2 {
+		t.Errorf("got %+v", list)
+	}
+	for _, bad := range []string{`{}`, `{"node":"n","serial":"ab"}`, `{"serial":"XY"}`, `{"node":"n","why":1}`} {
+		w.problem(w.do(http.MethodPost, "/v2/revocations", bad), http.StatusBadRequest, api.CodeInvalidTask)
+	}
+}
+
+// FuzzParseAdmission: whatever the bytes are, what is taken is whole.
+func FuzzParseAdmission(f *testing.F) {
+	f.Add([]byte(`{"token":"` + api.JoinToken{}.String() + `","role":"agent","request":"r"}`))
+	f.Add([]byte(`{"role":"agent","ttl":"5m"}`))
+	f.Add([]byte(`{"serial":"ab"}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if _, role, request, err := parseAdmission(body); err == nil && (len(request) == 0 || role != api.NodeAgent && role != api.NodeControl) {
+			t.Errorf("got role %q and a request of %d bytes", role, len(request))
+		}
+		if r, err := parseTokenRequest(body); err == nil && (r.TTL <= 0 || time.Duration(r.TTL) > api.MaxTokenTTL) {
+			t.Errorf("got %+v", r)
+		}
+		if v, err := parseRevocation(body); err == nil && (v.Serial == "") == (v.Node == "") {
+			t.Errorf("got %+v", v)
+		}
+	})
+}

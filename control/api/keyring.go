@@ -1,0 +1,226 @@
+package api
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/crypto/bcrypt"
+
+	"ecs/control/state"
+	"ecs/internal/access"
+)
+
+const (
+	// maxSecret bounds what is hashed for a caller nobody knows yet.
+	maxSecret = 256
+	// maxBcrypt is what bcrypt looks at of a secret, in bytes. A longer one is
+	// refused rather than cut.
+	maxBcrypt = 72
+	// maxRemembered bounds the pairs that are remembered: more than there may be
+	// keys.
+	maxRemembered = 2 * state.MaxKeys
+	// guessBurst is how many wrong secrets an address may send at once, and
+	// guessesPerMinute how many after that.
+	guessBurst       = 20
+	guessesPerMinute = 30
+	// maxAddresses bounds the addresses that are remembered for their guesses.
+	maxAddresses = 10_000
+)
+
+// Attempt is a key and a secret that came with a request.
+type Attempt struct {
+	Key, Secret string
+	From        string // the address: who guesses is slowed down by it
+}
+
+// ErrWrongSecret says that key and secret do not belong together, or that there
+// is no such key: which of the two is not told.
+var ErrWrongSecret = errors.New("wrong key or secret")
+
+// Keyring is the Authenticator: keys of the record, and those of an htpasswd
+// file beside them. The owner of a key's tasks is the key.
+//
+// A check of a hash costs tens of milliseconds on purpose. A pair that was
+// right once is therefore remembered, as a keyed hash under a key of this
+// process over key, secret and stored hash, so that it counts for no longer than
+// that hash is there. All others queue for one core, and an address that guesses
+// is refused before that, so that guessing slows nobody down who is known. A key
+// that does not exist takes as long as a wrong secret.
+type Keyring struct {
+	file     *Htpasswd
+	fileRole access.Role
+	record   func() *state.Snapshot
+	memory   []byte // the key that verified pairs are remembered under
+	one      chan struct{}
+	guesses  *limiter
+	guessing bound
+
+	mu       sync.Mutex
+	verified map[string][sha256.Size]byte // by key
+}
+
+// NewKeyring makes an authenticator of an htpasswd file, whose keys all have the
+// one role, and of the record; either may be nil.
+func NewKeyring(file *Htpasswd, role access.Role, record func() *state.Snapshot) *Keyring {
+	memory := make([]byte, sha256.Size)
+	_, _ = rand.Read(memory) // never fails, see crypto/rand
+	return &Keyring{
+		file: file, fileRole: role, record: record, memory: memory,
+		one: make(chan struct{}, 1), verified: make(map[string][sha256.Size]byte),
+		guesses:  newLimiter(maxAddresses),
+		guessing: bound{rate: float64(guessesPerMinute) / 60, burst: guessBurst},
+	}
+}
+
+// lock is what is known of one key.
+type lock struct {
+	access.Principal
+	stored  string // the hash as it is kept
+	matches func(secret string) bool
+}
+
+// find looks a key up, in the record first.
+func (k *Keyring) find(key string) (lock, bool) {
+	if k.record != nil {
+		if r := k.record().Key(key); r != nil {
+			if !r.Counts() {
+				return lock{}, false // also where a file has it: revoked is revoked
+			}
+			return lock{access.Principal{Owner: r.ID, Role: r.Role, Limits: r.Limits}, r.Hash, matcher(r.Hash)}, true
+		}
+	}
+	if k.file == nil {
+		return lock{}, false
+	}
+	p, ok := k.file.current().users[key]
+	if !ok {
+		return lock{}, false
+	}
+	return lock{access.Principal{Owner: key, Role: k.fileRole}, p.stored, p.matches}, true
+}
+
+func matcher(hash string) func(string) bool {
+	return func(secret string) bool {
+		return len(secret) <= maxBcrypt && bcrypt.CompareHashAndPassword([]byte(hash), []byte(secret)) == nil
+	}
+}
+
+// Remembered reports who holds a pair that was right before and still counts. It
+// costs microseconds.
+func (k *Keyring) Remembered(key, secret string) (access.Principal, bool) {
+	if len(key) > maxSecret || len(secret) > maxSecret {
+		return access.Principal{}, false
+	}
+	l, ok := k.find(key)
+	if !ok || !k.remembers(key, k.mac(key, secret, l.stored)) {
+		return access.Principal{}, false
+	}
+	return l.Principal, true
+}
+
+// Authenticate finds out who holds a pair. ErrWrongSecret: nobody; *Excess: too
+// many were wrong that came from this address; else ctx ended first.
+func (k *Keyring) Authenticate(ctx context.Context, a Attempt) (access.Principal, error) {
+	if p, ok := k.Remembered(a.Key, a.Secret); ok {
+		return p, nil
+	}
+	if err := k.guesses.spare(a.From, k.guessing, time.Now()); err != nil {
+		return access.Principal{}, err
+	}
+	select {
+	case k.one <- struct{}{}:
+		defer func() { <-k.one }()
+	case <-ctx.Done():
+		return access.Principal{}, ctx.Err()
+	}
+	if p, ok := k.Remembered(a.Key, a.Secret); ok { // a request before this one in the queue asked the same
+		return p, nil
+	}
+	// Again: a hundred guesses may have come to the queue at once.
+	if err := k.guesses.spare(a.From, k.guessing, time.Now()); err != nil {
+		return access.Principal{}, err
+	}
+	if len(a.Key) > maxSecret || len(a.Secret) > maxSecret {
+		k.guesses.spend(a.From, k.guessing, time.Now())
+		return access.Principal{}, ErrWrongSecret
+	}
+	l, known := k.find(a.Key)
+	if !known {
+		l.matches = k.somebodys(a.Key)
+	}
+	if right := l.matches(a.Secret); !right || !known {
+		k.guesses.spend(a.From, k.guessing, time.Now())
+		return access.Principal{}, ErrWrongSecret
+	}
+	k.remember(a.Key, k.mac(a.Key, a.Secret, l.stored))
+	return l.Principal, nil
+}
+
+// somebodys is what an unknown key's secret is checked against: always the same
+// hash for one key, and as often of a kind as there are of it. So the time it
+// takes says nothing about who exists.
+func (k *Keyring) somebodys(key string) func(string) bool {
+	var file *passwords
+	var inFile, inRecord int
+	if k.file != nil {
+		file = k.file.current()
+		inFile = len(file.order)
+	}
+	if k.record != nil {
+		inRecord = k.record().KeyCount()
+	}
+	drawn := k.mac(key, "", "")
+	n := binary.BigEndian.Uint64(drawn[:]) % uint64(max(inFile+inRecord, 1))
+	if file != nil && n < uint64(inFile) {
+		return file.users[file.order[n]].matches
+	}
+	return matcher(nobodysHash)
+}
+
+// nobodysHash has the cost of the hashes in the record, and is of a secret that
+// was thrown away.
+const nobodysHash = "$2a$10$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy"
+
+func (k *Keyring) mac(key, secret, stored string) (sum [sha256.Size]byte) {
+	m := hmac.New(sha256.New, k.memory)
+	var size [8]byte
+	for _, part := range []string{key, secret, stored} {
+		binary.BigEndian.PutUint64(size[:], uint64(len(part)))
+		m.Write(size[:])
+		m.Write([]byte(part))
+	}
+	m.Sum(sum[:0])
+	return sum
+}
+
+func (k *Keyring) remembers(key string, mac [sha256.Size]byte) bool {
+	k.mu.Lock()
+	was, ok := k.verified[key]
+	k.mu.Unlock()
+	return ok && hmac.Equal(was[:], mac[:])
+}
+
+func (k *Keyring) remember(key string, mac [sha256.Size]byte) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.verified) >= maxRemembered {
+		clear(k.verified) // of keys that are gone, for the most part
+	}
+	k.verified[key] = mac
+}
+
+// HashSecret makes the hash of a new key's secret.
+func HashSecret(secret string) (string, error) {
+	hash, err := bcrypt.GenerateFromPassword([]byte(secret), bcrypt.DefaultCost)
+	return string(hash), err
+}
+
+// isBcrypt tells the hashes that look at maxBcrypt bytes only.
+func isBcrypt(hash string) bool { return strings.HasPrefix(hash, "$2") }

@@ -1,0 +1,122 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/bcrypt"
+
+	"ecs/control/state"
+	"ecs/internal/access"
+)
+
+// recordRing is a keyring over the world's record and a file.
+func recordRing(t *testing.T, w *world, lines ...string) *Keyring {
+	t.Helper()
+	k := fileRing(t, lines...)
+	k.record = w.store.Snapshot
+	return k
+}
+
+func (w *world) putKey(id, secret string, role access.Role, limits access.Limits) {
+	w.t.Helper()
+	hash, err := bcrypt.GenerateFromPassword([]byte(secret), bcrypt.MinCost)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if out := w.apply(state.PutKey{Key: access.Key{ID: id, Role: role, Hash: string(hash), Limits: limits}}); out.Err != nil {
+		w.t.Fatal(out.Err)
+	}
+}
+
+func TestKeysOfTheRecordCountBesideThoseOfTheFile(t *testing.T) {
+	w := newWorld(t)
+	k := recordRing(t, w, "f:"+hashed(t, "file", bcrypt.MinCost), "gone:"+hashed(t, "file", bcrypt.MinCost))
+	w.putKey("r", "record", access.Admin, access.Limits{Rate: 3})
+	ask := func(key, secret string) (access.Principal, error) {
+		return k.Authenticate(t.Context(), Attempt{key, secret, ""})
+	}
+	for range 2 { // once checked, once remembered
+		if who, err := ask("r", "record"); err != nil || who != (access.Principal{Owner: "r", Role: access.Admin, Limits: access.Limits{Rate: 3}}) {
+			t.Errorf("got %+v, %v for the record's key", who, err)
+		}
+		if who, err := ask("f", "file"); err != nil || who != (access.Principal{Owner: "f", Role: access.Operate}) {
+			t.Errorf("got %+v, %v for the file's key", who, err)
+		}
+	}
+	if _, ok := k.Remembered("r", "record"); !ok {
+		t.Error("a verified pair is not remembered")
+	}
+	w.putKey("another", "x", access.Admin, access.Limits{})
+	w.apply(state.RevokeKey{ID: "r"})
+	if _, ok := k.Remembered("r", "record"); ok {
+		t.Error("a revoked key is remembered")
+	}
+	if _, err := ask("r", "record"); !errors.Is(err, ErrWrongSecret) {
+		t.Errorf("got %v for a revoked key", err)
+	}
+	// What the record revoked no file brings back.
+	w.putKey("gone", "record", access.Run, access.Limits{})
+	w.apply(state.RevokeKey{ID: "gone"})
+	if _, err := ask("gone", "file"); !errors.Is(err, ErrWrongSecret) {
+		t.Errorf("got %v for a revoked key that a file has too", err)
+	}
+	long := strings.Repeat("x", 73)
+	if _, err := ask("another", long); !errors.Is(err, ErrWrongSecret) {
+		t.Errorf("got %v for a secret longer than bcrypt looks at", err)
+	}
+}
+
+func TestGuessesOfOneAddressAreRefusedBeforeAnyCheck(t *testing.T) {
+	k := fileRing(t, "a:"+hashed(t, "one", bcrypt.MinCost))
+	checked := 0
+	p := k.file.table.Load()
+	line := p.users["a"]
+	p.users["a"] = password{line.stored, func(s string) bool { checked++; return line.matches(s) }}
+	refused := 0
+	for i := range 1000 {
+		_, err := k.Authenticate(t.Context(), Attempt{"a", fmt.Sprint(i), "1.2.3.4"})
+		var e *Excess
+		switch {
+		case errors.As(err, &e):
+			refused++
+			if e.Limit != limitGuesses || e.RetryAfter <= 0 || e.RetryAfter > 2*time.Second {
+				t.Fatalf("got %+v", e)
+			}
+		case !errors.Is(err, ErrWrongSecret):
+			t.Fatal(err)
+		}
+	}
+	if checked > guessBurst+10 || refused < 1000-guessBurst-10 {
+		t.Errorf("%d guesses were checked and %d refused, want %d checked", checked, refused, guessBurst)
+	}
+	// Neither is who knows, from another address, nor who was known before.
+	if !right(k, "a", "one") {
+		t.Error("another address is refused")
+	}
+	if _, err := k.Authenticate(t.Context(), Attempt{"a", "one", "1.2.3.4"}); err != nil {
+		t.Errorf("a remembered pair is refused because of its address: %v", err)
+	}
+}
+
+// BenchmarkRememberedKey is what authentication costs a caller who is known.
+func BenchmarkRememberedKey(b *testing.B) {
+	hash, err := HashSecret("secret")
+	if err != nil {
+		b.Fatal(err)
+	}
+	k := NewKeyring(nil, access.Run, (&keysOnly{access.Key{ID: "key", Role: access.Run, Hash: hash}}).snapshot(b))
+	a := Attempt{"key", "secret", "1.2.3.4"}
+	if _, err := k.Authenticate(context.Background(), a); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if _, err := k.Authenticate(context.Background(), a); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
