@@ -65,7 +65,7 @@ type lease struct {
 type hold struct {
 	length time.Duration
 	// lapse is called, once and under the lock, when the deadline has passed
-	// with the attempt still held. It must not block nor call the lease.
+	// with the attempt still held, or the leader has it forgotten. It must not block nor call the lease.
 	lapse context.CancelCauseFunc
 	// extend tells the attempt's container of a later end, nil while there is
 	// none. It must not block, and is not called under the lock.
@@ -106,14 +106,22 @@ func (l *lease) begin() (epoch uint64, void <-chan struct{}) {
 // not the one that was to be resumed.
 //
 // A registration was committed, so it counts as contact. A resumption did not
-// need that; contact waits for the first heartbeat.
-func (l *lease) welcome(void <-chan struct{}, epoch uint64, sent, length time.Duration) bool {
+// need that; contact waits for the first heartbeat. What the record does not wait for
+// (forget) is abandoned before that: it may be placed elsewhere when its old lease is
+// over.
+func (l *lease) welcome(void <-chan struct{}, epoch uint64, sent, length time.Duration, forget ...task.Token) bool {
 	defer l.extendAll()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.expireLocked()
 	if isClosed(void) || epoch == 0 || l.mu.epoch != 0 && l.mu.epoch != epoch {
 		return false
+	}
+	for _, tok := range forget {
+		if h, ok := l.mu.held[tok]; ok {
+			delete(l.mu.held, tok)
+			h.lapse(errForgotten)
+		}
 	}
 	if l.mu.epoch == 0 {
 		l.mu.epoch = epoch

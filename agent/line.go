@@ -75,12 +75,13 @@ func (l *line) welcome(m *ecsv1.ControlMessage, resumed uint64, sent time.Durati
 		return err
 	}
 	w := m.GetWelcome()
+	forget := taskwire.ToTokens(w.GetForget())
 	switch {
 	case w == nil:
 		return fmt.Errorf("%w to a hello: %T", errUnexpected, m.GetKind())
 	case m.GetTerm() < l.newest:
 		return errOldTerm
-	case !l.lease.welcome(l.void, m.GetEpoch(), sent, time.Duration(w.GetLease())):
+	case !l.lease.welcome(l.void, m.GetEpoch(), sent, time.Duration(w.GetLease()), forget...):
 		return errVoid
 	}
 	l.newest, l.term, l.epoch = m.GetTerm(), m.GetTerm(), m.GetEpoch()
@@ -89,8 +90,8 @@ func (l *line) welcome(m *ecsv1.ControlMessage, resumed uint64, sent time.Durati
 	if resumed == 0 {
 		count(l.cfg.Metrics, metricRegistrations, 1)
 	}
-	l.cfg.Log.Info("session open", "control", l.addr, "term", l.term, "epoch", l.epoch, "resumed", resumed != 0, "forget", len(w.GetForget()))
-	return l.supervisor.forget(taskwire.ToTokens(w.GetForget()))
+	l.cfg.Log.Info("session open", "control", l.addr, "term", l.term, "epoch", l.epoch, "resumed", resumed != 0, "forget", len(forget))
+	return l.supervisor.forget(forget)
 }
 
 // turnedAway gives the error for an answer that sends this node elsewhere.

@@ -86,6 +86,34 @@ func TestLeaseTakesOnlyWhatIsOfItsEpoch(t *testing.T) {
 	}
 }
 
+// A recovered cluster places an attempt that it does not know elsewhere when its old
+// lease is over: the registration that says so must not lengthen it.
+func TestForgottenAttemptsGetNoNewLease(t *testing.T) {
+	now := time.Duration(0)
+	l := newLease(func() time.Duration { return now })
+	_, void := l.begin()
+	l.welcome(void, 7, 0, task.DefaultLease)
+	var ended [2]error
+	var extended [2]time.Duration
+	tokens := []task.Token{{Task: "kept", Attempt: 1, Epoch: 7}, {Task: "forgotten", Attempt: 1, Epoch: 7}}
+	for i, tok := range tokens {
+		l.hold(tok, 5*time.Minute, func(err error) { ended[i] = err })
+		l.bind(tok, func(end time.Duration) { extended[i] = end })
+		extended[i] = 0
+	}
+	now = time.Minute
+	_, void = l.begin()
+	if !l.welcome(void, 8, now, task.DefaultLease, tokens[1]) {
+		t.Fatal("got no welcome taken, want it")
+	}
+	if ended[0] != nil || !l.holds(tokens[0]) || extended[0] == 0 {
+		t.Errorf("got %v, extended to %s, want the attempt that is known to go on", ended[0], extended[0])
+	}
+	if !errors.Is(ended[1], errForgotten) || l.holds(tokens[1]) || extended[1] != 0 {
+		t.Errorf("got %v, extended to %s, want the other one abandoned and no longer lease", ended[1], extended[1])
+	}
+}
+
 func TestResumptionIsNoContact(t *testing.T) {
 	now := time.Second
 	l := newLease(func() time.Duration { return now })

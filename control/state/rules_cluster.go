@@ -28,7 +28,7 @@ func (cmd ForgetNodes) apply(c *change) Outcome {
 // Every registration and live attempt gets a new epoch, so that no token of the
 // old incarnation is taken: its agents register anew and end what they run.
 // What they ran is judged as ever, once they did or their leases are over. What
-// waits may run too, on the word of those who were lost: see Snapshot.Uncertain.
+// waits, then or later, may run all the same: see Snapshot.Uncertain.
 func (s *Store) Recovered(index uint64, recovery string) *Snapshot {
 	before := s.latest.Load()
 	c := newChange(before, s.indexes, s.limits, index)

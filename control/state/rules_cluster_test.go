@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"testing"
+	"time"
 
 	"ecs/control/state"
 	"ecs/internal/task"
@@ -88,8 +89,28 @@ func TestNothingOfAnOldIncarnationIsTaken(t *testing.T) {
 	if got := w.task("often"); got.State != task.Pending {
 		t.Errorf("at least once: got %s, want it to wait for its next attempt", got.State)
 	}
-	if w.sn().Uncertain(w.task("often")) {
-		t.Error("at least once: its agent has ended it, and still it may run")
+	if !w.sn().Uncertain(w.task("often")) {
+		t.Error("at least once: its agent has only been told to end it, want it held back until its lease is over")
+	}
+	w.place("often", "n1")
+	w.must(state.LoseNode{Node: "n1", Epoch: w.node("n1").Epoch, Lease: task.DefaultLease})
+	if got := w.task("often"); got.State != task.Pending || w.sn().Uncertain(got) {
+		t.Errorf("lost again by this incarnation: got %s and uncertain, want it certain", got.State)
+	}
+}
+
+// The record may have an attempt on a node that ended it long before, and those whose
+// word was lost have had it go on elsewhere.
+func TestWhatItsNodeDoesNotHaveAfterARecoveryMayRunElsewhere(t *testing.T) {
+	w := newWorld(t)
+	w.must(state.Found{Cluster: "one"})
+	w.register("n1")
+	w.live("t1", "n1", lasting(5*time.Minute))
+	w.store.Recovered(1000, "first")
+	w.index = 1000
+	w.register("n1")
+	if got := w.task("t1"); got.State != task.Pending || !w.sn().Uncertain(got) {
+		t.Errorf("got %s, uncertain %v, want it to wait until its lease is over", got.State, w.sn().Uncertain(got))
 	}
 }
 

@@ -92,16 +92,16 @@ func (sn *Snapshot) Recovery() string { return sn.recovery }
 // RecoveredAt is the index with which this incarnation began, 0 for the first.
 func (sn *Snapshot) RecoveredAt() uint64 { return sn.recoveredAt }
 
-// Uncertain reports whether a pending task may run all the same: it was pending when
-// the cluster was recovered and nobody has placed it since, but those whose word was
-// lost may have.
+// Uncertain reports whether a pending task may run all the same: it was unfinished
+// when the cluster was recovered and nobody has placed it since, but those whose word
+// was lost may have. An attempt of theirs that the record has may run too, until its
+// agent, which has been told to end it, has done so.
 func (sn *Snapshot) Uncertain(t *task.Task) bool {
-	began := sn.recoveredAt << ordinalBits
-	if t.State != task.Pending || t.Seq >= began {
+	if t.State != task.Pending || t.Seq >= sn.recoveredAt<<ordinalBits {
 		return false
 	}
 	n := len(t.Attempts)
-	return n == 0 || t.Attempts[n-1].Epoch < began
+	return n == 0 || t.Attempts[n-1].Epoch>>ordinalBits <= sn.recoveredAt // Recovered stamps what lives with it
 }
 
 // Counts gives the sizes of the record.
