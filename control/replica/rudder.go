@@ -29,9 +29,35 @@ func (r *rudder) AddVoter(id raft.ServerID, addr raft.ServerAddress, _ uint64, _
 		if s, ok := t.up.member(id); !ok || s.Address != addr || s.Suffrage == raft.Voter {
 			return fmt.Errorf("give a vote to %s at %s: %w", id, addr, errOutdated)
 		}
+		failed, ok := inPlaceOf(t.up.ballots(raft.ServerID(r.node.cfg.ID)))
+		if heard, answers := t.up.contact(string(id)); !ok || !answers || heard.Heard > t.up.fresh() {
+			return fmt.Errorf("give a vote to %s: it or too many voters do not answer: %w", id, errOutdated)
+		}
+		if failed != "" {
+			if err := t.demote(failed); err != nil {
+				return err
+			}
+		}
 		return t.Promote(string(id), string(addr))
 	})
 }
+
+// ballots is what the leader, self, heard of every voter.
+func (up *running) ballots(self raft.ServerID) (voters []ballot) {
+	for _, s := range up.servers() {
+		if s.Suffrage != raft.Voter {
+			continue
+		}
+		heard, ok := up.contact(string(s.ID))
+		leads := s.ID == self
+		voters = append(voters, ballot{id: string(s.ID), answers: leads || ok && heard.Heard <= up.fresh(),
+			failed: !leads && (!ok || heard.Heard >= quietFor)})
+	}
+	return voters
+}
+
+// fresh is how old the last word may be of a node that lives: a heartbeat may be late.
+func (up *running) fresh() time.Duration { return 2*up.transport.beat + 100*time.Millisecond }
 
 // DemoteVoter implements autopilot.Raft.
 func (r *rudder) DemoteVoter(id raft.ServerID, _ uint64, _ time.Duration) raft.IndexFuture {

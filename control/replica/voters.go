@@ -11,6 +11,38 @@ const (
 	leastVoters = 3
 )
 
+// ballot is a voter as its leader knows it when it is about to give another vote.
+type ballot struct {
+	id      string
+	answers bool // just now
+	failed  bool // it has not answered for long
+}
+
+// inPlaceOf says whether one more node may have a vote, which may die at once, and
+// which failed voter is to lose its own before that, "" for none.
+//
+// An odd number of voters needs as many to agree as one fewer, an even number as many
+// as one more: so taking a failed one's vote first and giving the other one then never
+// raises that number, and costs nothing that its failure had not. The other way round
+// three voters, one of them dead, need all of three, and a newcomer that dies with its
+// vote takes the majority along.
+func inPlaceOf(voters []ballot) (failed string, ok bool) {
+	n, answer := len(voters), 0
+	for _, v := range voters {
+		if v.answers {
+			answer++
+		}
+		if v.failed && len(voters)%2 == 1 {
+			failed = v.id
+		}
+	}
+	if failed != "" {
+		n--
+	}
+	needed := (n+1)/2 + 1
+	return failed, n == 1 || answer >= needed
+}
+
 // server is a control node as the choice of voters sees it.
 type server struct {
 	id, zone string
@@ -25,9 +57,9 @@ type server struct {
 //
 // The number of voters is even only on the way. Nobody gets a vote who is not
 // caught up and stable, and none is given when what is there does not suffice for
-// the next odd number, or to replace one who failed. Somebody loses the vote only
-// when there is one voter too many: who failed first, so after a replacement has
-// got it. No one who could vote looks on while a voter has failed.
+// the next odd number, or to replace one who failed; see inPlaceOf for how that loses
+// its vote. Otherwise somebody loses it only when there is one voter too many: who
+// failed first. No one who could vote looks on while a voter has failed.
 func chooseVoters(servers []server) (promote, demote string) {
 	var able []server // to vote
 	voters, good := 0, 0
