@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"ecs/control/state"
 	"ecs/internal/gossip"
 	"ecs/internal/pki"
 	"ecs/internal/task"
@@ -69,9 +70,11 @@ func (s *Server) enter(ctx context.Context) error {
 			continue
 		}
 		if established(members) {
-			err := s.askToJoin(ctx, true)
+			past, err := s.askToJoin(ctx, true)
 			if err == nil {
-				s.replica.Admit()
+				if err := s.replica.Admit(past); err != nil {
+					return err
+				}
 				s.cfg.Log.Info("joined the cluster, without a vote for now")
 				return nil
 			}
@@ -111,7 +114,7 @@ func (s *Server) stay(ctx context.Context, old bool) error {
 			}
 		}
 		if !s.draining.Load() && !s.named() && established(members) {
-			if err := s.askToJoin(ctx, false); err != nil {
+			if _, err := s.askToJoin(ctx, false); err != nil {
 				s.refused(err)
 			}
 			elected = nil // the answer is a change by itself
@@ -206,8 +209,8 @@ func (s *Server) pause(ctx context.Context, d time.Duration, wake ...<-chan stru
 }
 
 // askToJoin asks control nodes that belong to a cluster until one that leads has
-// answered.
-func (s *Server) askToJoin(ctx context.Context, empty bool) error {
+// taken this node in. It gives the past that the leader's record is of.
+func (s *Server) askToJoin(ctx context.Context, empty bool) (past state.Lineage, err error) {
 	sn := s.store.Snapshot()
 	req := &ecsv1.JoinRequest{RaftAddr: s.cfg.RaftAdvertise, Empty: empty, Cluster: sn.Cluster(), Incarnation: sn.Incarnation(), Recovery: sn.Recovery()}
 	last := error(errNoLeader)
@@ -235,15 +238,15 @@ func (s *Server) askToJoin(ctx context.Context, empty bool) error {
 		}
 		refusal := taskwire.ToError(answer.GetRefusal())
 		if refusal == nil {
-			return nil
+			return state.Lineage{Cluster: answer.GetCluster(), Recovery: answer.GetRecovery()}, nil
 		}
 		last = refusal
 		if refusal.Code != task.CodeNoLeader {
-			return refusal
+			return past, refusal
 		}
 		addrs = append([]string{answer.GetLeaderAddr()}, addrs...)
 	}
-	return last
+	return past, last
 }
 
 func (s *Server) askOne(ctx context.Context, addr string, req *ecsv1.JoinRequest) (*ecsv1.JoinAnswer, error) {

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"ecs/control/replica"
 	"ecs/control/state"
 	"ecs/proto/ecs/v1/rpc"
 )
@@ -20,18 +21,18 @@ const (
 
 // peerClient calls another control node on a connection.
 func (s *Server) peerClient(conn grpc.ClientConnInterface) rpc.PeersClient {
-	return rpc.NewPeersClient(introduced{conn, s.store})
+	return rpc.NewPeersClient(introduced{conn, s.replica})
 }
 
 // introduced says on each call whose record the caller has.
 type introduced struct {
 	grpc.ClientConnInterface
-	store *state.Store
+	replica *replica.Node
 }
 
 // Invoke implements grpc.ClientConnInterface; Peers has no streams.
 func (i introduced) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
-	l := i.store.Snapshot().Lineage()
+	l := i.replica.Lineage()
 	ctx = metadata.AppendToOutgoingContext(ctx, headerCluster, l.Cluster, headerRecovery, l.Recovery)
 	return i.ClientConnInterface.Invoke(ctx, method, args, reply, opts...)
 }
@@ -47,7 +48,7 @@ func (s *Server) related(ctx context.Context) error {
 		return ""
 	}
 	theirs := state.Lineage{Cluster: first(headerCluster), Recovery: first(headerRecovery)}
-	if ours := s.store.Snapshot().Lineage(); ours.Foreign(theirs) {
+	if ours := s.replica.Lineage(); ours.Foreign(theirs) {
 		return status.Errorf(codes.FailedPrecondition, "a control node of cluster %s, recovery %q, called one of cluster %s, recovery %q: "+
 			"empty its data directory and have it join again (runbook: Lost majority)", theirs.Cluster, theirs.Recovery, ours.Cluster, ours.Recovery)
 	}

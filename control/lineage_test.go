@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
+	"ecs/control/replica"
 	"ecs/control/state"
 	ecsv1 "ecs/proto/ecs/v1"
 )
@@ -27,6 +28,7 @@ func (c carried) Invoke(ctx context.Context, _ string, _, _ any, _ ...grpc.CallO
 func TestForeignControlNodesMayNotCall(t *testing.T) {
 	of := func(l state.Lineage) *Server {
 		s := &Server{store: state.NewStore(state.Limits{})}
+		s.replica = replica.New(replica.Config{Store: s.store})
 		if l.Cluster == "" {
 			return s
 		}

@@ -29,7 +29,8 @@ func (p *peerServer) Join(ctx context.Context, req *ecsv1.JoinRequest) (*ecsv1.J
 		return nil, err
 	}
 	err = p.s.takeIn(ctx, peer.ID, req)
-	answer := &ecsv1.JoinAnswer{}
+	past := p.s.replica.Lineage()
+	answer := &ecsv1.JoinAnswer{Cluster: past.Cluster, Recovery: past.Recovery}
 	if refusal, err := asRefusal(err); err != nil {
 		return nil, err
 	} else if refusal != nil {

@@ -18,7 +18,15 @@ var errHalted = errors.New("halted: an earlier entry could not be applied")
 type fsm struct {
 	node      *Node
 	transport *transport
+	gate      *gate
+	stable    raft.StableStore
 	halted    bool
+}
+
+// changed lets the rest of the node know that there is another record.
+func (f *fsm) changed() error {
+	f.node.applied.fire()
+	return f.node.descend(f.node.cfg.Store.Snapshot().Lineage(), f.stable, f.gate)
 }
 
 // Apply implements raft.FSM. Its answer is []state.Outcome, or an error that
@@ -28,12 +36,14 @@ func (f *fsm) Apply(entry *raft.Log) any {
 		return errHalted
 	}
 	outcomes, err := f.node.cfg.Store.Apply(entry.Index, entry.Data)
+	if err == nil {
+		err = f.changed()
+	}
 	if err != nil {
 		f.halted = true
 		f.node.fail(fmt.Errorf("apply entry %d: %w", entry.Index, err))
 		return err
 	}
-	f.node.applied.fire()
 	f.transport.committed(entry.Index, entry.Term)
 	if ended := f.node.cfg.Store.Snapshot().Over(); len(ended) > 0 && f.node.cfg.Over != nil {
 		f.node.cfg.Over(entry.Term, ended)
@@ -51,13 +61,16 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 
 // Restore implements raft.FSM, at start and when the leader sends a snapshot.
 func (f *fsm) Restore(r io.ReadCloser) error {
-	if err := f.node.cfg.Store.Restore(r); err != nil {
+	err := f.node.cfg.Store.Restore(r)
+	if err == nil {
+		err = f.changed()
+	}
+	if err != nil {
 		// The leader would send the same one again, for ever.
 		f.halted = true
 		f.node.fail(err)
 		return err
 	}
-	f.node.applied.fire()
 	return nil
 }
 

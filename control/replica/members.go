@@ -7,14 +7,22 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"ecs/control/state"
 )
 
-// Admit lets peers in: the leader has said that it takes this node for one that
-// has acknowledged nothing. See Config.Closed.
-func (n *Node) Admit() {
-	if up := n.up.Load(); up != nil {
-		up.gate.open.Store(true)
+// Admit lets the peers of a cluster in: its leader has said that it takes this node for
+// one that has acknowledged nothing, and which past its record is of. See Config.Closed.
+func (n *Node) Admit(l state.Lineage) error {
+	up := n.up.Load()
+	if up == nil {
+		return nil
 	}
+	if err := n.descend(l, up.stable, up.gate); err != nil {
+		return err
+	}
+	up.gate.open.Store(true)
+	return nil
 }
 
 // Admitted reports whether peers are let in: the node has state, or the leader took

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -29,7 +30,10 @@ var errForeign = errors.New("a peer of another cluster, or of one that was recov
 
 // appendPreface gives the preface; longer names than it can tell don't exist.
 func appendPreface(b []byte, l state.Lineage) []byte {
-	b = append(b, prefaceMark, prefaceVersion)
+	return appendNames(append(b, prefaceMark, prefaceVersion), l)
+}
+
+func appendNames(b []byte, l state.Lineage) []byte {
 	for _, name := range []string{l.Cluster, l.Recovery} {
 		name = name[:min(len(name), 255)]
 		b = append(append(b, byte(len(name))), name...)
@@ -45,6 +49,10 @@ func readPreface(r io.Reader) (l state.Lineage, err error) {
 	if head[0] != prefaceMark || head[1] != prefaceVersion {
 		return l, fmt.Errorf("a stream that begins with %x: does the peer run another version?", head)
 	}
+	return readNames(r)
+}
+
+func readNames(r io.Reader) (l state.Lineage, err error) {
 	for _, name := range []*string{&l.Cluster, &l.Recovery} {
 		text := make([]byte, 255)
 		if _, err := io.ReadFull(r, text[:1]); err != nil {
@@ -66,6 +74,9 @@ type gate struct {
 	node    *Node
 	open    atomic.Bool
 	refused atomic.Pointer[state.Lineage] // last
+
+	mu     sync.Mutex
+	dialed map[*prefacedConn]struct{} // say what the node's lineage is now
 }
 
 // Accept implements net.Listener.
@@ -88,52 +99,79 @@ func (g *gate) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, e
 	if err != nil {
 		return nil, err
 	}
-	return &prefacedConn{Conn: conn, preface: appendPreface(nil, g.lineage())}, nil
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	c := &prefacedConn{Conn: conn, gate: g, preface: appendPreface(nil, g.node.Lineage())}
+	if g.dialed == nil {
+		g.dialed = make(map[*prefacedConn]struct{})
+	}
+	g.dialed[c] = struct{}{}
+	return c, nil
 }
 
-func (g *gate) lineage() state.Lineage { return g.node.cfg.Store.Snapshot().Lineage() }
-
-// judge reads a peer's preface. One that is refused tries again and again, and is
-// told of once.
-func (g *gate) judge(conn net.Conn) error {
-	theirs, err := readPreface(conn)
-	if err != nil || !g.lineage().Foreign(theirs) {
-		return err
+// redial closes what was dialed before the node's lineage changes: peers judge by
+// what a connection began with.
+func (g *gate) redial(change func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	change()
+	for c := range g.dialed {
+		_ = c.Conn.Close() // raft dials again
 	}
+	g.dialed = nil
+}
+
+// foreign reports whether a peer must not be heard. Whoever belongs to a cluster that
+// was recovered knows that from the beginning: its leader said so.
+func (g *gate) foreign(theirs state.Lineage) bool {
+	ours := g.node.Lineage()
+	return ours.Foreign(theirs) || ours.Recovery != "" && theirs == (state.Lineage{})
+}
+
+// refuse tells of a foreign peer. It tries again and again, and is told of once.
+func (g *gate) refuse(conn net.Conn, theirs state.Lineage) {
 	if last := g.refused.Swap(&theirs); last == nil || *last != theirs {
 		g.node.cfg.Logger.Error("a peer is not let in", "peer", conn.RemoteAddr().String(), "cluster", theirs.Cluster,
 			"recovery", theirs.Recovery, "err", errForeign)
 	}
-	return errForeign
 }
 
-// judgedConn reads the preface before all else, so that nobody holds up the others.
-// Like every connection of raft's it has one reader.
+// judgedConn reads the preface before all else, so that nobody holds up the others,
+// and gives nothing on once the peer is foreign: this node's record may have gone
+// another way since. Like every connection of raft's it has one reader.
 type judgedConn struct {
 	net.Conn
 	gate   *gate
-	judged bool
+	read   bool
+	theirs state.Lineage
 	err    error
 }
 
 // Read implements net.Conn.
-func (c *judgedConn) Read(b []byte) (int, error) {
-	if !c.judged {
-		c.judged, c.err = true, c.gate.judge(c.Conn)
+func (c *judgedConn) Read(b []byte) (n int, err error) {
+	if !c.read {
+		c.read = true
+		c.theirs, c.err = readPreface(c.Conn)
 	}
-	switch {
-	case errors.Is(c.err, errForeign):
-		return 0, io.EOF // raft would log each
-	case c.err != nil:
+	if c.err != nil {
 		return 0, c.err
 	}
-	return c.Conn.Read(b)
+	if !c.gate.foreign(c.theirs) {
+		n, err = c.Conn.Read(b)
+	}
+	if c.gate.foreign(c.theirs) {
+		c.gate.refuse(c.Conn, c.theirs)
+		c.err = io.EOF // raft would log each other error
+		return 0, c.err
+	}
+	return n, err
 }
 
 // prefacedConn sends the preface with the first bytes. Like every connection of
 // raft's it has one writer.
 type prefacedConn struct {
 	net.Conn
+	gate    *gate
 	preface []byte // nil once it is sent
 }
 
@@ -146,4 +184,12 @@ func (c *prefacedConn) Write(b []byte) (int, error) {
 	n, err := c.Conn.Write(append(c.preface, b...))
 	c.preface = nil // after an error raft closes the connection
 	return max(0, n-head), err
+}
+
+// Close implements net.Conn.
+func (c *prefacedConn) Close() error {
+	c.gate.mu.Lock()
+	delete(c.gate.dialed, c)
+	c.gate.mu.Unlock()
+	return c.Conn.Close()
 }

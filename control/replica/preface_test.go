@@ -55,7 +55,8 @@ func TestForeignPeersAreNotLetIn(t *testing.T) {
 		{"recovered apart", state.Lineage{Cluster: "one", Recovery: "q"}, state.Lineage{Cluster: "one", Recovery: "r"}, false},
 		{"of another cluster", state.Lineage{Cluster: "two"}, state.Lineage{Cluster: "one"}, false},
 		{"to one that is new", state.Lineage{Cluster: "one", Recovery: "r"}, state.Lineage{}, true},
-		{"of one that is new", state.Lineage{}, state.Lineage{Cluster: "one", Recovery: "r"}, true},
+		{"of one that is new", state.Lineage{}, state.Lineage{Cluster: "one"}, true},
+		{"of one that knows nothing, to a recovered one", state.Lineage{}, state.Lineage{Cluster: "one", Recovery: "r"}, false},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			net := memnet.New(1)
@@ -92,6 +93,75 @@ func TestForeignPeersAreNotLetIn(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What a peer may say is judged by what both know when it says it.
+func TestPeerThatTurnsOutForeignIsNotHeard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := memnet.New(1)
+		caller, called := aGate(t, net, "c1", state.Lineage{Cluster: "one"}), aGate(t, net, "c2", state.Lineage{})
+		defer caller.Close()
+		defer called.Close()
+		heard := make(chan string)
+		go func() {
+			defer close(heard)
+			conn, err := called.Accept()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			b := make([]byte, 5)
+			for {
+				if _, err := io.ReadFull(conn, b); err != nil {
+					return
+				}
+				heard <- string(b)
+			}
+		}()
+		conn, err := caller.Dial(raft.ServerAddress(called.Addr().String()), time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := conn.Write([]byte("first")); err != nil || <-heard != "first" {
+			t.Fatalf("%v, want a peer heard that nobody knows to be foreign", err)
+		}
+		synctest.Wait() // it reads on
+		if err := called.node.descend(state.Lineage{Cluster: "two"}, raft.NewInmemStore(), called); err != nil {
+			t.Fatal(err)
+		}
+		_, err = conn.Write([]byte("later"))
+		if got, more := <-heard; more {
+			t.Errorf("heard %q (%v) of another cluster, want nothing", got, err)
+		}
+	})
+}
+
+// A peer that was new when it dialed says later who it has become.
+func TestConnectionsOfBeforeAreGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := memnet.New(1)
+		caller, called := aGate(t, net, "c1", state.Lineage{}), aGate(t, net, "c2", state.Lineage{})
+		defer caller.Close()
+		defer called.Close()
+		conn, err := caller.Dial(raft.ServerAddress(called.Addr().String()), time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		stable := raft.NewInmemStore()
+		want := state.Lineage{Cluster: "one", Recovery: "r"}
+		if err := caller.node.descend(want, stable, caller); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Write([]byte("x")); err == nil {
+			t.Error("the connection of before still serves")
+		}
+		again := &Node{cfg: caller.node.cfg}
+		if err := again.remember(stable); err != nil || again.Lineage() != want {
+			t.Errorf("got %+v, %v after a restart, want %+v", again.Lineage(), err, want)
+		}
+	})
 }
 
 func TestPrefaceIsReadAsItWasWritten(t *testing.T) {

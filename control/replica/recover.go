@@ -57,6 +57,12 @@ func Recover(dir, id string, log *slog.Logger) (*Recovery, error) {
 	return r, errors.Join(err, f.close())
 }
 
+// Recover is the function of that name for what a node has in memory.
+func (s *Stores) Recover(id string) (*Recovery, error) {
+	f := &files{log: s.Log, stable: s.Stable, snapshots: s.Snapshots}
+	return f.recover(id)
+}
+
 // Restore puts a record that state.Snapshot.Write wrote into dir, where there
 // must be none, as that of the only control node of a cluster: id at addr. term is
 // the one that the old cluster was in, as far as is known. It may be repeated where
@@ -72,12 +78,13 @@ func Restore(dir, id, addr string, record io.Reader, term uint64, log *slog.Logg
 
 // files are a control node's, open while it does not run.
 type files struct {
-	log       *wal.WAL
+	log       raft.LogStore
+	stable    raft.StableStore
 	snapshots raft.SnapshotStore
-	unlock    func() error
+	close     func() error
 }
 
-func openFiles(dir string, log *slog.Logger) (*files, error) {
+func openFiles(dir string, logTo *slog.Logger) (*files, error) {
 	logDir := filepath.Join(dir, "wal")
 	if err := os.MkdirAll(logDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the log's directory: %w", err)
@@ -86,18 +93,17 @@ func openFiles(dir string, log *slog.Logger) (*files, error) {
 	if err != nil {
 		return nil, fmt.Errorf("is the control node stopped? %w", err)
 	}
-	logger := newHCLogger(log)
-	f := &files{unlock: unlock}
-	if f.log, err = wal.Open(logDir, wal.WithLogger(logger)); err != nil {
+	logger := newHCLogger(logTo)
+	log, err := wal.Open(logDir, wal.WithLogger(logger))
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", logDir, err), unlock())
 	}
+	f := &files{log: log, stable: log, close: func() error { return errors.Join(log.Close(), unlock()) }}
 	if f.snapshots, err = raft.NewFileSnapshotStoreWithLogger(dir, retainSnapshots, logger); err != nil {
 		return nil, errors.Join(fmt.Errorf("open the snapshots in %s: %w", dir, err), f.close())
 	}
 	return f, nil
 }
-
-func (f *files) close() error { return errors.Join(f.log.Close(), f.unlock()) }
 
 func (f *files) recover(id string) (*Recovery, error) {
 	old, err := f.read()
@@ -254,12 +260,12 @@ var currentTerm = []byte("CurrentTerm")
 // nextTerm moves on to a term that no node of the old incarnation can be in, so
 // that agents take none of them for the leader.
 func (f *files) nextTerm(seen uint64) (uint64, error) {
-	known, err := f.log.GetUint64(currentTerm)
+	known, err := f.stable.GetUint64(currentTerm)
 	if err != nil && err.Error() != "not found" {
 		return 0, fmt.Errorf("read the term: %w", err)
 	}
 	term := max(known, seen) + termsAhead + rand.Uint64N(termsChance)
-	if err := f.log.SetUint64(currentTerm, term); err != nil {
+	if err := f.stable.SetUint64(currentTerm, term); err != nil {
 		return 0, fmt.Errorf("write the term: %w", err)
 	}
 	return term, nil

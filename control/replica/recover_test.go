@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"ecs/control/state"
 	"ecs/internal/task"
@@ -50,6 +51,38 @@ func TestOneSurvivorBecomesAClusterOfItsOwn(t *testing.T) {
 	survivor.start(t)
 	propose(t, alone, state.Submit{Task: &task.Task{ID: "later"}})
 	survivor.stop()
+}
+
+// The others come back with logs that no snapshot was made of, so that their records
+// are empty until somebody leads them.
+func TestOldPeersWithoutASnapshotDoNotDepose(t *testing.T) {
+	bubble(t, 3, func(t *testing.T, c *cluster) {
+		l := c.leader()
+		if _, err := l.node.Propose(t.Context(), state.Found{Cluster: "one"}); err != nil {
+			t.Fatal(err)
+		}
+		l.mustSubmit("before")
+		c.settled()
+		c.stop()
+		if _, err := l.stores.Recover(l.name); err != nil {
+			t.Fatal(err)
+		}
+		l.restart()
+		c.leader().mustSubmit("after")
+		term := l.node.Term()
+		for _, m := range c.nodes {
+			if m != l {
+				m.restart()
+			}
+			if got := m.node.Lineage(); got.Cluster != "one" || (got.Recovery != "") != (m == l) {
+				t.Errorf("%s starts with %+v", m.name, got)
+			}
+		}
+		time.Sleep(time.Minute)
+		if now, leading, _ := l.node.Leadership(); !leading || now != term || l.store.Snapshot().Task("after") == nil {
+			t.Errorf("leads: %v, in term %d after %d, want the survivor not deposed", leading, now, term)
+		}
+	})
 }
 
 func TestRecordIsRestoredOnlyWhereThereIsNone(t *testing.T) {

@@ -186,6 +186,8 @@ type Node struct {
 	// up is what runs, from Ready on, also after Run has returned.
 	up      atomic.Pointer[running]
 	started time.Time
+	// lineage is the record's, from before it is read; nil: of a node without one.
+	lineage atomic.Pointer[state.Lineage]
 
 	proposals proposals
 	applied   signal // fires after each entry applied
@@ -210,6 +212,7 @@ type running struct {
 	raft      *raft.Raft
 	transport *transport
 	gate      *gate
+	stable    raft.StableStore
 	turn      chan struct{} // one slot: whoever fills it may change the configuration
 	// established is the last term in which everything earlier leaders
 	// committed is known to be applied here.
@@ -283,12 +286,18 @@ func (n *Node) start(stores *Stores) (*running, error) {
 		return up != nil && leads(up.raft, term)
 	})
 	up.transport.beat = n.cfg.HeartbeatTimeout / beatsPerTimeout
-	var err error
-	up.raft, err = raft.NewRaft(n.raftConfig(logger), &fsm{node: n, transport: up.transport},
-		stores.Log, stores.Stable, stores.Snapshots, up.transport)
+	err := n.remember(stores.Stable)
+	if err == nil {
+		up.raft, err = raft.NewRaft(n.raftConfig(logger), &fsm{node: n, transport: up.transport, gate: up.gate, stable: stores.Stable},
+			stores.Log, stores.Stable, stores.Snapshots, up.transport)
+	}
 	if err != nil {
 		up.transport.shut()
 		return nil, fmt.Errorf("start raft on %s: %w", n.cfg.ID, err)
+	}
+	up.stable = stores.Stable
+	if !up.hasState() {
+		n.lineage.Store(nil) // it was taken in once, and got nothing
 	}
 	if !n.cfg.Closed || up.hasState() {
 		up.gate.open.Store(true)

@@ -2571,10 +2571,12 @@ func (x *SetNode) GetEpoch() uint64 {
 	return 0
 }
 
-// Expire ends pending tasks whose queue clock ran out.
+// Expire ends pending tasks whose queue clock ran out, or with `held` those that are
+// held back after a recovery and may wait no longer.
 type Expire struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Tasks         []string               `protobuf:"bytes,1,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	Held          bool                   `protobuf:"varint,2,opt,name=held,proto3" json:"held,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2614,6 +2616,13 @@ func (x *Expire) GetTasks() []string {
 		return x.Tasks
 	}
 	return nil
+}
+
+func (x *Expire) GetHeld() bool {
+	if x != nil {
+		return x.Held
+	}
+	return false
 }
 
 // Forget drops finished records.
@@ -6338,6 +6347,8 @@ type JoinAnswer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Refusal       *Refusal               `protobuf:"bytes,1,opt,name=refusal,proto3" json:"refusal,omitempty"`
 	LeaderAddr    string                 `protobuf:"bytes,2,opt,name=leader_addr,json=leaderAddr,proto3" json:"leader_addr,omitempty"` // gRPC, with a refusal of one that does not lead
+	Cluster       string                 `protobuf:"bytes,3,opt,name=cluster,proto3" json:"cluster,omitempty"`                         // that the log is of which whoever asks will get
+	Recovery      string                 `protobuf:"bytes,4,opt,name=recovery,proto3" json:"recovery,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -6382,6 +6393,20 @@ func (x *JoinAnswer) GetRefusal() *Refusal {
 func (x *JoinAnswer) GetLeaderAddr() string {
 	if x != nil {
 		return x.LeaderAddr
+	}
+	return ""
+}
+
+func (x *JoinAnswer) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *JoinAnswer) GetRecovery() string {
+	if x != nil {
+		return x.Recovery
 	}
 	return ""
 }
@@ -7150,9 +7175,10 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x05drain\x18\x03 \x01(\bR\x05drain\x12\x1b\n" +
 	"\thas_unfit\x18\x04 \x01(\bR\bhasUnfit\x12\x14\n" +
 	"\x05unfit\x18\x05 \x01(\tR\x05unfit\x12\x14\n" +
-	"\x05epoch\x18\x06 \x01(\x04R\x05epoch\"\x1e\n" +
+	"\x05epoch\x18\x06 \x01(\x04R\x05epoch\"2\n" +
 	"\x06Expire\x12\x14\n" +
-	"\x05tasks\x18\x01 \x03(\tR\x05tasks\"\x1e\n" +
+	"\x05tasks\x18\x01 \x03(\tR\x05tasks\x12\x12\n" +
+	"\x04held\x18\x02 \x01(\bR\x04held\"\x1e\n" +
 	"\x06Forget\x12\x14\n" +
 	"\x05tasks\x18\x01 \x03(\tR\x05tasks\"T\n" +
 	"\x04Wish\x12 \n" +
@@ -7422,12 +7448,14 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x05empty\x18\x02 \x01(\bR\x05empty\x12\x18\n" +
 	"\acluster\x18\x03 \x01(\tR\acluster\x12 \n" +
 	"\vincarnation\x18\x04 \x01(\x04R\vincarnation\x12\x1a\n" +
-	"\brecovery\x18\x05 \x01(\tR\brecovery\"X\n" +
+	"\brecovery\x18\x05 \x01(\tR\brecovery\"\x8e\x01\n" +
 	"\n" +
 	"JoinAnswer\x12)\n" +
 	"\arefusal\x18\x01 \x01(\v2\x0f.ecs.v1.RefusalR\arefusal\x12\x1f\n" +
 	"\vleader_addr\x18\x02 \x01(\tR\n" +
-	"leaderAddr\"h\n" +
+	"leaderAddr\x12\x18\n" +
+	"\acluster\x18\x03 \x01(\tR\acluster\x12\x1a\n" +
+	"\brecovery\x18\x04 \x01(\tR\brecovery\"h\n" +
 	"\fLeaveRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05force\x18\x02 \x01(\bR\x05force\x12\x18\n" +
