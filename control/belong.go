@@ -37,6 +37,10 @@ var ErrStale = errors.New("the cluster was recovered without this node, whose da
 var ErrApart = errors.New("the cluster was recovered twice, here and on another control node, which go on apart: " +
 	"choose one, empty the data directory of the other and have it join (runbook: Lost majority)")
 
+// errClaim says that another control node went on alone while this one serves in a majority.
+var errClaim = errors.New("another control node was recovered to a cluster of its own while this one serves in a majority: " +
+	"choose one, empty the data directory of the other and have it join (runbook: Lost majority)")
+
 // newcomerFor is how long a node counts as one that has just come.
 const newcomerFor = 30 * time.Second
 
@@ -109,7 +113,7 @@ func (s *Server) stay(ctx context.Context, old bool) error {
 		members := s.members.Snapshot()
 		s.allFounded(members)
 		if old {
-			if err := s.compareRecoveries(members, told); err != nil {
+			if err := s.compareRecoveries(members, s.led(), told); err != nil {
 				return err
 			}
 		}
@@ -136,16 +140,30 @@ func (s *Server) tellRecovery() {
 	})
 }
 
-// compareRecoveries ends this node when others went on without it. Of two that were
-// recovered apart the one that comes later ends; were both there before, cut off from
-// each other, only people can tell which is to go, and both say so.
-func (s *Server) compareRecoveries(members []gossip.Member, told map[string]bool) error {
+// led reports whether this node is part of a majority, as far as it can know.
+func (s *Server) led() bool {
+	id, _ := s.replica.Leader()
+	return id != "" || s.replica.LastContact() <= lookAround
+}
+
+// compareRecoveries ends this node when others went on without it. What gossip says is
+// no proof of that: one that serves in a majority goes on, unless it has just come with
+// what it had. Of two that were recovered apart the one that comes later ends. Were both
+// there before, cut off from each other or by somebody's mistake, only people can tell
+// which is to go, and both say so.
+func (s *Server) compareRecoveries(members []gossip.Member, led bool, told map[string]bool) error {
 	sn := s.store.Snapshot()
 	for _, m := range members {
 		switch {
 		case m.Role != roleControl || m.ID == s.cfg.ID || m.Incarnation < sn.Incarnation():
 		case m.Incarnation > sn.Incarnation():
-			return ErrStale
+			if !led || time.Since(s.started) < newcomerFor {
+				return ErrStale
+			}
+			if !told[m.Recovery] {
+				told[m.Recovery] = true
+				s.cfg.Log.Error("not one cluster any more", "with", m.ID, "err", errClaim)
+			}
 		case m.Recovery == "" || m.Recovery == sn.Recovery() || told[m.Recovery]:
 		case time.Since(s.started) < newcomerFor:
 			return ErrApart
