@@ -2,12 +2,15 @@ package replica
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/hashicorp/raft"
 
 	"ecs/control/state"
 	"ecs/internal/task"
@@ -83,6 +86,35 @@ func TestOldPeersWithoutASnapshotDoNotDepose(t *testing.T) {
 			t.Errorf("leads: %v, in term %d after %d, want the survivor not deposed", leading, now, term)
 		}
 	})
+}
+
+// kept is a log of which nothing can be dropped.
+type kept struct{ raft.LogStore }
+
+func (kept) DeleteRange(uint64, uint64) error { return errors.New("the power fails") }
+
+func TestStartCompletesARecoveryThatBrokeOff(t *testing.T) {
+	alone := diskCluster(t, 1)
+	propose(t, alone, state.Found{Cluster: "one"})
+	propose(t, alone, state.Submit{Task: &task.Task{ID: "before"}})
+	d := alone[0]
+	d.stop()
+	f, err := openFiles(d.dir, logger(t, "recover"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.log = kept{f.log}
+	if r, err := f.recover(d.id); err == nil {
+		t.Fatalf("got %+v, want the log not dropped", r)
+	}
+	if err := f.close(); err != nil {
+		t.Fatal(err)
+	}
+	d.start(t)
+	propose(t, alone, state.Submit{Task: &task.Task{ID: "after"}})
+	if sn := d.store.Snapshot(); sn.Incarnation() != 1 || sn.Counts().Pending != 2 || d.node.Lineage().Recovery == "" {
+		t.Errorf("got incarnation %d of %+v and %+v, want it recovered", sn.Incarnation(), d.node.Lineage(), sn.Counts())
+	}
 }
 
 func TestRecordIsRestoredOnlyWhereThereIsNone(t *testing.T) {

@@ -286,7 +286,7 @@ func (n *Node) start(stores *Stores) (*running, error) {
 		return up != nil && leads(up.raft, term)
 	})
 	up.transport.beat = n.cfg.HeartbeatTimeout / beatsPerTimeout
-	err := n.remember(stores.Stable)
+	err := errors.Join(n.dropCovered(stores), n.remember(stores.Stable))
 	if err == nil {
 		up.raft, err = raft.NewRaft(n.raftConfig(logger), &fsm{node: n, transport: up.transport, gate: up.gate, stable: stores.Stable},
 			stores.Log, stores.Stable, stores.Snapshots, up.transport)

@@ -12,6 +12,8 @@ import (
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
 	"golang.org/x/sys/unix"
+
+	"ecs/control/state"
 )
 
 // Stores are what raft keeps: the log, its term and vote, snapshots of the
@@ -72,6 +74,34 @@ func (n *Node) openStores() (s *Stores, closeStores func() error, err error) {
 		return nil, nil, errors.Join(fmt.Errorf("cache the log: %w", err), closeStores())
 	}
 	return &Stores{Log: cached, Stable: log, Snapshots: snapshots}, closeStores, nil
+}
+
+// dropCovered drops a log that ends before the newest snapshot, whose entries could not
+// follow it: the process was ended when it had just received that one, or a Recover
+// broke off after it had written it, which is hereby complete.
+func (n *Node) dropCovered(s *Stores) error {
+	list, errList := s.Snapshots.List() // the newest first
+	first, errFirst := s.Log.FirstIndex()
+	last, errLast := s.Log.LastIndex()
+	if err := errors.Join(errList, errFirst, errLast); err != nil {
+		return fmt.Errorf("compare the log with the snapshots: %w", err)
+	}
+	if len(list) == 0 || last == 0 || last >= list[0].Index {
+		return nil
+	}
+	_, source, err := s.Snapshots.Open(list[0].ID)
+	if err == nil {
+		err = errors.Join(state.NewStore(state.Limits{}).Restore(source), source.Close())
+	}
+	if err != nil {
+		n.cfg.Logger.Warn("the newest snapshot can't be read: the log is kept", "snapshot", list[0].ID, "err", err)
+		return nil
+	}
+	n.cfg.Logger.Warn("the log ends before the newest snapshot and is dropped", "last", last, "snapshot", list[0].Index)
+	if err := s.Log.DeleteRange(first, last); err != nil {
+		return fmt.Errorf("drop a log that ends before the newest snapshot: %w", err)
+	}
+	return nil
 }
 
 func enoughRoom(dir string) error {
