@@ -65,19 +65,36 @@ func (p *placer) lookLocked(old time.Duration) *state.Snapshot {
 	return sn
 }
 
-// pending decides for tasks that wait. changed is closed when sessions know
-// more than was taken into account, and at again, if not zero, a task comes free
-// that was held back.
-func (p *placer) pending(most int) (sn *state.Snapshot, decisions []state.Decision, changed <-chan struct{}, again time.Time) {
+// look is what the placer found for tasks that wait.
+type look struct {
+	sn        *state.Snapshot
+	decisions []state.Decision
+	changed   <-chan struct{} // closed when sessions know more than was taken into account
+	again     time.Time       // if not zero a task comes free then that was held back
+	lost      []task.ID       // may have run, and may not twice
+}
+
+// pending decides for tasks that wait.
+func (p *placer) pending(most int) look {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	sn = p.lookLocked(0)
-	if p.mu.uncertain == nil {
-		return sn, p.mu.planner.Place(most), p.mu.hints.Changed, again
+	l := look{sn: p.lookLocked(0)}
+	u := p.mu.uncertain
+	if u != nil {
+		u.look()
 	}
-	p.mu.uncertain.next = time.Time{}
-	decisions = p.mu.planner.Place(most)
-	return sn, decisions, p.mu.hints.Changed, p.mu.uncertain.next
+	l.decisions, l.changed = p.mu.planner.Place(most), p.mu.hints.Changed
+	if u != nil {
+		l.again, l.lost = u.next, u.lost
+	}
+	return l
+}
+
+// holds reports whether a task that waits is held back.
+func (p *placer) holds(sn *state.Snapshot, t *task.Task) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.mu.uncertain != nil && p.mu.uncertain.holds(sn, t)
 }
 
 // held says why a task that waits is held back, "" when it is not.
@@ -102,7 +119,8 @@ func (p *placer) settle(decisions []state.Decision, waiting int) {
 }
 
 // compose places the submissions of an entry that is about to be made; see
-// replica.Config. While anything waits for a node all of them wait behind it.
+// replica.Config. While anything waits for a node all of them wait behind it, but for
+// what is held back after a recovery.
 func (s *Server) compose(batch []state.Command) (settled func([]state.Outcome)) {
 	p := s.placing.Load()
 	if p == nil {
@@ -118,6 +136,15 @@ func (s *Server) compose(batch []state.Command) (settled func([]state.Outcome)) 
 		p.settle(placed, waiting)
 		s.composed(placed, outcomes)
 	}
+}
+
+// heldLocked is how many tasks waited at the scheduler's last look that nobody can
+// overtake: they are held back.
+func (p *placer) heldLocked() int {
+	if p.mu.uncertain == nil {
+		return 0
+	}
+	return p.mu.uncertain.held
 }
 
 // submissions places what it can of a batch, and says how many submissions it
@@ -138,7 +165,7 @@ func (p *placer) submissions(batch []state.Command) (placed []state.Decision, wa
 		if sn.Task(c.Task.ID) != nil || c.Task.Key != "" && sn.ByKey(c.Task.Owner, c.Task.Key) != nil {
 			continue // it is a repeat
 		}
-		if sn.Counts().Pending == 0 && p.mu.waiting+waiting == 0 {
+		if sn.Counts().Pending <= p.heldLocked() && p.mu.waiting+waiting == 0 {
 			d, ok := p.mu.planner.Submit(c.Task)
 			if !ok && !fresh {
 				// None has to wait because of agents that connected just now.

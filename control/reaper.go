@@ -65,13 +65,13 @@ func (s *Server) reap(ctx context.Context) error {
 // due acts on every task whose deadline has passed and says when to look again.
 func (s *Server) due(ctx context.Context, sn *state.Snapshot, now time.Time) (time.Duration, error) {
 	next := lookLatest
-	var expired, late, old, again []task.ID
+	var expired, held, late, old, again []task.ID
 	for at, t := range sn.Deadlines() {
 		if left := at.Sub(now); left > 0 {
 			next = min(next, left)
 			break
 		}
-		if len(expired)+len(late)+len(old)+len(again) == reapAtMost {
+		if len(expired)+len(held)+len(late)+len(old)+len(again) == reapAtMost {
 			next = 0 // the rest at once, in the next round
 			break
 		}
@@ -85,8 +85,15 @@ func (s *Server) due(ctx context.Context, sn *state.Snapshot, now time.Time) (ti
 			if room(sn, len(again)) {
 				again = append(again, t.ID)
 			}
+		case t.State == task.Pending && s.holds(sn, t):
+			held = append(held, t.ID)
 		case t.State == task.Pending:
 			expired = append(expired, t.ID)
+		}
+	}
+	if len(held) > 0 {
+		if err := s.command(ctx, state.Expire{Tasks: held, Held: true}, "expire tasks that are held back"); err != nil {
+			return 0, err
 		}
 	}
 	if len(expired) > 0 {
@@ -110,6 +117,14 @@ func (s *Server) due(ctx context.Context, sn *state.Snapshot, now time.Time) (ti
 		}
 	}
 	return next, nil
+}
+
+// holds reports whether a task that waits is held back after a recovery.
+func (s *Server) holds(sn *state.Snapshot, t *task.Task) bool {
+	if p := s.placing.Load(); p != nil {
+		return p.holds(sn, t)
+	}
+	return sn.Uncertain(t) // the scheduler has not begun yet
 }
 
 // pause is a backoff that an earlier leader began, as this one sees it.

@@ -28,16 +28,23 @@ func (s *Server) schedule(ctx context.Context) error {
 			nodes = nil // nothing that nodes do matters then
 		} else {
 			chosen := time.Now()
-			seen, decisions, changed, again := p.pending(placeAtOnce)
-			if len(decisions) > 0 {
-				if err := s.place(ctx, p, seen, decisions, chosen); err != nil {
+			found := p.pending(placeAtOnce)
+			if len(found.lost) > 0 {
+				if err := s.command(ctx, state.Expire{Tasks: found.lost, Held: true}, "end what may have run before the recovery"); err != nil {
 					return err
 				}
+			}
+			if len(found.decisions) > 0 {
+				if err := s.place(ctx, p, found.sn, found.decisions, chosen); err != nil {
+					return err
+				}
+			}
+			if len(found.lost)+len(found.decisions) > 0 {
 				continue
 			}
-			hints = changed
-			if !again.IsZero() {
-				free = time.After(time.Until(again))
+			hints = found.changed
+			if !found.again.IsZero() {
+				free = time.After(time.Until(found.again))
 			}
 		}
 		// A node that falls silent closes nothing, but then it also frees

@@ -35,7 +35,9 @@ func TestTasksThatMayRunOnALostWordWaitForTheirLease(t *testing.T) {
 		submit := func(id task.ID, lease time.Duration) state.Command {
 			return state.Submit{Task: &task.Task{ID: id, Owner: "o", Spec: task.Spec{Image: "i", Lease: lease}}}
 		}
-		do(submit("short", task.DefaultLease), submit("long", time.Minute))
+		once := submit("once", 30*time.Second).(state.Submit)
+		once.Task.Spec.Delivery = task.AtMostOnce
+		do(submit("short", task.DefaultLease), once, submit("long", time.Minute))
 		index = 1000
 		store.Recovered(index, "r")
 		do(state.Register{Node: task.Node{ID: "n1", Zone: "a", Status: task.Ready, Capacity: task.Capacity{MilliCPU: 64000, Memory: 1 << 36}}})
@@ -45,7 +47,7 @@ func TestTasksThatMayRunOnALostWordWaitForTheirLease(t *testing.T) {
 		planner := place.NewPlanner(store.Snapshot(), place.Hints{})
 		planner.Hold(u.waits)
 		placed := func() (names []string) {
-			u.next = time.Time{}
+			u.look()
 			for _, d := range planner.Place(0) {
 				names = append(names, string(d.Task))
 			}
@@ -62,12 +64,18 @@ func TestTasksThatMayRunOnALostWordWaitForTheirLease(t *testing.T) {
 		}
 		want(task.DefaultLease+task.LeaseMargin, "new")
 		time.Sleep(task.DefaultLease + task.LeaseMargin)
-		want(time.Minute+task.LeaseMargin, "short")
+		want(30*time.Second+task.LeaseMargin, "short")
+		if because := u.explain(store.Snapshot(), store.Snapshot().Task("once")); !strings.Contains(because, "node_lost") {
+			t.Errorf("got %q, want what becomes of it", because)
+		}
 		if because := u.explain(store.Snapshot(), store.Snapshot().Task("long")); !strings.Contains(because, "recovered") {
 			t.Errorf("got %q, want why it waits", because)
 		}
 		time.Sleep(time.Minute - task.DefaultLease)
 		want(0, "long")
+		if len(u.lost) != 1 || u.lost[0] != "once" {
+			t.Errorf("got %v lost, want the one that may not run twice", u.lost)
+		}
 		if because := u.explain(store.Snapshot(), store.Snapshot().Task("long")); because != "" {
 			t.Errorf("got %q, want nothing to hold it back", because)
 		}

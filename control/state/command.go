@@ -103,9 +103,12 @@ type SetNode struct {
 	Epoch uint64
 }
 
-// Expire ends pending tasks whose queue clock ran out.
+// Expire ends pending tasks whose queue clock ran out. With Held it ends those that
+// are held back because they may run (see Snapshot.Uncertain) and may wait no longer:
+// for their queue clocks, or, at-most-once ones, because they are never placed.
 type Expire struct {
 	Tasks []task.ID
+	Held  bool
 }
 
 // Forget drops finished records and their idempotency keys.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -111,6 +112,35 @@ func TestWhatItsNodeDoesNotHaveAfterARecoveryMayRunElsewhere(t *testing.T) {
 	w.register("n1")
 	if got := w.task("t1"); got.State != task.Pending || !w.sn().Uncertain(got) {
 		t.Errorf("got %s, uncertain %v, want it to wait until its lease is over", got.State, w.sn().Uncertain(got))
+	}
+}
+
+// What is held back and may wait no longer ends with the true reason.
+func TestHeldTasksEndForWhatTheyWaitedFor(t *testing.T) {
+	w := newWorld(t)
+	w.submit("once", atMostOnce)
+	w.submit("often")
+	w.submit("placed")
+	w.submit("waits")
+	w.store.Recovered(1000, "first")
+	w.index = 1000
+	w.register("n1")
+	w.place("placed", "n1")
+	w.submit("new")
+	all := []task.ID{"once", "often", "placed", "new", "unknown"}
+	if out := w.must(state.Expire{Tasks: all, Held: true}); len(out.Ended) != 2 {
+		t.Errorf("got %v ended, want the two that are held back", out.Ended)
+	}
+	w.must(state.Expire{Tasks: all, Held: true})
+	w.must(state.Expire{Tasks: []task.ID{"waits"}})
+	for id, want := range map[task.ID]task.Result{
+		"once":  {Outcome: task.NodeLost, Reason: "it may have run"},
+		"often": {Outcome: task.QueueExpired, Reason: "the cluster was recovered"},
+		"waits": {Outcome: task.QueueExpired, Reason: "no node had room"},
+	} {
+		if got := w.task(id).Result; got == nil || got.Outcome != want.Outcome || !strings.Contains(got.Reason, want.Reason) {
+			t.Errorf("%s: got %+v, want %s: %s", id, got, want.Outcome, want.Reason)
+		}
 	}
 }
 

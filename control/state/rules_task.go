@@ -180,12 +180,21 @@ func (cmd Expire) apply(c *change) Outcome {
 		if t == nil || t.State != task.Pending || t.BackingOff {
 			continue
 		}
+		uncertain := uncertainSince(c.recoveredAt, t)
+		if cmd.Held && !uncertain {
+			continue // placed since, and lost again
+		}
 		next := *t
-		c.finish(&next, task.Result{
-			Outcome: task.QueueExpired,
-			Reason:  fmt.Sprintf("no node had room for it within its queue limit of %v", t.Spec.Timeouts.Queue),
-			Attempt: len(t.Attempts),
-		})
+		result := task.Result{Outcome: task.QueueExpired, Attempt: len(t.Attempts)}
+		switch {
+		case !cmd.Held:
+			result.Reason = fmt.Sprintf("no node had room for it within its queue limit of %v", t.Spec.Timeouts.Queue)
+		case t.Spec.Delivery == task.AtMostOnce:
+			result.Outcome, result.Reason = task.NodeLost, "the cluster was recovered; it may have run"
+		default:
+			result.Reason = fmt.Sprintf("the cluster was recovered, so that it may have run, and its queue limit of %v passed before the lease of that", t.Spec.Timeouts.Queue)
+		}
+		c.finish(&next, result)
 		c.put(t, &next)
 		out.Ended = append(out.Ended, id)
 	}

@@ -96,12 +96,14 @@ func (sn *Snapshot) RecoveredAt() uint64 { return sn.recoveredAt }
 // when the cluster was recovered and nobody has placed it since, but those whose word
 // was lost may have. An attempt of theirs that the record has may run too, until its
 // agent, which has been told to end it, has done so.
-func (sn *Snapshot) Uncertain(t *task.Task) bool {
-	if t.State != task.Pending || t.Seq >= sn.recoveredAt<<ordinalBits {
+func (sn *Snapshot) Uncertain(t *task.Task) bool { return uncertainSince(sn.recoveredAt, t) }
+
+func uncertainSince(recoveredAt uint64, t *task.Task) bool {
+	if t.State != task.Pending || t.Seq >= recoveredAt<<ordinalBits {
 		return false
 	}
 	n := len(t.Attempts)
-	return n == 0 || t.Attempts[n-1].Epoch>>ordinalBits <= sn.recoveredAt // Recovered stamps what lives with it
+	return n == 0 || t.Attempts[n-1].Epoch>>ordinalBits <= recoveredAt // Recovered stamps what lives with it
 }
 
 // Counts gives the sizes of the record.

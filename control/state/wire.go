@@ -72,7 +72,7 @@ func ToWire(c Command, now time.Time) *ecsv1.Command {
 	case SetNode:
 		m.Kind = &ecsv1.Command_SetNode{SetNode: fromSetNode(c)}
 	case Expire:
-		m.Kind = &ecsv1.Command_Expire{Expire: &ecsv1.Expire{Tasks: toStrings(c.Tasks)}}
+		m.Kind = &ecsv1.Command_Expire{Expire: &ecsv1.Expire{Tasks: toStrings(c.Tasks), Held: c.Held}}
 	case Forget:
 		m.Kind = &ecsv1.Command_Forget{Forget: &ecsv1.Forget{Tasks: toStrings(c.Tasks)}}
 	case Wish:
@@ -157,7 +157,7 @@ func FromWire(m *ecsv1.Command) (Command, time.Time, error) {
 	case *ecsv1.Command_SetNode:
 		return toSetNode(k.SetNode), now, nil
 	case *ecsv1.Command_Expire:
-		return Expire{Tasks: toIDs(k.Expire.GetTasks())}, now, nil
+		return Expire{Tasks: toIDs(k.Expire.GetTasks()), Held: k.Expire.GetHeld()}, now, nil
 	case *ecsv1.Command_Forget:
 		return Forget{Tasks: toIDs(k.Forget.GetTasks())}, now, nil
 	case *ecsv1.Command_Wish:
