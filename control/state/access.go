@@ -24,6 +24,10 @@ type Waiting struct {
 
 	BackingOff      int
 	BackingOffBytes int64
+	// Of those, the ones whose program failed. An attempt that was lost is nobody's
+	// fault, and says nothing of its owner.
+	Failed      int
+	FailedBytes int64
 }
 
 // WaitingOf is what an owner has waiting.
@@ -40,6 +44,10 @@ func (c *change) queue(t *task.Task, sign int) {
 	if t.BackingOff {
 		w.BackingOff += sign
 		w.BackingOffBytes += int64(sign) * Size(t)
+		if n := len(t.Attempts); n > 0 && !t.Attempts[n-1].Outcome.Infrastructure() {
+			w.Failed += sign
+			w.FailedBytes += int64(sign) * Size(t)
+		}
 	} else {
 		w.Tasks += sign
 		w.Bytes += int64(sign) * Size(t)
@@ -74,8 +82,12 @@ func (c *change) rest(t *task.Task, quota int) error {
 		return nil
 	}
 	w, _ := c.waiting.Get([]byte(t.Owner))
-	if w.BackingOff >= quota || w.BackingOffBytes >= c.limits.MaxPendingBytes/2 {
-		return &task.Error{Code: task.CodeQuota, Message: fmt.Sprintf("this key has %d tasks of %d MiB whose program failed and waits to be run again, which is all it may have", w.BackingOff, w.BackingOffBytes>>20)}
+	failed, size := w.Failed, w.FailedBytes
+	if c.rules < sharesFailures {
+		failed, size = w.BackingOff, w.BackingOffBytes
+	}
+	if failed >= quota || size >= c.limits.MaxPendingBytes/2 {
+		return &task.Error{Code: task.CodeQuota, Message: fmt.Sprintf("this key has %d tasks of %d MiB whose program failed and waits to be run again, which is all it may have", failed, size>>20)}
 	}
 	return nil
 }

@@ -297,6 +297,10 @@ func (m *model) overQuota(before *state.Snapshot, c state.Submit) bool {
 		case t.BackingOff:
 			want.BackingOff++
 			want.BackingOffBytes += state.Size(t)
+			if !t.Attempts[len(t.Attempts)-1].Outcome.Infrastructure() {
+				want.Failed++
+				want.FailedBytes += state.Size(t)
+			}
 		case t.State == task.Pending:
 			want.Tasks++
 			want.Bytes += state.Size(t)
@@ -305,7 +309,7 @@ func (m *model) overQuota(before *state.Snapshot, c state.Submit) bool {
 	if got := before.WaitingOf(c.Task.Owner); got != want {
 		m.Errorf("%s is said to have %+v waiting, it has %+v", c.Task.Owner, got, want)
 	}
-	over := c.Quota > 0 && max(want.Tasks, want.BackingOff) >= c.Quota
+	over := c.Quota > 0 && max(want.Tasks, want.Failed) >= c.Quota
 	if over {
 		m.seen["over quota"]++
 	}

@@ -1,6 +1,7 @@
 package state_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -65,8 +66,8 @@ func TestAFailedProgramIsRunAgainAfterItsBackoff(t *testing.T) {
 		t.Error("its queue clock ran while it backs off")
 	}
 	w.resume("t1")
-	if since := state.QueuedSince(w.task("t1")); !since.Equal(first.RetryAt) {
-		t.Errorf("its queue clock began at %s, want %s", since, first.RetryAt)
+	if since := state.QueuedSince(w.task("t1")); !since.Equal(w.now) {
+		t.Errorf("its queue clock began at %s, want %s, when it came into the queue", since, w.now)
 	}
 	got = w.exit(w.place("t1", "n1"), 4)
 	if pause := got.RetryAt().Sub(w.now); pause < 20*time.Second {
@@ -199,17 +200,92 @@ func TestOldEntriesPauseNoLoss(t *testing.T) {
 	w.register("n1")
 	w.finish(w.live("t1", "n1", retrying(3)), task.Interrupted)
 	tok := w.place("t1", "n1")
-	old := state.ToWire(state.LoseAttempt{Token: tok}, w.now)
-	old.Rules = 0
+	w.byRules(0, state.LoseAttempt{Token: tok})
+	if got := w.task("t1"); got.BackingOff || got.State != task.Pending || len(got.Attempts) != 2 {
+		t.Errorf("got %+v, want it in the queue at once", got)
+	}
+}
+
+// byRules applies a command as a version that knew those rules proposed it.
+func (w *world) byRules(rules uint32, c state.Command) state.Outcome {
+	w.t.Helper()
+	old := state.ToWire(c, w.now)
+	old.Rules = rules
 	b, err := proto.Marshal(&ecsv1.Entry{Commands: []*ecsv1.Command{old}})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.index++
+	w.log = append(w.log, b)
+	out, err := w.store.Apply(w.index, b)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return out[0]
+}
+
+// Attempts that were lost are nobody's fault: they take nothing of a key's share.
+func TestLostAttemptsTakeNothingOfAKeysShare(t *testing.T) {
+	w := newWorld(t)
+	w.register("n1")
+	lost := func(id task.ID) {
+		w.finish(w.live(id, "n1", retrying(3)), task.Interrupted)
+		if got := w.finish(w.place(id, "n1"), task.Interrupted).Task; !got.BackingOff {
+			t.Fatalf("got %+v, want it to back off", got)
+		}
+	}
+	lost("l1")
+	lost("l2")
+	quota := func(id task.ID) state.Submit { return state.Submit{Task: aTask(id), Quota: 2} }
+	wantCode(t, w.byRules(1, quota("old")).Err, task.CodeQuota)
+	wantCode(t, w.do(quota("new")).Err, "")
+	w.exit(w.place("new", "n1"), 0)
+	w.exit(w.live("f1", "n1", rerun(2)), 3)
+	wantCode(t, w.do(quota("newer")).Err, "")
+	w.exit(w.place("newer", "n1"), 0)
+	w.exit(w.live("f2", "n1", rerun(2)), 3)
+	wantCode(t, w.do(quota("newest")).Err, task.CodeQuota)
+	if got, want := w.sn().WaitingOf("ann"), (state.Waiting{BackingOff: 4, Failed: 2}); got.BackingOff != want.BackingOff || got.Failed != want.Failed {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	w.resume("l1")
+	w.resume("f1")
+	if got := w.sn().WaitingOf("ann"); got.BackingOff != 2 || got.Failed != 1 || got.Tasks != 2 {
+		t.Errorf("got %+v after two went on, want one of each kind to back off", got)
+	}
+	if got := w.copy(state.Limits{}).Snapshot().Hash(); got != w.sn().Hash() {
+		t.Error("a replay gives another record")
+	}
+}
+
+// A leader may end a backoff long after its time; until then no queue clock runs.
+func TestTheQueueClockBeginsInTheQueue(t *testing.T) {
+	w := newWorld(t)
+	w.register("n1")
+	for rules, late := range []bool{false, false, true} {
+		id := task.ID("t" + string(rune('0'+rules)))
+		at := w.exit(w.live(id, "n1", rerun(2)), 3).RetryAt()
+		w.now = at.Add(time.Hour)
+		w.byRules(uint32(rules), state.Resume{Tasks: []task.ID{id}})
+		want := at
+		if late {
+			want = w.now
+		}
+		if got := state.QueuedSince(w.task(id)); !got.Equal(want) {
+			t.Errorf("by rules %d: got its queue clock begin at %s, want %s", rules, got, want)
+		}
+	}
+}
+
+func TestRulesOfALaterVersionAreRefused(t *testing.T) {
+	w := newWorld(t)
+	later := state.ToWire(state.Found{Cluster: "one"}, w.now)
+	later.Rules++
+	b, err := proto.Marshal(&ecsv1.Entry{Commands: []*ecsv1.Command{later}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.index++
-	if _, err := w.store.Apply(w.index, b); err != nil {
-		t.Fatal(err)
-	}
-	if got := w.task("t1"); got.BackingOff || got.State != task.Pending || len(got.Attempts) != 2 {
-		t.Errorf("got %+v, want it in the queue at once", got)
+	if _, err := w.store.Apply(1, b); err == nil || !strings.Contains(err.Error(), "run the version") || w.sn().Cluster() != "" {
+		t.Errorf("got %v and cluster %q, want it refused with the remedy", err, w.sn().Cluster())
 	}
 }

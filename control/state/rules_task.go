@@ -222,7 +222,7 @@ func (cmd Resume) apply(c *change) Outcome {
 func (c *change) resume(t *task.Task) {
 	next := *t
 	next.BackingOff = false
-	if c.now.Before(t.RetryAt()) {
+	if c.rules >= sharesFailures || c.now.Before(t.RetryAt()) {
 		next.Attempts = slices.Clone(t.Attempts)
 		next.Attempts[len(next.Attempts)-1].RetryAt = c.now
 	}

@@ -101,6 +101,10 @@ func decode(entry []byte) ([]stamped, error) {
 	}
 	commands := make([]stamped, len(m.GetCommands()))
 	for i, cm := range m.GetCommands() {
+		if cm.GetRules() > present {
+			return nil, fmt.Errorf("decode command %d: it is decided by rules %d, and this version knows those up to %d: "+
+				"run the version on this node that the others run", i, cm.GetRules(), present)
+		}
 		cmd, now, err := FromWire(cm)
 		if err != nil {
 			return nil, fmt.Errorf("decode command %d: %w", i, err)

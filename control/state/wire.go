@@ -14,7 +14,10 @@ import (
 // than it did gets a number.
 const (
 	pausesLosses = 1 // infrastructure retries pause from the second one on
-	present      = pausesLosses
+	// A key's share of what backs off is of programs that failed, and the queue clock
+	// of what has backed off begins when it is in the queue.
+	sharesFailures = 2
+	present        = sharesFailures
 )
 
 // ToWire gives the log's form of a command, stamped with the proposer's wall
