@@ -266,8 +266,12 @@ func (a *attachment) announce(ctx context.Context, attempt int) error {
 
 // output passes a piece on, unless its attempt has been replaced.
 func (a *attachment) output(ctx context.Context, p piece) error {
-	if err := a.announce(ctx, p.at.attempt); err != nil || p.at.attempt < a.attempt {
+	if err := a.announce(ctx, p.at.attempt); err != nil {
 		return err
+	}
+	if p.at.attempt < a.attempt {
+		a.complete = false
+		return nil
 	}
 	return a.binary(ctx, append([]byte{api.ChannelStdout + byte(p.stream)}, p.data...))
 }

@@ -28,8 +28,10 @@ type follower struct {
 	// of a higher attempt. An error of it ends the following.
 	send func(at position, data []byte) error
 
-	ended   bool  // the present attempt's stream has been read to its end
-	passed  int   // attempts up to this one are over, and nothing of them is wanted any more
+	ended   bool // the present attempt's stream has been read to its end
+	passed  int  // attempts up to this one are over, and nothing of them is wanted any more
+	cut     int  // an attempt that ran again before all of its output was here, 0: none
+	quiet   *quiet
 	failed  error // of send
 	retries int   // readings in a row that brought nothing
 }
@@ -38,9 +40,9 @@ const (
 	// giveUpAfter is how many readings of a finished task's output may break
 	// before it is taken for lost.
 	giveUpAfter = 4
-	// tailWithin is how long the end of a live stream may take to arrive once
-	// the record says that the task has finished, or runs again; then it is read
-	// again from where it is kept.
+	// tailWithin is how long nothing may arrive of a live stream once the record
+	// says that the task has finished, or runs again; then it is read again from
+	// where it is kept.
 	tailWithin = 2 * time.Second
 	// A reading that broke is repeated after firstPause, then after twice as
 	// long each time, up to maxPause.
@@ -49,9 +51,17 @@ const (
 )
 
 // run returns nil when everything kept has been sent. A *task.Error with
-// CodeOutputLost says that the rest is gone.
+// CodeOutputLost says that some of it is gone.
 func (f *follower) run(ctx context.Context) error {
 	f.passed = -1
+	err := f.follow(ctx)
+	if err == nil && f.cut > 0 {
+		err = &task.Error{Code: task.CodeOutputLost, Message: fmt.Sprintf("not all %s of attempt %d could be had when the task ran again", f.stream, f.cut)}
+	}
+	return err
+}
+
+func (f *follower) follow(ctx context.Context) error {
 	for {
 		t, changed := f.h.cfg.Reader.Snapshot().WatchTask(f.id)
 		if t == nil {
@@ -120,6 +130,8 @@ func (f *follower) complete(t *task.Task) bool {
 // stream ends, breaks, or another attempt has taken its place.
 func (f *follower) read(ctx context.Context, t *task.Task) error {
 	ctx, cancel := context.WithCancel(ctx)
+	f.quiet = &quiet{end: cancel}
+	defer f.quiet.stop()
 	var watching sync.WaitGroup
 	if t.State != task.Finished {
 		watching.Go(func() {
@@ -138,6 +150,8 @@ func (f *follower) take(c OutputChunk) error {
 	if skip < 0 {
 		return fmt.Errorf("a piece at %d does not follow %d", c.Offset, f.at.offset)
 	}
+	f.quiet.begin()
+	defer f.quiet.done()
 	if skip < int64(len(c.Data)) {
 		data := c.Data[skip:]
 		f.failed = f.send(f.at, data)
@@ -151,7 +165,7 @@ func (f *follower) take(c OutputChunk) error {
 	return nil
 }
 
-// leftovers reads, once each, what has not been sent of attempts that were over
+// leftovers reads, once each and for as long as something comes, what has not been sent of attempts that were over
 // before they could be read, and after which the task runs again. Attempts from
 // before the following are none of its business.
 func (f *follower) leftovers(ctx context.Context, t *task.Task) error {
@@ -173,10 +187,16 @@ func (f *follower) leftovers(ctx context.Context, t *task.Task) error {
 		if f.passed > f.at.attempt {
 			f.at, f.ended, f.retries = position{attempt: f.passed}, false, 0
 		}
-		within, cancel := context.WithTimeout(ctx, tailWithin)
+		within, cancel := context.WithCancel(ctx)
+		f.quiet = &quiet{end: cancel}
+		f.quiet.arm()
 		// What can't be had now is not to hold up the attempt that runs.
 		_ = f.h.cfg.Outputs.Output(within, whileLive(t, f.passed), f.stream, f.at.offset, 0, false, f.take)
+		f.quiet.stop()
 		cancel()
+		if began := !t.Attempts[f.passed-1].StartedAt.IsZero(); began && !f.ended {
+			f.cut = f.passed
+		}
 		f.ended = true
 		if f.failed != nil {
 			return f.failed
@@ -197,7 +217,7 @@ func whileLive(t *task.Task, attempt int) *task.Task {
 
 // whileCurrent returns when the attempt that is read is over for good: an agent
 // that vanished would keep its reader waiting. One that has ended, of a task that
-// has finished or runs again, has a little time for what is still on its way.
+// has finished or runs again, has as long as something is still on its way.
 func (f *follower) whileCurrent(ctx context.Context) {
 	attempt := f.at.attempt
 	for {
@@ -205,19 +225,47 @@ func (f *follower) whileCurrent(ctx context.Context) {
 		if t == nil || len(t.Attempts) < attempt || t.Attempts[attempt-1].Outcome == task.NodeLost {
 			return
 		}
-		var over <-chan time.Time
 		if t.State == task.Finished || attemptOf(t) != attempt {
-			timer := time.NewTimer(tailWithin)
-			defer timer.Stop()
-			over, changed = timer.C, nil
+			f.quiet.arm()
+			changed = nil
 		}
 		select {
 		case <-changed:
-		case <-over:
-			return
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// quiet ends a reading, once it is armed, when nothing has come for tailWithin. The
+// time that a slow reader takes for a piece does not count.
+type quiet struct {
+	end func()
+
+	mu    sync.Mutex
+	armed bool
+	busy  bool
+	timer *time.Timer
+}
+
+func (q *quiet) arm() { q.set(func() { q.armed = true }) }
+
+// begin says that a piece is here, done that it has been passed on.
+func (q *quiet) begin() { q.set(func() { q.busy = true }) }
+func (q *quiet) done()  { q.set(func() { q.busy = false }) }
+
+// stop disarms it.
+func (q *quiet) stop() { q.set(func() { q.armed = false }) }
+
+func (q *quiet) set(change func()) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	change()
+	if q.timer != nil {
+		q.timer.Stop()
+	}
+	if q.armed && !q.busy {
+		q.timer = time.AfterFunc(tailWithin, q.end)
 	}
 }
 

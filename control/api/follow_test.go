@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"ecs/control/state"
 	"ecs/internal/task"
@@ -132,5 +134,53 @@ func TestAFailedAttemptThatNobodySawIsReadByItsToken(t *testing.T) {
 	}
 	if a := w.do(http.MethodGet, "/v2/tasks/"+string(id)+"/output", ""); string(a.body) != "of the third" {
 		t.Errorf("got %q, want the last attempt's output", a.body)
+	}
+}
+
+// trickle gives pieces of an attempt's output a second apart, then nothing more, and
+// ends only if it is to.
+type trickle struct {
+	Outputs
+	pieces int
+	ends   bool
+}
+
+func (o trickle) Output(ctx context.Context, _ *task.Task, _ string, from, _ int64, _ bool, send func(OutputChunk) error) error {
+	for i := from; i < int64(o.pieces); i++ {
+		time.Sleep(time.Second)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err := send(OutputChunk{Offset: i, Data: []byte("x"), End: o.ends && i == int64(o.pieces)-1}); err != nil {
+			return err
+		}
+	}
+	if !o.ends {
+		<-ctx.Done()
+	}
+	return ctx.Err()
+}
+
+// Of an attempt that failed all is told, however slow its reader; where that can't be,
+// the reader is told so.
+func TestOutputOfASupersededAttemptIsWholeOrSaidNotToBe(t *testing.T) {
+	for _, ends := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			const pieces = 10
+			failed := task.Attempt{Number: 1, Outcome: task.Exited, StartedAt: time.Now()}
+			over := &task.Task{ID: "t1", State: task.Pending, Attempts: []task.Attempt{failed}}
+			sent := 0
+			f := &follower{h: &Handler{cfg: Config{Outputs: trickle{pieces: pieces, ends: ends}}}, id: "t1", stream: api.Stdout,
+				send: func(position, []byte) error { sent++; time.Sleep(3 * tailWithin); return nil }}
+			if err := f.leftovers(t.Context(), over); err != nil {
+				t.Fatal(err)
+			}
+			if sent != pieces {
+				t.Errorf("got %d pieces, want %d: the reader is slow, not the output", sent, pieces)
+			}
+			if (f.cut == 1) == ends {
+				t.Errorf("got attempt %d said to be cut when the output ends: %v", f.cut, ends)
+			}
+		})
 	}
 }
