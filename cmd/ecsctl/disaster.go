@@ -75,6 +75,9 @@ func saveSnapshot(ctx context.Context, client *api.Client, path string) (about s
 
 const restoreWarning = `This makes a new cluster of the snapshot, of this control node alone. What happened
 after the snapshot was taken is gone, and tasks that ran then may run again.
+ - API keys and certificates that were revoked after it are good again: revoke them
+   anew. Keys made after it are gone. No join token is left.
+ - At-most-once tasks that wait in it may have run: they end node_lost.
 Nothing of the old cluster may run any more.
 `
 
@@ -85,8 +88,12 @@ const recoverWarning = `This makes a cluster of this control node alone, out of 
  - Agents register anew and end what they run: at-most-once tasks that ran end
    node_lost, at-least-once ones run again.
  - What waits here may have been started on the others' word. It is held back for
-   its lease (12 s, at-most-once tasks 5 min), so that it does not run twice at the
-   same time; it may run a second time, at-most-once tasks too.
+   its lease (12 s unless it asked for more), so that it does not run twice at the
+   same time; it may run a second time. At-most-once tasks that wait are not run:
+   they end node_lost after 5 min.
+ - API keys and certificates whose revocation only the others had accepted are good
+   again: compare "ecsctl keys ls" with what you know, and revoke them anew. No join
+   token is left.
 Do it only when a majority of the control nodes is gone for good.
 `
 

@@ -29,11 +29,14 @@ func (cmd ForgetNodes) apply(c *change) Outcome {
 // old incarnation is taken: its agents register anew and end what they run.
 // What they ran is judged as ever, once they did or their leases are over. What
 // waits, then or later, may run all the same: see Snapshot.Uncertain.
+//
+// No join token is left: one that was spent since would be good for another node.
 func (s *Store) Recovered(index uint64, recovery string) *Snapshot {
 	before := s.latest.Load()
 	c := newChange(before, s.indexes, s.limits, index)
 	c.incarnation++
 	c.recovery, c.recoveredAt = recovery, index
+	c.access.tokens.DeletePrefix(nil)
 	for n := range before.Nodes() {
 		c.ordinal = (c.ordinal + 1) % MaxCommands
 		renewed := *n

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"ecs/control/state"
+	"ecs/internal/access"
 	"ecs/internal/task"
 )
 
@@ -142,6 +143,21 @@ func TestHeldTasksEndForWhatTheyWaitedFor(t *testing.T) {
 			t.Errorf("%s: got %+v, want %s: %s", id, got, want.Outcome, want.Reason)
 		}
 	}
+}
+
+// A token that was spent after the record was made would be good for another node.
+func TestNoJoinTokenOutlivesARecovery(t *testing.T) {
+	w := newWorld(t)
+	token := access.Token{Hash: [32]byte{1}, Role: "agent", ExpiresAt: w.now.Add(time.Hour)}
+	w.must(state.PutToken{Token: token})
+	if w.sn().Token(token.Hash) == nil {
+		t.Fatal("got no token, want one")
+	}
+	if sn := w.store.Recovered(1000, "first"); sn.Token(token.Hash) != nil {
+		t.Error("the token is still good")
+	}
+	w.index = 1000
+	wantCode(t, w.do(state.SpendToken{Hash: token.Hash, Role: "agent", Node: "n1", Request: [32]byte{9}}).Err, task.CodeToken)
 }
 
 func TestArchiveIsWholeOrRefused(t *testing.T) {
