@@ -116,3 +116,17 @@ func (c *Cluster) Votes(n *Control) bool {
 
 // Leading tells the term that the node knows, and whether it leads in it.
 func (n *Control) Leading() (term uint64, leading bool) { return n.server.Leading() }
+
+// Recover loses every control node but one, for good, and starts that one alone on what
+// it makes of its log: the cluster's next incarnation.
+func (c *Cluster) Recover(survivor *Control) {
+	c.T.Helper()
+	for _, n := range c.Controls {
+		n.Crash()
+	}
+	if _, err := survivor.stores.Recover(survivor.host.Name()); err != nil {
+		c.T.Fatalf("recover %s: %v", survivor.host.Name(), err)
+	}
+	c.Client.setControls(func([]*Control) []*Control { return []*Control{survivor} })
+	survivor.Restart()
+}
