@@ -171,7 +171,7 @@ type Outcome struct {
 	// live: the agent ends it without a report.
 	Forget []task.Token
 	Lost   []task.Token // attempts that ended because their node is gone
-	Ended  []task.ID    // Expire, Forget and Resume: the tasks it concerned
+	Ended  []task.ID    // Expire, Forget, Resume and MoveOutputs: the tasks it concerned
 	// Err is a refusal, always a *task.Error, or nil.
 	Err error
 	// Committed is how long the proposal took until it was applied. The

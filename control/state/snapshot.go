@@ -172,6 +172,13 @@ func (sn *Snapshot) Ended() iter.Seq[*task.Task] {
 	}
 }
 
+// EndedLast is Ended backwards: last finished first.
+func (sn *Snapshot) EndedLast() iter.Seq[*task.Task] {
+	return func(yield func(*task.Task) bool) {
+		sn.ended.Descend(func(p position) bool { return yield(sn.Task(p.id)) })
+	}
+}
+
 // Deadlines gives the tasks to which something must happen by itself, each with
 // its Deadline, the earliest first.
 func (sn *Snapshot) Deadlines() iter.Seq2[time.Time, *task.Task] {

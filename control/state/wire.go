@@ -86,6 +86,8 @@ func ToWire(c Command, now time.Time) *ecsv1.Command {
 		m.Kind = &ecsv1.Command_Found{Found: &ecsv1.Found{Cluster: c.Cluster}}
 	case ForgetNodes:
 		m.Kind = &ecsv1.Command_ForgetNodes{ForgetNodes: fromForgetNodes(c)}
+	case MoveOutputs:
+		m.Kind = &ecsv1.Command_MoveOutputs{MoveOutputs: fromMoveOutputs(c)}
 	default:
 		accessToWire(c, m)
 	}
@@ -171,6 +173,8 @@ func FromWire(m *ecsv1.Command) (Command, time.Time, error) {
 		return Found{Cluster: k.Found.GetCluster()}, now, nil
 	case *ecsv1.Command_ForgetNodes:
 		return toForgetNodes(k.ForgetNodes), now, nil
+	case *ecsv1.Command_MoveOutputs:
+		return toMoveOutputs(k.MoveOutputs), now, nil
 	}
 	if c := accessFromWire(m); c != nil {
 		return c, now, nil

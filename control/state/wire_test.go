@@ -36,6 +36,7 @@ func everyCommand() []state.Command {
 		state.Resume{Tasks: []task.ID{"t1", "t2"}, Waited: []state.Waited{{Task: "t3", Attempt: 2}}},
 		state.Found{Cluster: "01cluster"},
 		state.ForgetNodes{Nodes: []state.GoneNode{{Node: "n1", Epoch: 7}, {Node: "n2", Epoch: 9}}},
+		state.MoveOutputs{Moves: []state.MovedOutput{{Task: "t1", Attempt: 2, From: "n1", FromAddr: "n1:7451", To: "n2"}}},
 		state.Submit{Task: aTask("t3"), Quota: 7},
 		state.PutKey{Key: aKey("k1", access.Run), First: true},
 		state.RevokeKey{ID: "k1", By: "k2"},

@@ -7,6 +7,7 @@
 package task
 
 import (
+	"cmp"
 	"time"
 )
 
@@ -206,13 +207,18 @@ type Result struct {
 	// ImageDigest is what ran, "sha256:...", or empty when none was resolved.
 	ImageDigest    string
 	Stdout, Stderr Stream
-	// Node and OutputAddr say where the bytes beyond Head are kept, and the tar
-	// of Outputs; empty when there are none.
+	// Node ran the attempt. OutputAddr says where the bytes beyond Head are kept,
+	// and the tar of Outputs; empty when there are none. OutputNode is whose
+	// address that is: empty for Node's, another's once that has handed it on.
 	Node       NodeID
 	OutputAddr string
+	OutputNode NodeID
 	Attempt    int
 	Outputs    *Outputs // nil: none were asked for, or the program never ran
 }
+
+// Holder is the node that keeps what OutputAddr leads to.
+func (r *Result) Holder() NodeID { return cmp.Or(r.OutputNode, r.Node) }
 
 // HeadBytes is how much of each stream the replicated record holds.
 const HeadBytes = 8 << 10

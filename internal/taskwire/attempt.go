@@ -59,6 +59,7 @@ func FromResult(r *task.Result) *ecsv1.Result {
 		Stderr:      FromStream(r.Stderr),
 		Node:        string(r.Node),
 		OutputAddr:  r.OutputAddr,
+		OutputNode:  string(r.OutputNode),
 		Attempt:     int32(r.Attempt),
 		Outputs:     fromOutputs(r.Outputs),
 	}
@@ -80,6 +81,7 @@ func ToResult(m *ecsv1.Result) *task.Result {
 		Stderr:      ToStream(m.GetStderr()),
 		Node:        task.NodeID(m.GetNode()),
 		OutputAddr:  m.GetOutputAddr(),
+		OutputNode:  task.NodeID(m.GetOutputNode()),
 		Attempt:     int(m.GetAttempt()),
 		Outputs:     toOutputs(m.GetOutputs()),
 	}

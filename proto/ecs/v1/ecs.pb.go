@@ -830,7 +830,8 @@ type Result struct {
 	Node          string                 `protobuf:"bytes,9,opt,name=node,proto3" json:"node,omitempty"`
 	OutputAddr    string                 `protobuf:"bytes,10,opt,name=output_addr,json=outputAddr,proto3" json:"output_addr,omitempty"`
 	Attempt       int32                  `protobuf:"varint,11,opt,name=attempt,proto3" json:"attempt,omitempty"`
-	Outputs       *Outputs               `protobuf:"bytes,12,opt,name=outputs,proto3" json:"outputs,omitempty"` // absent: none were asked for, or the program never ran
+	Outputs       *Outputs               `protobuf:"bytes,12,opt,name=outputs,proto3" json:"outputs,omitempty"`                         // absent: none were asked for, or the program never ran
+	OutputNode    string                 `protobuf:"bytes,45,opt,name=output_node,json=outputNode,proto3" json:"output_node,omitempty"` // whose output_addr that is; empty: node's
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -947,6 +948,13 @@ func (x *Result) GetOutputs() *Outputs {
 		return x.Outputs
 	}
 	return nil
+}
+
+func (x *Result) GetOutputNode() string {
+	if x != nil {
+		return x.OutputNode
+	}
+	return ""
 }
 
 // Outputs is what the record holds of the files that a task left: one tar in
@@ -1487,6 +1495,7 @@ type Command struct {
 	//	*Command_PutToken
 	//	*Command_SpendToken
 	//	*Command_RevokeCertificate
+	//	*Command_MoveOutputs
 	Kind isCommand_Kind `protobuf_oneof:"kind"`
 	// Which rules decide, so that old entries still do what they did when they were
 	// new. 1: infrastructure retries pause from the second one on.
@@ -1719,6 +1728,15 @@ func (x *Command) GetRevokeCertificate() *RevokeCertificate {
 	return nil
 }
 
+func (x *Command) GetMoveOutputs() *MoveOutputs {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_MoveOutputs); ok {
+			return x.MoveOutputs
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetRules() uint32 {
 	if x != nil {
 		return x.Rules
@@ -1810,6 +1828,10 @@ type Command_RevokeCertificate struct {
 	RevokeCertificate *RevokeCertificate `protobuf:"bytes,35,opt,name=revoke_certificate,json=revokeCertificate,proto3,oneof"`
 }
 
+type Command_MoveOutputs struct {
+	MoveOutputs *MoveOutputs `protobuf:"bytes,45,opt,name=move_outputs,json=moveOutputs,proto3,oneof"`
+}
+
 func (*Command_Submit) isCommand_Kind() {}
 
 func (*Command_Register) isCommand_Kind() {}
@@ -1849,6 +1871,8 @@ func (*Command_PutToken) isCommand_Kind() {}
 func (*Command_SpendToken) isCommand_Kind() {}
 
 func (*Command_RevokeCertificate) isCommand_Kind() {}
+
+func (*Command_MoveOutputs) isCommand_Kind() {}
 
 // Submit accepts a task. The same id again is the same task; the same owner
 // and key with another body is refused. A node and its epoch are where the
@@ -2985,6 +3009,128 @@ func (x *GoneNode) GetEpoch() uint64 {
 	return 0
 }
 
+// MoveOutputs says that output is held by another node from now on. A move holds
+// only from where the record says that it is.
+type MoveOutputs struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Moves         []*MovedOutput         `protobuf:"bytes,1,rep,name=moves,proto3" json:"moves,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveOutputs) Reset() {
+	*x = MoveOutputs{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveOutputs) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveOutputs) ProtoMessage() {}
+
+func (x *MoveOutputs) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveOutputs.ProtoReflect.Descriptor instead.
+func (*MoveOutputs) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *MoveOutputs) GetMoves() []*MovedOutput {
+	if x != nil {
+		return x.Moves
+	}
+	return nil
+}
+
+type MovedOutput struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Task          string                 `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
+	Attempt       int32                  `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"` // whose result stands
+	From          string                 `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`        // node
+	FromAddr      string                 `protobuf:"bytes,4,opt,name=from_addr,json=fromAddr,proto3" json:"from_addr,omitempty"`
+	To            string                 `protobuf:"bytes,5,opt,name=to,proto3" json:"to,omitempty"` // node; the record knows its address
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MovedOutput) Reset() {
+	*x = MovedOutput{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MovedOutput) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MovedOutput) ProtoMessage() {}
+
+func (x *MovedOutput) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MovedOutput.ProtoReflect.Descriptor instead.
+func (*MovedOutput) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *MovedOutput) GetTask() string {
+	if x != nil {
+		return x.Task
+	}
+	return ""
+}
+
+func (x *MovedOutput) GetAttempt() int32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *MovedOutput) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *MovedOutput) GetFromAddr() string {
+	if x != nil {
+		return x.FromAddr
+	}
+	return ""
+}
+
+func (x *MovedOutput) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
 // PutKey makes an API key. With `first` it does so only where there never was one.
 type PutKey struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2996,7 +3142,7 @@ type PutKey struct {
 
 func (x *PutKey) Reset() {
 	*x = PutKey{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3008,7 +3154,7 @@ func (x *PutKey) String() string {
 func (*PutKey) ProtoMessage() {}
 
 func (x *PutKey) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[31]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3021,7 +3167,7 @@ func (x *PutKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutKey.ProtoReflect.Descriptor instead.
 func (*PutKey) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{31}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *PutKey) GetKey() *APIKey {
@@ -3049,7 +3195,7 @@ type RevokeKey struct {
 
 func (x *RevokeKey) Reset() {
 	*x = RevokeKey{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3061,7 +3207,7 @@ func (x *RevokeKey) String() string {
 func (*RevokeKey) ProtoMessage() {}
 
 func (x *RevokeKey) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[32]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3074,7 +3220,7 @@ func (x *RevokeKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeKey.ProtoReflect.Descriptor instead.
 func (*RevokeKey) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{32}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RevokeKey) GetId() string {
@@ -3101,7 +3247,7 @@ type PutToken struct {
 
 func (x *PutToken) Reset() {
 	*x = PutToken{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3113,7 +3259,7 @@ func (x *PutToken) String() string {
 func (*PutToken) ProtoMessage() {}
 
 func (x *PutToken) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[33]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3126,7 +3272,7 @@ func (x *PutToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutToken.ProtoReflect.Descriptor instead.
 func (*PutToken) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{33}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *PutToken) GetToken() *JoinToken {
@@ -3150,7 +3296,7 @@ type SpendToken struct {
 
 func (x *SpendToken) Reset() {
 	*x = SpendToken{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3162,7 +3308,7 @@ func (x *SpendToken) String() string {
 func (*SpendToken) ProtoMessage() {}
 
 func (x *SpendToken) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[34]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3175,7 +3321,7 @@ func (x *SpendToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpendToken.ProtoReflect.Descriptor instead.
 func (*SpendToken) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{34}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SpendToken) GetHash() []byte {
@@ -3217,7 +3363,7 @@ type RevokeCertificate struct {
 
 func (x *RevokeCertificate) Reset() {
 	*x = RevokeCertificate{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3229,7 +3375,7 @@ func (x *RevokeCertificate) String() string {
 func (*RevokeCertificate) ProtoMessage() {}
 
 func (x *RevokeCertificate) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[35]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3242,7 +3388,7 @@ func (x *RevokeCertificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeCertificate.ProtoReflect.Descriptor instead.
 func (*RevokeCertificate) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{35}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RevokeCertificate) GetCertificate() *RevokedCertificate {
@@ -3272,7 +3418,7 @@ type APIKey struct {
 
 func (x *APIKey) Reset() {
 	*x = APIKey{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3284,7 +3430,7 @@ func (x *APIKey) String() string {
 func (*APIKey) ProtoMessage() {}
 
 func (x *APIKey) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[36]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3297,7 +3443,7 @@ func (x *APIKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use APIKey.ProtoReflect.Descriptor instead.
 func (*APIKey) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{36}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *APIKey) GetId() string {
@@ -3394,7 +3540,7 @@ type JoinToken struct {
 
 func (x *JoinToken) Reset() {
 	*x = JoinToken{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3406,7 +3552,7 @@ func (x *JoinToken) String() string {
 func (*JoinToken) ProtoMessage() {}
 
 func (x *JoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[37]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3419,7 +3565,7 @@ func (x *JoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
 func (*JoinToken) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{37}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *JoinToken) GetHash() []byte {
@@ -3492,7 +3638,7 @@ type RevokedCertificate struct {
 
 func (x *RevokedCertificate) Reset() {
 	*x = RevokedCertificate{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3504,7 +3650,7 @@ func (x *RevokedCertificate) String() string {
 func (*RevokedCertificate) ProtoMessage() {}
 
 func (x *RevokedCertificate) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3517,7 +3663,7 @@ func (x *RevokedCertificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokedCertificate.ProtoReflect.Descriptor instead.
 func (*RevokedCertificate) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{38}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RevokedCertificate) GetSerial() string {
@@ -3576,7 +3722,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3588,7 +3734,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3601,7 +3747,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{39}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SnapshotRecord) GetKind() isSnapshotRecord_Kind {
@@ -3740,7 +3886,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3752,7 +3898,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3765,7 +3911,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{40}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -3877,7 +4023,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3889,7 +4035,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3902,7 +4048,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{41}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Member) GetId() string {
@@ -4026,6 +4172,8 @@ type AgentMessage struct {
 	//	*AgentMessage_Heartbeat
 	//	*AgentMessage_Status
 	//	*AgentMessage_Goodbye
+	//	*AgentMessage_HandOn
+	//	*AgentMessage_Taken
 	Kind          isAgentMessage_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4033,7 +4181,7 @@ type AgentMessage struct {
 
 func (x *AgentMessage) Reset() {
 	*x = AgentMessage{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4045,7 +4193,7 @@ func (x *AgentMessage) String() string {
 func (*AgentMessage) ProtoMessage() {}
 
 func (x *AgentMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4058,7 +4206,7 @@ func (x *AgentMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentMessage.ProtoReflect.Descriptor instead.
 func (*AgentMessage) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{42}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *AgentMessage) GetKind() isAgentMessage_Kind {
@@ -4104,6 +4252,24 @@ func (x *AgentMessage) GetGoodbye() *Goodbye {
 	return nil
 }
 
+func (x *AgentMessage) GetHandOn() *HandOn {
+	if x != nil {
+		if x, ok := x.Kind.(*AgentMessage_HandOn); ok {
+			return x.HandOn
+		}
+	}
+	return nil
+}
+
+func (x *AgentMessage) GetTaken() *Taken {
+	if x != nil {
+		if x, ok := x.Kind.(*AgentMessage_Taken); ok {
+			return x.Taken
+		}
+	}
+	return nil
+}
+
 type isAgentMessage_Kind interface {
 	isAgentMessage_Kind()
 }
@@ -4124,6 +4290,14 @@ type AgentMessage_Goodbye struct {
 	Goodbye *Goodbye `protobuf:"bytes,4,opt,name=goodbye,proto3,oneof"`
 }
 
+type AgentMessage_HandOn struct {
+	HandOn *HandOn `protobuf:"bytes,45,opt,name=hand_on,json=handOn,proto3,oneof"`
+}
+
+type AgentMessage_Taken struct {
+	Taken *Taken `protobuf:"bytes,46,opt,name=taken,proto3,oneof"`
+}
+
 func (*AgentMessage_Hello) isAgentMessage_Kind() {}
 
 func (*AgentMessage_Heartbeat) isAgentMessage_Kind() {}
@@ -4131,6 +4305,10 @@ func (*AgentMessage_Heartbeat) isAgentMessage_Kind() {}
 func (*AgentMessage_Status) isAgentMessage_Kind() {}
 
 func (*AgentMessage_Goodbye) isAgentMessage_Kind() {}
+
+func (*AgentMessage_HandOn) isAgentMessage_Kind() {}
+
+func (*AgentMessage_Taken) isAgentMessage_Kind() {}
 
 // Hello opens a session. With `epoch` the agent resumes a registration whose
 // lease, by its own clock, has not lapsed; with 0 it registers anew, and every
@@ -4146,7 +4324,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4158,7 +4336,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4171,7 +4349,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{43}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Hello) GetNode() *Node {
@@ -4203,15 +4381,18 @@ type Heartbeat struct {
 	HasImages bool     `protobuf:"varint,3,opt,name=has_images,json=hasImages,proto3" json:"has_images,omitempty"`
 	Images    []string `protobuf:"bytes,4,rep,name=images,proto3" json:"images,omitempty"`
 	// containers that are parked, sent when they changed.
-	HasParked     bool      `protobuf:"varint,5,opt,name=has_parked,json=hasParked,proto3" json:"has_parked,omitempty"`
-	Parked        []*Parked `protobuf:"bytes,6,rep,name=parked,proto3" json:"parked,omitempty"`
+	HasParked bool      `protobuf:"varint,5,opt,name=has_parked,json=hasParked,proto3" json:"has_parked,omitempty"`
+	Parked    []*Parked `protobuf:"bytes,6,rep,name=parked,proto3" json:"parked,omitempty"`
+	// room in the spool, of an agent that takes what others hand on.
+	HasSpool      bool  `protobuf:"varint,45,opt,name=has_spool,json=hasSpool,proto3" json:"has_spool,omitempty"`
+	SpoolFree     int64 `protobuf:"varint,46,opt,name=spool_free,json=spoolFree,proto3" json:"spool_free,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4223,7 +4404,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4236,7 +4417,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{44}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Heartbeat) GetNumber() uint64 {
@@ -4281,6 +4462,20 @@ func (x *Heartbeat) GetParked() []*Parked {
 	return nil
 }
 
+func (x *Heartbeat) GetHasSpool() bool {
+	if x != nil {
+		return x.HasSpool
+	}
+	return false
+}
+
+func (x *Heartbeat) GetSpoolFree() int64 {
+	if x != nil {
+		return x.SpoolFree
+	}
+	return 0
+}
+
 // Parked counts the containers that wait for a task of one shape, by its hash.
 type Parked struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -4292,7 +4487,7 @@ type Parked struct {
 
 func (x *Parked) Reset() {
 	*x = Parked{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4304,7 +4499,7 @@ func (x *Parked) String() string {
 func (*Parked) ProtoMessage() {}
 
 func (x *Parked) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4317,7 +4512,7 @@ func (x *Parked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Parked.ProtoReflect.Descriptor instead.
 func (*Parked) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{45}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Parked) GetShape() uint64 {
@@ -4347,7 +4542,7 @@ type AttemptStatus struct {
 
 func (x *AttemptStatus) Reset() {
 	*x = AttemptStatus{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4359,7 +4554,7 @@ func (x *AttemptStatus) String() string {
 func (*AttemptStatus) ProtoMessage() {}
 
 func (x *AttemptStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4372,7 +4567,7 @@ func (x *AttemptStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptStatus.ProtoReflect.Descriptor instead.
 func (*AttemptStatus) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{46}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *AttemptStatus) GetToken() *Token {
@@ -4403,6 +4598,114 @@ func (x *AttemptStatus) GetBill() *Bill {
 	return nil
 }
 
+// HandOn asks for others to take the output that this agent holds, which is about
+// to leave: everything has ended and is reported.
+type HandOn struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HandOn) Reset() {
+	*x = HandOn{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HandOn) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HandOn) ProtoMessage() {}
+
+func (x *HandOn) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HandOn.ProtoReflect.Descriptor instead.
+func (*HandOn) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{49}
+}
+
+// Taken answers a Take. Without a problem all of the output is on this node's disk,
+// and is what the order said.
+type Taken struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Token         *Token                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	Problem       string                 `protobuf:"bytes,2,opt,name=problem,proto3" json:"problem,omitempty"`
+	Full          bool                   `protobuf:"varint,3,opt,name=full,proto3" json:"full,omitempty"` // there is no room for so much
+	Gone          bool                   `protobuf:"varint,4,opt,name=gone,proto3" json:"gone,omitempty"` // the agent that leaves does not have it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Taken) Reset() {
+	*x = Taken{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Taken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Taken) ProtoMessage() {}
+
+func (x *Taken) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Taken.ProtoReflect.Descriptor instead.
+func (*Taken) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *Taken) GetToken() *Token {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+func (x *Taken) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+func (x *Taken) GetFull() bool {
+	if x != nil {
+		return x.Full
+	}
+	return false
+}
+
+func (x *Taken) GetGone() bool {
+	if x != nil {
+		return x.Gone
+	}
+	return false
+}
+
 // Goodbye gives the lease up: everything of this agent has ended.
 type Goodbye struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -4412,7 +4715,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4424,7 +4727,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4437,7 +4740,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{47}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{51}
 }
 
 // ControlMessage is what the leader says on a session.
@@ -4455,6 +4758,9 @@ type ControlMessage struct {
 	//	*ControlMessage_Redirect
 	//	*ControlMessage_Refused
 	//	*ControlMessage_Leave
+	//	*ControlMessage_Grant
+	//	*ControlMessage_Take
+	//	*ControlMessage_HandedOn
 	Kind          isControlMessage_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4462,7 +4768,7 @@ type ControlMessage struct {
 
 func (x *ControlMessage) Reset() {
 	*x = ControlMessage{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4474,7 +4780,7 @@ func (x *ControlMessage) String() string {
 func (*ControlMessage) ProtoMessage() {}
 
 func (x *ControlMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4487,7 +4793,7 @@ func (x *ControlMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControlMessage.ProtoReflect.Descriptor instead.
 func (*ControlMessage) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{48}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ControlMessage) GetTerm() uint64 {
@@ -4583,6 +4889,33 @@ func (x *ControlMessage) GetLeave() *Leave {
 	return nil
 }
 
+func (x *ControlMessage) GetGrant() *Grant {
+	if x != nil {
+		if x, ok := x.Kind.(*ControlMessage_Grant); ok {
+			return x.Grant
+		}
+	}
+	return nil
+}
+
+func (x *ControlMessage) GetTake() *Take {
+	if x != nil {
+		if x, ok := x.Kind.(*ControlMessage_Take); ok {
+			return x.Take
+		}
+	}
+	return nil
+}
+
+func (x *ControlMessage) GetHandedOn() *HandedOn {
+	if x != nil {
+		if x, ok := x.Kind.(*ControlMessage_HandedOn); ok {
+			return x.HandedOn
+		}
+	}
+	return nil
+}
+
 type isControlMessage_Kind interface {
 	isControlMessage_Kind()
 }
@@ -4619,6 +4952,18 @@ type ControlMessage_Leave struct {
 	Leave *Leave `protobuf:"bytes,10,opt,name=leave,proto3,oneof"`
 }
 
+type ControlMessage_Grant struct {
+	Grant *Grant `protobuf:"bytes,45,opt,name=grant,proto3,oneof"`
+}
+
+type ControlMessage_Take struct {
+	Take *Take `protobuf:"bytes,46,opt,name=take,proto3,oneof"`
+}
+
+type ControlMessage_HandedOn struct {
+	HandedOn *HandedOn `protobuf:"bytes,47,opt,name=handed_on,json=handedOn,proto3,oneof"`
+}
+
 func (*ControlMessage_Welcome) isControlMessage_Kind() {}
 
 func (*ControlMessage_Heartbeat) isControlMessage_Kind() {}
@@ -4635,6 +4980,298 @@ func (*ControlMessage_Refused) isControlMessage_Kind() {}
 
 func (*ControlMessage_Leave) isControlMessage_Kind() {}
 
+func (*ControlMessage_Grant) isControlMessage_Kind() {}
+
+func (*ControlMessage_Take) isControlMessage_Kind() {}
+
+func (*ControlMessage_HandedOn) isControlMessage_Kind() {}
+
+// Grant lets another agent read one finished attempt's output from this one, which
+// leaves.
+type Grant struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Token         *Token                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Grant) Reset() {
+	*x = Grant{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Grant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Grant) ProtoMessage() {}
+
+func (x *Grant) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Grant.ProtoReflect.Descriptor instead.
+func (*Grant) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *Grant) GetToken() *Token {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+func (x *Grant) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+// Take has an agent fetch a finished attempt's output from one that leaves, and
+// hold it from then on.
+type Take struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Token         *Token                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	Addr          string                 `protobuf:"bytes,2,opt,name=addr,proto3" json:"addr,omitempty"` // where the other serves it
+	Stdout        *Held                  `protobuf:"bytes,3,opt,name=stdout,proto3" json:"stdout,omitempty"`
+	Stderr        *Held                  `protobuf:"bytes,4,opt,name=stderr,proto3" json:"stderr,omitempty"`
+	Outputs       *Held                  `protobuf:"bytes,5,opt,name=outputs,proto3" json:"outputs,omitempty"`                          // the tar of files
+	FinishedAt    int64                  `protobuf:"varint,6,opt,name=finished_at,json=finishedAt,proto3" json:"finished_at,omitempty"` // of the task: what is older makes room
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Take) Reset() {
+	*x = Take{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Take) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Take) ProtoMessage() {}
+
+func (x *Take) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Take.ProtoReflect.Descriptor instead.
+func (*Take) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *Take) GetToken() *Token {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+func (x *Take) GetAddr() string {
+	if x != nil {
+		return x.Addr
+	}
+	return ""
+}
+
+func (x *Take) GetStdout() *Held {
+	if x != nil {
+		return x.Stdout
+	}
+	return nil
+}
+
+func (x *Take) GetStderr() *Held {
+	if x != nil {
+		return x.Stderr
+	}
+	return nil
+}
+
+func (x *Take) GetOutputs() *Held {
+	if x != nil {
+		return x.Outputs
+	}
+	return nil
+}
+
+func (x *Take) GetFinishedAt() int64 {
+	if x != nil {
+		return x.FinishedAt
+	}
+	return 0
+}
+
+// Held is what the record says of a stream, or a tar.
+type Held struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Bytes         int64                  `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Kept          int64                  `protobuf:"varint,2,opt,name=kept,proto3" json:"kept,omitempty"`
+	Sha256        []byte                 `protobuf:"bytes,3,opt,name=sha256,proto3" json:"sha256,omitempty"` // of the kept bytes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Held) Reset() {
+	*x = Held{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Held) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Held) ProtoMessage() {}
+
+func (x *Held) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Held.ProtoReflect.Descriptor instead.
+func (*Held) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *Held) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Held) GetKept() int64 {
+	if x != nil {
+		return x.Kept
+	}
+	return 0
+}
+
+func (x *Held) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+// HandedOn tells an agent that leaves how far its output has been handed on.
+type HandedOn struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Total         uint32                 `protobuf:"varint,1,opt,name=total,proto3" json:"total,omitempty"` // results whose output it holds
+	Moved         uint32                 `protobuf:"varint,2,opt,name=moved,proto3" json:"moved,omitempty"` // of them
+	Lost          uint32                 `protobuf:"varint,3,opt,name=lost,proto3" json:"lost,omitempty"`   // nobody could take
+	Bytes         int64                  `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"` // of all
+	MovedBytes    int64                  `protobuf:"varint,5,opt,name=moved_bytes,json=movedBytes,proto3" json:"moved_bytes,omitempty"`
+	Over          bool                   `protobuf:"varint,6,opt,name=over,proto3" json:"over,omitempty"` // nothing more is under way
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HandedOn) Reset() {
+	*x = HandedOn{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HandedOn) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HandedOn) ProtoMessage() {}
+
+func (x *HandedOn) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HandedOn.ProtoReflect.Descriptor instead.
+func (*HandedOn) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *HandedOn) GetTotal() uint32 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *HandedOn) GetMoved() uint32 {
+	if x != nil {
+		return x.Moved
+	}
+	return 0
+}
+
+func (x *HandedOn) GetLost() uint32 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
+}
+
+func (x *HandedOn) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *HandedOn) GetMovedBytes() int64 {
+	if x != nil {
+		return x.MovedBytes
+	}
+	return 0
+}
+
+func (x *HandedOn) GetOver() bool {
+	if x != nil {
+		return x.Over
+	}
+	return false
+}
+
 // Leave asks the agent to leave the cluster in good order and to end.
 type Leave struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -4644,7 +5281,7 @@ type Leave struct {
 
 func (x *Leave) Reset() {
 	*x = Leave{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4656,7 +5293,7 @@ func (x *Leave) String() string {
 func (*Leave) ProtoMessage() {}
 
 func (x *Leave) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4669,7 +5306,7 @@ func (x *Leave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leave.ProtoReflect.Descriptor instead.
 func (*Leave) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{49}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{57}
 }
 
 // Welcome answers Hello. Attempts in `forget` are not the agent's (any more):
@@ -4684,7 +5321,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4696,7 +5333,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4709,7 +5346,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{50}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Welcome) GetForget() []*Token {
@@ -4737,7 +5374,7 @@ type HeartbeatAnswer struct {
 
 func (x *HeartbeatAnswer) Reset() {
 	*x = HeartbeatAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4749,7 +5386,7 @@ func (x *HeartbeatAnswer) String() string {
 func (*HeartbeatAnswer) ProtoMessage() {}
 
 func (x *HeartbeatAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4762,7 +5399,7 @@ func (x *HeartbeatAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatAnswer.ProtoReflect.Descriptor instead.
 func (*HeartbeatAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{51}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *HeartbeatAnswer) GetNumber() uint64 {
@@ -4801,7 +5438,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4813,7 +5450,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4826,7 +5463,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{52}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Assignment) GetToken() *Token {
@@ -4883,7 +5520,7 @@ type StopAttempt struct {
 
 func (x *StopAttempt) Reset() {
 	*x = StopAttempt{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4895,7 +5532,7 @@ func (x *StopAttempt) String() string {
 func (*StopAttempt) ProtoMessage() {}
 
 func (x *StopAttempt) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4908,7 +5545,7 @@ func (x *StopAttempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAttempt.ProtoReflect.Descriptor instead.
 func (*StopAttempt) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{53}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *StopAttempt) GetToken() *Token {
@@ -4945,7 +5582,7 @@ type StatusAnswer struct {
 
 func (x *StatusAnswer) Reset() {
 	*x = StatusAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4957,7 +5594,7 @@ func (x *StatusAnswer) String() string {
 func (*StatusAnswer) ProtoMessage() {}
 
 func (x *StatusAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4970,7 +5607,7 @@ func (x *StatusAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusAnswer.ProtoReflect.Descriptor instead.
 func (*StatusAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{54}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *StatusAnswer) GetToken() *Token {
@@ -5005,7 +5642,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[55]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5017,7 +5654,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[55]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5030,7 +5667,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{55}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Redirect) GetId() string {
@@ -5059,7 +5696,7 @@ type Refused struct {
 
 func (x *Refused) Reset() {
 	*x = Refused{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[56]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5071,7 +5708,7 @@ func (x *Refused) String() string {
 func (*Refused) ProtoMessage() {}
 
 func (x *Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[56]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5084,7 +5721,7 @@ func (x *Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refused.ProtoReflect.Descriptor instead.
 func (*Refused) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{56}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Refused) GetExpired() bool {
@@ -5114,7 +5751,7 @@ type OutputRequest struct {
 
 func (x *OutputRequest) Reset() {
 	*x = OutputRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[57]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5126,7 +5763,7 @@ func (x *OutputRequest) String() string {
 func (*OutputRequest) ProtoMessage() {}
 
 func (x *OutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[57]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5139,7 +5776,7 @@ func (x *OutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputRequest.ProtoReflect.Descriptor instead.
 func (*OutputRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{57}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *OutputRequest) GetToken() *Token {
@@ -5190,7 +5827,7 @@ type OutputChunk struct {
 
 func (x *OutputChunk) Reset() {
 	*x = OutputChunk{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[58]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5202,7 +5839,7 @@ func (x *OutputChunk) String() string {
 func (*OutputChunk) ProtoMessage() {}
 
 func (x *OutputChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[58]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5215,7 +5852,7 @@ func (x *OutputChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputChunk.ProtoReflect.Descriptor instead.
 func (*OutputChunk) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{58}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *OutputChunk) GetOffset() int64 {
@@ -5275,7 +5912,7 @@ type AttachInput struct {
 
 func (x *AttachInput) Reset() {
 	*x = AttachInput{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[59]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5287,7 +5924,7 @@ func (x *AttachInput) String() string {
 func (*AttachInput) ProtoMessage() {}
 
 func (x *AttachInput) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[59]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5300,7 +5937,7 @@ func (x *AttachInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachInput.ProtoReflect.Descriptor instead.
 func (*AttachInput) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{59}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *AttachInput) GetToken() *Token {
@@ -5386,7 +6023,7 @@ type InputData struct {
 
 func (x *InputData) Reset() {
 	*x = InputData{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[60]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5398,7 +6035,7 @@ func (x *InputData) String() string {
 func (*InputData) ProtoMessage() {}
 
 func (x *InputData) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[60]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5411,7 +6048,7 @@ func (x *InputData) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InputData.ProtoReflect.Descriptor instead.
 func (*InputData) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{60}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *InputData) GetOffset() int64 {
@@ -5445,7 +6082,7 @@ type WindowSize struct {
 
 func (x *WindowSize) Reset() {
 	*x = WindowSize{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[61]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5457,7 +6094,7 @@ func (x *WindowSize) String() string {
 func (*WindowSize) ProtoMessage() {}
 
 func (x *WindowSize) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[61]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5470,7 +6107,7 @@ func (x *WindowSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WindowSize.ProtoReflect.Descriptor instead.
 func (*WindowSize) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{61}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *WindowSize) GetRows() uint32 {
@@ -5499,7 +6136,7 @@ type AttachAck struct {
 
 func (x *AttachAck) Reset() {
 	*x = AttachAck{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[62]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5511,7 +6148,7 @@ func (x *AttachAck) String() string {
 func (*AttachAck) ProtoMessage() {}
 
 func (x *AttachAck) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[62]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5524,7 +6161,7 @@ func (x *AttachAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachAck.ProtoReflect.Descriptor instead.
 func (*AttachAck) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{62}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *AttachAck) GetTaken() int64 {
@@ -5552,7 +6189,7 @@ type ForwardRequest struct {
 
 func (x *ForwardRequest) Reset() {
 	*x = ForwardRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[63]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5564,7 +6201,7 @@ func (x *ForwardRequest) String() string {
 func (*ForwardRequest) ProtoMessage() {}
 
 func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[63]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5577,7 +6214,7 @@ func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardRequest.ProtoReflect.Descriptor instead.
 func (*ForwardRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{63}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ForwardRequest) GetCommands() []*Command {
@@ -5596,7 +6233,7 @@ type ForwardAnswer struct {
 
 func (x *ForwardAnswer) Reset() {
 	*x = ForwardAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[64]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5608,7 +6245,7 @@ func (x *ForwardAnswer) String() string {
 func (*ForwardAnswer) ProtoMessage() {}
 
 func (x *ForwardAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[64]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5621,7 +6258,7 @@ func (x *ForwardAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardAnswer.ProtoReflect.Descriptor instead.
 func (*ForwardAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{64}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ForwardAnswer) GetForwarded() []*Forwarded {
@@ -5646,7 +6283,7 @@ type Forwarded struct {
 
 func (x *Forwarded) Reset() {
 	*x = Forwarded{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[65]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5658,7 +6295,7 @@ func (x *Forwarded) String() string {
 func (*Forwarded) ProtoMessage() {}
 
 func (x *Forwarded) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[65]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5671,7 +6308,7 @@ func (x *Forwarded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forwarded.ProtoReflect.Descriptor instead.
 func (*Forwarded) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{65}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *Forwarded) GetIndex() uint64 {
@@ -5733,7 +6370,7 @@ type ProposeRequest struct {
 
 func (x *ProposeRequest) Reset() {
 	*x = ProposeRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[66]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5745,7 +6382,7 @@ func (x *ProposeRequest) String() string {
 func (*ProposeRequest) ProtoMessage() {}
 
 func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[66]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5758,7 +6395,7 @@ func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeRequest.ProtoReflect.Descriptor instead.
 func (*ProposeRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{66}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *ProposeRequest) GetCommand() *Command {
@@ -5782,7 +6419,7 @@ type ProposeAnswer struct {
 
 func (x *ProposeAnswer) Reset() {
 	*x = ProposeAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[67]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5794,7 +6431,7 @@ func (x *ProposeAnswer) String() string {
 func (*ProposeAnswer) ProtoMessage() {}
 
 func (x *ProposeAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[67]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5807,7 +6444,7 @@ func (x *ProposeAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeAnswer.ProtoReflect.Descriptor instead.
 func (*ProposeAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{67}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *ProposeAnswer) GetIndex() uint64 {
@@ -5863,7 +6500,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[68]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5875,7 +6512,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[68]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5888,7 +6525,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{68}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *Refusal) GetCode() string {
@@ -5913,7 +6550,7 @@ type ReadIndexRequest struct {
 
 func (x *ReadIndexRequest) Reset() {
 	*x = ReadIndexRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[69]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5925,7 +6562,7 @@ func (x *ReadIndexRequest) String() string {
 func (*ReadIndexRequest) ProtoMessage() {}
 
 func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[69]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5938,7 +6575,7 @@ func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
 func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{69}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{77}
 }
 
 type ReadIndexAnswer struct {
@@ -5951,7 +6588,7 @@ type ReadIndexAnswer struct {
 
 func (x *ReadIndexAnswer) Reset() {
 	*x = ReadIndexAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[70]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5963,7 +6600,7 @@ func (x *ReadIndexAnswer) String() string {
 func (*ReadIndexAnswer) ProtoMessage() {}
 
 func (x *ReadIndexAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[70]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5976,7 +6613,7 @@ func (x *ReadIndexAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexAnswer.ProtoReflect.Descriptor instead.
 func (*ReadIndexAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{70}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *ReadIndexAnswer) GetIndex() uint64 {
@@ -6003,7 +6640,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[71]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6015,7 +6652,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[71]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6028,7 +6665,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{71}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *ExplainRequest) GetTask() string {
@@ -6049,7 +6686,7 @@ type ExplainAnswer struct {
 
 func (x *ExplainAnswer) Reset() {
 	*x = ExplainAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[72]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6061,7 +6698,7 @@ func (x *ExplainAnswer) String() string {
 func (*ExplainAnswer) ProtoMessage() {}
 
 func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[72]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6074,7 +6711,7 @@ func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainAnswer.ProtoReflect.Descriptor instead.
 func (*ExplainAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{72}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *ExplainAnswer) GetBecause() string {
@@ -6108,7 +6745,7 @@ type ImagesRequest struct {
 
 func (x *ImagesRequest) Reset() {
 	*x = ImagesRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[73]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6120,7 +6757,7 @@ func (x *ImagesRequest) String() string {
 func (*ImagesRequest) ProtoMessage() {}
 
 func (x *ImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[73]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6133,7 +6770,7 @@ func (x *ImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImagesRequest.ProtoReflect.Descriptor instead.
 func (*ImagesRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{73}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *ImagesRequest) GetNode() string {
@@ -6154,7 +6791,7 @@ type ImagesAnswer struct {
 
 func (x *ImagesAnswer) Reset() {
 	*x = ImagesAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[74]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6166,7 +6803,7 @@ func (x *ImagesAnswer) String() string {
 func (*ImagesAnswer) ProtoMessage() {}
 
 func (x *ImagesAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[74]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6179,7 +6816,7 @@ func (x *ImagesAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImagesAnswer.ProtoReflect.Descriptor instead.
 func (*ImagesAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{74}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *ImagesAnswer) GetImages() []*ImageCount {
@@ -6216,7 +6853,7 @@ type ImageCount struct {
 
 func (x *ImageCount) Reset() {
 	*x = ImageCount{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[75]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6228,7 +6865,7 @@ func (x *ImageCount) String() string {
 func (*ImageCount) ProtoMessage() {}
 
 func (x *ImageCount) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[75]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6241,7 +6878,7 @@ func (x *ImageCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageCount.ProtoReflect.Descriptor instead.
 func (*ImageCount) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{75}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *ImageCount) GetImage() string {
@@ -6280,7 +6917,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[76]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6292,7 +6929,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[76]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6305,7 +6942,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{76}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *JoinRequest) GetRaftAddr() string {
@@ -6355,7 +6992,7 @@ type JoinAnswer struct {
 
 func (x *JoinAnswer) Reset() {
 	*x = JoinAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[77]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6367,7 +7004,7 @@ func (x *JoinAnswer) String() string {
 func (*JoinAnswer) ProtoMessage() {}
 
 func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[77]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6380,7 +7017,7 @@ func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinAnswer.ProtoReflect.Descriptor instead.
 func (*JoinAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{77}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *JoinAnswer) GetRefusal() *Refusal {
@@ -6428,7 +7065,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[78]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6440,7 +7077,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[78]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6453,7 +7090,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{78}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *LeaveRequest) GetNode() string {
@@ -6494,7 +7131,7 @@ type LeaveAnswer struct {
 
 func (x *LeaveAnswer) Reset() {
 	*x = LeaveAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[79]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6506,7 +7143,7 @@ func (x *LeaveAnswer) String() string {
 func (*LeaveAnswer) ProtoMessage() {}
 
 func (x *LeaveAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[79]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6519,7 +7156,7 @@ func (x *LeaveAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveAnswer.ProtoReflect.Descriptor instead.
 func (*LeaveAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{79}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *LeaveAnswer) GetRefusal() *Refusal {
@@ -6545,7 +7182,7 @@ type GoRequest struct {
 
 func (x *GoRequest) Reset() {
 	*x = GoRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[80]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6557,7 +7194,7 @@ func (x *GoRequest) String() string {
 func (*GoRequest) ProtoMessage() {}
 
 func (x *GoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[80]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6570,7 +7207,7 @@ func (x *GoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GoRequest.ProtoReflect.Descriptor instead.
 func (*GoRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{80}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{88}
 }
 
 type GoAnswer struct {
@@ -6582,7 +7219,7 @@ type GoAnswer struct {
 
 func (x *GoAnswer) Reset() {
 	*x = GoAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[81]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6594,7 +7231,7 @@ func (x *GoAnswer) String() string {
 func (*GoAnswer) ProtoMessage() {}
 
 func (x *GoAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[81]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6607,7 +7244,7 @@ func (x *GoAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GoAnswer.ProtoReflect.Descriptor instead.
 func (*GoAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{81}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *GoAnswer) GetRefusal() *Refusal {
@@ -6630,7 +7267,7 @@ type LogRequest struct {
 
 func (x *LogRequest) Reset() {
 	*x = LogRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[82]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6642,7 +7279,7 @@ func (x *LogRequest) String() string {
 func (*LogRequest) ProtoMessage() {}
 
 func (x *LogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[82]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6655,7 +7292,7 @@ func (x *LogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogRequest.ProtoReflect.Descriptor instead.
 func (*LogRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{82}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *LogRequest) GetCid() string {
@@ -6697,7 +7334,7 @@ type LogAnswer struct {
 
 func (x *LogAnswer) Reset() {
 	*x = LogAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[83]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6709,7 +7346,7 @@ func (x *LogAnswer) String() string {
 func (*LogAnswer) ProtoMessage() {}
 
 func (x *LogAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[83]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6722,7 +7359,7 @@ func (x *LogAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogAnswer.ProtoReflect.Descriptor instead.
 func (*LogAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{83}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *LogAnswer) GetLines() [][]byte {
@@ -6756,7 +7393,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[84]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6768,7 +7405,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[84]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6781,7 +7418,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{84}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *RenewRequest) GetRequest() []byte {
@@ -6801,7 +7438,7 @@ type RenewAnswer struct {
 
 func (x *RenewAnswer) Reset() {
 	*x = RenewAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[85]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6813,7 +7450,7 @@ func (x *RenewAnswer) String() string {
 func (*RenewAnswer) ProtoMessage() {}
 
 func (x *RenewAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[85]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6826,7 +7463,7 @@ func (x *RenewAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewAnswer.ProtoReflect.Descriptor instead.
 func (*RenewAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{85}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *RenewAnswer) GetCertificate() []byte {
@@ -6853,7 +7490,7 @@ type WatchRevoked struct {
 
 func (x *WatchRevoked) Reset() {
 	*x = WatchRevoked{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[86]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6865,7 +7502,7 @@ func (x *WatchRevoked) String() string {
 func (*WatchRevoked) ProtoMessage() {}
 
 func (x *WatchRevoked) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[86]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6878,7 +7515,7 @@ func (x *WatchRevoked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRevoked.ProtoReflect.Descriptor instead.
 func (*WatchRevoked) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{86}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{94}
 }
 
 type RevokedCertificates struct {
@@ -6890,7 +7527,7 @@ type RevokedCertificates struct {
 
 func (x *RevokedCertificates) Reset() {
 	*x = RevokedCertificates{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[87]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6902,7 +7539,7 @@ func (x *RevokedCertificates) String() string {
 func (*RevokedCertificates) ProtoMessage() {}
 
 func (x *RevokedCertificates) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[87]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6915,7 +7552,7 @@ func (x *RevokedCertificates) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokedCertificates.ProtoReflect.Descriptor instead.
 func (*RevokedCertificates) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{87}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *RevokedCertificates) GetCertificates() []*RevokedCertificate {
@@ -7025,7 +7662,7 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\texit_code\x18\n" +
 	" \x01(\x05R\bexitCode\x12\x19\n" +
 	"\bhas_exit\x18\v \x01(\bR\ahasExit\x12\x19\n" +
-	"\bretry_at\x18\f \x01(\x03R\aretryAt\"\xf7\x02\n" +
+	"\bretry_at\x18\f \x01(\x03R\aretryAt\"\x98\x03\n" +
 	"\x06Result\x12\x18\n" +
 	"\aoutcome\x18\x01 \x01(\tR\aoutcome\x12\x1b\n" +
 	"\texit_code\x18\x02 \x01(\x05R\bexitCode\x12\x19\n" +
@@ -7040,7 +7677,9 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	" \x01(\tR\n" +
 	"outputAddr\x12\x18\n" +
 	"\aattempt\x18\v \x01(\x05R\aattempt\x12)\n" +
-	"\aoutputs\x18\f \x01(\v2\x0f.ecs.v1.OutputsR\aoutputs\"\x9d\x01\n" +
+	"\aoutputs\x18\f \x01(\v2\x0f.ecs.v1.OutputsR\aoutputs\x12\x1f\n" +
+	"\voutput_node\x18- \x01(\tR\n" +
+	"outputNode\"\x9d\x01\n" +
 	"\aOutputs\x12\x14\n" +
 	"\x05bytes\x18\x01 \x01(\x03R\x05bytes\x12\x16\n" +
 	"\x06sha256\x18\x02 \x01(\fR\x06sha256\x12\x18\n" +
@@ -7095,7 +7734,7 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"4\n" +
 	"\x05Entry\x12+\n" +
-	"\bcommands\x18\x01 \x03(\v2\x0f.ecs.v1.CommandR\bcommands\"\xe7\a\n" +
+	"\bcommands\x18\x01 \x03(\v2\x0f.ecs.v1.CommandR\bcommands\"\xa1\b\n" +
 	"\aCommand\x12\x10\n" +
 	"\x03now\x18\x01 \x01(\x03R\x03now\x12(\n" +
 	"\x06submit\x18\x02 \x01(\v2\x0e.ecs.v1.SubmitH\x00R\x06submit\x12.\n" +
@@ -7120,7 +7759,8 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\tput_token\x18! \x01(\v2\x10.ecs.v1.PutTokenH\x00R\bputToken\x125\n" +
 	"\vspend_token\x18\" \x01(\v2\x12.ecs.v1.SpendTokenH\x00R\n" +
 	"spendToken\x12J\n" +
-	"\x12revoke_certificate\x18# \x01(\v2\x19.ecs.v1.RevokeCertificateH\x00R\x11revokeCertificate\x12\x14\n" +
+	"\x12revoke_certificate\x18# \x01(\v2\x19.ecs.v1.RevokeCertificateH\x00R\x11revokeCertificate\x128\n" +
+	"\fmove_outputs\x18- \x01(\v2\x13.ecs.v1.MoveOutputsH\x00R\vmoveOutputs\x12\x14\n" +
 	"\x05rules\x18\x16 \x01(\rR\x05rulesB\x06\n" +
 	"\x04kind\"j\n" +
 	"\x06Submit\x12 \n" +
@@ -7197,7 +7837,15 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x05nodes\x18\x01 \x03(\v2\x10.ecs.v1.GoneNodeR\x05nodes\"4\n" +
 	"\bGoneNode\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
-	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"@\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"8\n" +
+	"\vMoveOutputs\x12)\n" +
+	"\x05moves\x18\x01 \x03(\v2\x13.ecs.v1.MovedOutputR\x05moves\"|\n" +
+	"\vMovedOutput\x12\x12\n" +
+	"\x04task\x18\x01 \x01(\tR\x04task\x12\x18\n" +
+	"\aattempt\x18\x02 \x01(\x05R\aattempt\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\tR\x04from\x12\x1b\n" +
+	"\tfrom_addr\x18\x04 \x01(\tR\bfromAddr\x12\x0e\n" +
+	"\x02to\x18\x05 \x01(\tR\x02to\"@\n" +
 	"\x06PutKey\x12 \n" +
 	"\x03key\x18\x01 \x01(\v2\x0e.ecs.v1.APIKeyR\x03key\x12\x14\n" +
 	"\x05first\x18\x02 \x01(\bR\x05first\"+\n" +
@@ -7293,17 +7941,19 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\bfounders\x18\r \x01(\x04R\bfounders\x12 \n" +
 	"\vincarnation\x18\x0e \x01(\x04R\vincarnation\x12\x12\n" +
 	"\x04name\x18\x0f \x01(\tR\x04name\x12\x1a\n" +
-	"\brecovery\x18\x10 \x01(\tR\brecovery\"\xce\x01\n" +
+	"\brecovery\x18\x10 \x01(\tR\brecovery\"\xa0\x02\n" +
 	"\fAgentMessage\x12%\n" +
 	"\x05hello\x18\x01 \x01(\v2\r.ecs.v1.HelloH\x00R\x05hello\x121\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x11.ecs.v1.HeartbeatH\x00R\theartbeat\x12/\n" +
 	"\x06status\x18\x03 \x01(\v2\x15.ecs.v1.AttemptStatusH\x00R\x06status\x12+\n" +
-	"\agoodbye\x18\x04 \x01(\v2\x0f.ecs.v1.GoodbyeH\x00R\agoodbyeB\x06\n" +
+	"\agoodbye\x18\x04 \x01(\v2\x0f.ecs.v1.GoodbyeH\x00R\agoodbye\x12)\n" +
+	"\ahand_on\x18- \x01(\v2\x0e.ecs.v1.HandOnH\x00R\x06handOn\x12%\n" +
+	"\x05taken\x18. \x01(\v2\r.ecs.v1.TakenH\x00R\x05takenB\x06\n" +
 	"\x04kind\"h\n" +
 	"\x05Hello\x12 \n" +
 	"\x04node\x18\x01 \x01(\v2\f.ecs.v1.NodeR\x04node\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12'\n" +
-	"\arunning\x18\x03 \x03(\v2\r.ecs.v1.TokenR\arunning\"\xb7\x01\n" +
+	"\arunning\x18\x03 \x03(\v2\r.ecs.v1.TokenR\arunning\"\xf3\x01\n" +
 	"\tHeartbeat\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x14\n" +
 	"\x05unfit\x18\x02 \x01(\tR\x05unfit\x12\x1d\n" +
@@ -7312,7 +7962,10 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x06images\x18\x04 \x03(\tR\x06images\x12\x1d\n" +
 	"\n" +
 	"has_parked\x18\x05 \x01(\bR\thasParked\x12&\n" +
-	"\x06parked\x18\x06 \x03(\v2\x0e.ecs.v1.ParkedR\x06parked\"4\n" +
+	"\x06parked\x18\x06 \x03(\v2\x0e.ecs.v1.ParkedR\x06parked\x12\x1b\n" +
+	"\thas_spool\x18- \x01(\bR\bhasSpool\x12\x1d\n" +
+	"\n" +
+	"spool_free\x18. \x01(\x03R\tspoolFree\"4\n" +
 	"\x06Parked\x12\x14\n" +
 	"\x05shape\x18\x01 \x01(\x04R\x05shape\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\rR\x05count\"\x9d\x01\n" +
@@ -7321,8 +7974,14 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\n" +
 	"started_at\x18\x02 \x01(\x03R\tstartedAt\x12&\n" +
 	"\x06result\x18\x03 \x01(\v2\x0e.ecs.v1.ResultR\x06result\x12 \n" +
-	"\x04bill\x18\x04 \x01(\v2\f.ecs.v1.BillR\x04bill\"\t\n" +
-	"\aGoodbye\"\xbd\x03\n" +
+	"\x04bill\x18\x04 \x01(\v2\f.ecs.v1.BillR\x04bill\"\b\n" +
+	"\x06HandOn\"n\n" +
+	"\x05Taken\x12#\n" +
+	"\x05token\x18\x01 \x01(\v2\r.ecs.v1.TokenR\x05token\x12\x18\n" +
+	"\aproblem\x18\x02 \x01(\tR\aproblem\x12\x12\n" +
+	"\x04full\x18\x03 \x01(\bR\x04full\x12\x12\n" +
+	"\x04gone\x18\x04 \x01(\bR\x04gone\"\t\n" +
+	"\aGoodbye\"\xb9\x04\n" +
 	"\x0eControlMessage\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12+\n" +
@@ -7336,8 +7995,34 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\bredirect\x18\b \x01(\v2\x10.ecs.v1.RedirectH\x00R\bredirect\x12+\n" +
 	"\arefused\x18\t \x01(\v2\x0f.ecs.v1.RefusedH\x00R\arefused\x12%\n" +
 	"\x05leave\x18\n" +
-	" \x01(\v2\r.ecs.v1.LeaveH\x00R\x05leaveB\x06\n" +
-	"\x04kind\"\a\n" +
+	" \x01(\v2\r.ecs.v1.LeaveH\x00R\x05leave\x12%\n" +
+	"\x05grant\x18- \x01(\v2\r.ecs.v1.GrantH\x00R\x05grant\x12\"\n" +
+	"\x04take\x18. \x01(\v2\f.ecs.v1.TakeH\x00R\x04take\x12/\n" +
+	"\thanded_on\x18/ \x01(\v2\x10.ecs.v1.HandedOnH\x00R\bhandedOnB\x06\n" +
+	"\x04kind\"@\n" +
+	"\x05Grant\x12#\n" +
+	"\x05token\x18\x01 \x01(\v2\r.ecs.v1.TokenR\x05token\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\"\xd4\x01\n" +
+	"\x04Take\x12#\n" +
+	"\x05token\x18\x01 \x01(\v2\r.ecs.v1.TokenR\x05token\x12\x12\n" +
+	"\x04addr\x18\x02 \x01(\tR\x04addr\x12$\n" +
+	"\x06stdout\x18\x03 \x01(\v2\f.ecs.v1.HeldR\x06stdout\x12$\n" +
+	"\x06stderr\x18\x04 \x01(\v2\f.ecs.v1.HeldR\x06stderr\x12&\n" +
+	"\aoutputs\x18\x05 \x01(\v2\f.ecs.v1.HeldR\aoutputs\x12\x1f\n" +
+	"\vfinished_at\x18\x06 \x01(\x03R\n" +
+	"finishedAt\"H\n" +
+	"\x04Held\x12\x14\n" +
+	"\x05bytes\x18\x01 \x01(\x03R\x05bytes\x12\x12\n" +
+	"\x04kept\x18\x02 \x01(\x03R\x04kept\x12\x16\n" +
+	"\x06sha256\x18\x03 \x01(\fR\x06sha256\"\x95\x01\n" +
+	"\bHandedOn\x12\x14\n" +
+	"\x05total\x18\x01 \x01(\rR\x05total\x12\x14\n" +
+	"\x05moved\x18\x02 \x01(\rR\x05moved\x12\x12\n" +
+	"\x04lost\x18\x03 \x01(\rR\x04lost\x12\x14\n" +
+	"\x05bytes\x18\x04 \x01(\x03R\x05bytes\x12\x1f\n" +
+	"\vmoved_bytes\x18\x05 \x01(\x03R\n" +
+	"movedBytes\x12\x12\n" +
+	"\x04over\x18\x06 \x01(\bR\x04over\"\a\n" +
 	"\x05Leave\"F\n" +
 	"\aWelcome\x12%\n" +
 	"\x06forget\x18\x01 \x03(\v2\r.ecs.v1.TokenR\x06forget\x12\x14\n" +
@@ -7498,7 +8183,7 @@ func file_ecs_v1_ecs_proto_rawDescGZIP() []byte {
 	return file_ecs_v1_ecs_proto_rawDescData
 }
 
-var file_ecs_v1_ecs_proto_msgTypes = make([]protoimpl.MessageInfo, 90)
+var file_ecs_v1_ecs_proto_msgTypes = make([]protoimpl.MessageInfo, 98)
 var file_ecs_v1_ecs_proto_goTypes = []any{
 	(*Task)(nil),                // 0: ecs.v1.Task
 	(*Spec)(nil),                // 1: ecs.v1.Spec
@@ -7531,77 +8216,85 @@ var file_ecs_v1_ecs_proto_goTypes = []any{
 	(*Found)(nil),               // 28: ecs.v1.Found
 	(*ForgetNodes)(nil),         // 29: ecs.v1.ForgetNodes
 	(*GoneNode)(nil),            // 30: ecs.v1.GoneNode
-	(*PutKey)(nil),              // 31: ecs.v1.PutKey
-	(*RevokeKey)(nil),           // 32: ecs.v1.RevokeKey
-	(*PutToken)(nil),            // 33: ecs.v1.PutToken
-	(*SpendToken)(nil),          // 34: ecs.v1.SpendToken
-	(*RevokeCertificate)(nil),   // 35: ecs.v1.RevokeCertificate
-	(*APIKey)(nil),              // 36: ecs.v1.APIKey
-	(*JoinToken)(nil),           // 37: ecs.v1.JoinToken
-	(*RevokedCertificate)(nil),  // 38: ecs.v1.RevokedCertificate
-	(*SnapshotRecord)(nil),      // 39: ecs.v1.SnapshotRecord
-	(*SnapshotHeader)(nil),      // 40: ecs.v1.SnapshotHeader
-	(*Member)(nil),              // 41: ecs.v1.Member
-	(*AgentMessage)(nil),        // 42: ecs.v1.AgentMessage
-	(*Hello)(nil),               // 43: ecs.v1.Hello
-	(*Heartbeat)(nil),           // 44: ecs.v1.Heartbeat
-	(*Parked)(nil),              // 45: ecs.v1.Parked
-	(*AttemptStatus)(nil),       // 46: ecs.v1.AttemptStatus
-	(*Goodbye)(nil),             // 47: ecs.v1.Goodbye
-	(*ControlMessage)(nil),      // 48: ecs.v1.ControlMessage
-	(*Leave)(nil),               // 49: ecs.v1.Leave
-	(*Welcome)(nil),             // 50: ecs.v1.Welcome
-	(*HeartbeatAnswer)(nil),     // 51: ecs.v1.HeartbeatAnswer
-	(*Assignment)(nil),          // 52: ecs.v1.Assignment
-	(*StopAttempt)(nil),         // 53: ecs.v1.StopAttempt
-	(*StatusAnswer)(nil),        // 54: ecs.v1.StatusAnswer
-	(*Redirect)(nil),            // 55: ecs.v1.Redirect
-	(*Refused)(nil),             // 56: ecs.v1.Refused
-	(*OutputRequest)(nil),       // 57: ecs.v1.OutputRequest
-	(*OutputChunk)(nil),         // 58: ecs.v1.OutputChunk
-	(*AttachInput)(nil),         // 59: ecs.v1.AttachInput
-	(*InputData)(nil),           // 60: ecs.v1.InputData
-	(*WindowSize)(nil),          // 61: ecs.v1.WindowSize
-	(*AttachAck)(nil),           // 62: ecs.v1.AttachAck
-	(*ForwardRequest)(nil),      // 63: ecs.v1.ForwardRequest
-	(*ForwardAnswer)(nil),       // 64: ecs.v1.ForwardAnswer
-	(*Forwarded)(nil),           // 65: ecs.v1.Forwarded
-	(*ProposeRequest)(nil),      // 66: ecs.v1.ProposeRequest
-	(*ProposeAnswer)(nil),       // 67: ecs.v1.ProposeAnswer
-	(*Refusal)(nil),             // 68: ecs.v1.Refusal
-	(*ReadIndexRequest)(nil),    // 69: ecs.v1.ReadIndexRequest
-	(*ReadIndexAnswer)(nil),     // 70: ecs.v1.ReadIndexAnswer
-	(*ExplainRequest)(nil),      // 71: ecs.v1.ExplainRequest
-	(*ExplainAnswer)(nil),       // 72: ecs.v1.ExplainAnswer
-	(*ImagesRequest)(nil),       // 73: ecs.v1.ImagesRequest
-	(*ImagesAnswer)(nil),        // 74: ecs.v1.ImagesAnswer
-	(*ImageCount)(nil),          // 75: ecs.v1.ImageCount
-	(*JoinRequest)(nil),         // 76: ecs.v1.JoinRequest
-	(*JoinAnswer)(nil),          // 77: ecs.v1.JoinAnswer
-	(*LeaveRequest)(nil),        // 78: ecs.v1.LeaveRequest
-	(*LeaveAnswer)(nil),         // 79: ecs.v1.LeaveAnswer
-	(*GoRequest)(nil),           // 80: ecs.v1.GoRequest
-	(*GoAnswer)(nil),            // 81: ecs.v1.GoAnswer
-	(*LogRequest)(nil),          // 82: ecs.v1.LogRequest
-	(*LogAnswer)(nil),           // 83: ecs.v1.LogAnswer
-	(*RenewRequest)(nil),        // 84: ecs.v1.RenewRequest
-	(*RenewAnswer)(nil),         // 85: ecs.v1.RenewAnswer
-	(*WatchRevoked)(nil),        // 86: ecs.v1.WatchRevoked
-	(*RevokedCertificates)(nil), // 87: ecs.v1.RevokedCertificates
-	nil,                         // 88: ecs.v1.Spec.LabelsEntry
-	nil,                         // 89: ecs.v1.Node.AttributesEntry
+	(*MoveOutputs)(nil),         // 31: ecs.v1.MoveOutputs
+	(*MovedOutput)(nil),         // 32: ecs.v1.MovedOutput
+	(*PutKey)(nil),              // 33: ecs.v1.PutKey
+	(*RevokeKey)(nil),           // 34: ecs.v1.RevokeKey
+	(*PutToken)(nil),            // 35: ecs.v1.PutToken
+	(*SpendToken)(nil),          // 36: ecs.v1.SpendToken
+	(*RevokeCertificate)(nil),   // 37: ecs.v1.RevokeCertificate
+	(*APIKey)(nil),              // 38: ecs.v1.APIKey
+	(*JoinToken)(nil),           // 39: ecs.v1.JoinToken
+	(*RevokedCertificate)(nil),  // 40: ecs.v1.RevokedCertificate
+	(*SnapshotRecord)(nil),      // 41: ecs.v1.SnapshotRecord
+	(*SnapshotHeader)(nil),      // 42: ecs.v1.SnapshotHeader
+	(*Member)(nil),              // 43: ecs.v1.Member
+	(*AgentMessage)(nil),        // 44: ecs.v1.AgentMessage
+	(*Hello)(nil),               // 45: ecs.v1.Hello
+	(*Heartbeat)(nil),           // 46: ecs.v1.Heartbeat
+	(*Parked)(nil),              // 47: ecs.v1.Parked
+	(*AttemptStatus)(nil),       // 48: ecs.v1.AttemptStatus
+	(*HandOn)(nil),              // 49: ecs.v1.HandOn
+	(*Taken)(nil),               // 50: ecs.v1.Taken
+	(*Goodbye)(nil),             // 51: ecs.v1.Goodbye
+	(*ControlMessage)(nil),      // 52: ecs.v1.ControlMessage
+	(*Grant)(nil),               // 53: ecs.v1.Grant
+	(*Take)(nil),                // 54: ecs.v1.Take
+	(*Held)(nil),                // 55: ecs.v1.Held
+	(*HandedOn)(nil),            // 56: ecs.v1.HandedOn
+	(*Leave)(nil),               // 57: ecs.v1.Leave
+	(*Welcome)(nil),             // 58: ecs.v1.Welcome
+	(*HeartbeatAnswer)(nil),     // 59: ecs.v1.HeartbeatAnswer
+	(*Assignment)(nil),          // 60: ecs.v1.Assignment
+	(*StopAttempt)(nil),         // 61: ecs.v1.StopAttempt
+	(*StatusAnswer)(nil),        // 62: ecs.v1.StatusAnswer
+	(*Redirect)(nil),            // 63: ecs.v1.Redirect
+	(*Refused)(nil),             // 64: ecs.v1.Refused
+	(*OutputRequest)(nil),       // 65: ecs.v1.OutputRequest
+	(*OutputChunk)(nil),         // 66: ecs.v1.OutputChunk
+	(*AttachInput)(nil),         // 67: ecs.v1.AttachInput
+	(*InputData)(nil),           // 68: ecs.v1.InputData
+	(*WindowSize)(nil),          // 69: ecs.v1.WindowSize
+	(*AttachAck)(nil),           // 70: ecs.v1.AttachAck
+	(*ForwardRequest)(nil),      // 71: ecs.v1.ForwardRequest
+	(*ForwardAnswer)(nil),       // 72: ecs.v1.ForwardAnswer
+	(*Forwarded)(nil),           // 73: ecs.v1.Forwarded
+	(*ProposeRequest)(nil),      // 74: ecs.v1.ProposeRequest
+	(*ProposeAnswer)(nil),       // 75: ecs.v1.ProposeAnswer
+	(*Refusal)(nil),             // 76: ecs.v1.Refusal
+	(*ReadIndexRequest)(nil),    // 77: ecs.v1.ReadIndexRequest
+	(*ReadIndexAnswer)(nil),     // 78: ecs.v1.ReadIndexAnswer
+	(*ExplainRequest)(nil),      // 79: ecs.v1.ExplainRequest
+	(*ExplainAnswer)(nil),       // 80: ecs.v1.ExplainAnswer
+	(*ImagesRequest)(nil),       // 81: ecs.v1.ImagesRequest
+	(*ImagesAnswer)(nil),        // 82: ecs.v1.ImagesAnswer
+	(*ImageCount)(nil),          // 83: ecs.v1.ImageCount
+	(*JoinRequest)(nil),         // 84: ecs.v1.JoinRequest
+	(*JoinAnswer)(nil),          // 85: ecs.v1.JoinAnswer
+	(*LeaveRequest)(nil),        // 86: ecs.v1.LeaveRequest
+	(*LeaveAnswer)(nil),         // 87: ecs.v1.LeaveAnswer
+	(*GoRequest)(nil),           // 88: ecs.v1.GoRequest
+	(*GoAnswer)(nil),            // 89: ecs.v1.GoAnswer
+	(*LogRequest)(nil),          // 90: ecs.v1.LogRequest
+	(*LogAnswer)(nil),           // 91: ecs.v1.LogAnswer
+	(*RenewRequest)(nil),        // 92: ecs.v1.RenewRequest
+	(*RenewAnswer)(nil),         // 93: ecs.v1.RenewAnswer
+	(*WatchRevoked)(nil),        // 94: ecs.v1.WatchRevoked
+	(*RevokedCertificates)(nil), // 95: ecs.v1.RevokedCertificates
+	nil,                         // 96: ecs.v1.Spec.LabelsEntry
+	nil,                         // 97: ecs.v1.Node.AttributesEntry
 }
 var file_ecs_v1_ecs_proto_depIdxs = []int32{
 	1,   // 0: ecs.v1.Task.spec:type_name -> ecs.v1.Spec
 	4,   // 1: ecs.v1.Task.attempts:type_name -> ecs.v1.Attempt
 	5,   // 2: ecs.v1.Task.result:type_name -> ecs.v1.Result
 	8,   // 3: ecs.v1.Task.bill:type_name -> ecs.v1.Bill
-	88,  // 4: ecs.v1.Spec.labels:type_name -> ecs.v1.Spec.LabelsEntry
+	96,  // 4: ecs.v1.Spec.labels:type_name -> ecs.v1.Spec.LabelsEntry
 	2,   // 5: ecs.v1.Spec.files:type_name -> ecs.v1.File
 	7,   // 6: ecs.v1.Result.stdout:type_name -> ecs.v1.Stream
 	7,   // 7: ecs.v1.Result.stderr:type_name -> ecs.v1.Stream
 	6,   // 8: ecs.v1.Result.outputs:type_name -> ecs.v1.Outputs
-	89,  // 9: ecs.v1.Node.attributes:type_name -> ecs.v1.Node.AttributesEntry
+	97,  // 9: ecs.v1.Node.attributes:type_name -> ecs.v1.Node.AttributesEntry
 	11,  // 10: ecs.v1.Entry.commands:type_name -> ecs.v1.Command
 	12,  // 11: ecs.v1.Command.submit:type_name -> ecs.v1.Submit
 	13,  // 12: ecs.v1.Command.register:type_name -> ecs.v1.Register
@@ -7618,85 +8311,98 @@ var file_ecs_v1_ecs_proto_depIdxs = []int32{
 	26,  // 23: ecs.v1.Command.resume:type_name -> ecs.v1.Resume
 	28,  // 24: ecs.v1.Command.found:type_name -> ecs.v1.Found
 	29,  // 25: ecs.v1.Command.forget_nodes:type_name -> ecs.v1.ForgetNodes
-	31,  // 26: ecs.v1.Command.put_key:type_name -> ecs.v1.PutKey
-	32,  // 27: ecs.v1.Command.revoke_key:type_name -> ecs.v1.RevokeKey
-	33,  // 28: ecs.v1.Command.put_token:type_name -> ecs.v1.PutToken
-	34,  // 29: ecs.v1.Command.spend_token:type_name -> ecs.v1.SpendToken
-	35,  // 30: ecs.v1.Command.revoke_certificate:type_name -> ecs.v1.RevokeCertificate
-	0,   // 31: ecs.v1.Submit.task:type_name -> ecs.v1.Task
-	9,   // 32: ecs.v1.Register.node:type_name -> ecs.v1.Node
-	14,  // 33: ecs.v1.Register.running:type_name -> ecs.v1.Token
-	16,  // 34: ecs.v1.Place.decisions:type_name -> ecs.v1.Decision
-	14,  // 35: ecs.v1.Progress.token:type_name -> ecs.v1.Token
-	14,  // 36: ecs.v1.Finish.token:type_name -> ecs.v1.Token
-	5,   // 37: ecs.v1.Finish.result:type_name -> ecs.v1.Result
-	8,   // 38: ecs.v1.Finish.bill:type_name -> ecs.v1.Bill
-	14,  // 39: ecs.v1.LoseAttempt.token:type_name -> ecs.v1.Token
-	1,   // 40: ecs.v1.Wish.spec:type_name -> ecs.v1.Spec
-	27,  // 41: ecs.v1.Resume.waited:type_name -> ecs.v1.Waited
-	30,  // 42: ecs.v1.ForgetNodes.nodes:type_name -> ecs.v1.GoneNode
-	36,  // 43: ecs.v1.PutKey.key:type_name -> ecs.v1.APIKey
-	37,  // 44: ecs.v1.PutToken.token:type_name -> ecs.v1.JoinToken
-	38,  // 45: ecs.v1.RevokeCertificate.certificate:type_name -> ecs.v1.RevokedCertificate
-	40,  // 46: ecs.v1.SnapshotRecord.header:type_name -> ecs.v1.SnapshotHeader
-	9,   // 47: ecs.v1.SnapshotRecord.node:type_name -> ecs.v1.Node
-	0,   // 48: ecs.v1.SnapshotRecord.task:type_name -> ecs.v1.Task
-	25,  // 49: ecs.v1.SnapshotRecord.wish:type_name -> ecs.v1.Wish
-	36,  // 50: ecs.v1.SnapshotRecord.key:type_name -> ecs.v1.APIKey
-	37,  // 51: ecs.v1.SnapshotRecord.token:type_name -> ecs.v1.JoinToken
-	38,  // 52: ecs.v1.SnapshotRecord.revoked:type_name -> ecs.v1.RevokedCertificate
-	43,  // 53: ecs.v1.AgentMessage.hello:type_name -> ecs.v1.Hello
-	44,  // 54: ecs.v1.AgentMessage.heartbeat:type_name -> ecs.v1.Heartbeat
-	46,  // 55: ecs.v1.AgentMessage.status:type_name -> ecs.v1.AttemptStatus
-	47,  // 56: ecs.v1.AgentMessage.goodbye:type_name -> ecs.v1.Goodbye
-	9,   // 57: ecs.v1.Hello.node:type_name -> ecs.v1.Node
-	14,  // 58: ecs.v1.Hello.running:type_name -> ecs.v1.Token
-	45,  // 59: ecs.v1.Heartbeat.parked:type_name -> ecs.v1.Parked
-	14,  // 60: ecs.v1.AttemptStatus.token:type_name -> ecs.v1.Token
-	5,   // 61: ecs.v1.AttemptStatus.result:type_name -> ecs.v1.Result
-	8,   // 62: ecs.v1.AttemptStatus.bill:type_name -> ecs.v1.Bill
-	50,  // 63: ecs.v1.ControlMessage.welcome:type_name -> ecs.v1.Welcome
-	51,  // 64: ecs.v1.ControlMessage.heartbeat:type_name -> ecs.v1.HeartbeatAnswer
-	52,  // 65: ecs.v1.ControlMessage.assignment:type_name -> ecs.v1.Assignment
-	53,  // 66: ecs.v1.ControlMessage.stop:type_name -> ecs.v1.StopAttempt
-	54,  // 67: ecs.v1.ControlMessage.status:type_name -> ecs.v1.StatusAnswer
-	55,  // 68: ecs.v1.ControlMessage.redirect:type_name -> ecs.v1.Redirect
-	56,  // 69: ecs.v1.ControlMessage.refused:type_name -> ecs.v1.Refused
-	49,  // 70: ecs.v1.ControlMessage.leave:type_name -> ecs.v1.Leave
-	14,  // 71: ecs.v1.Welcome.forget:type_name -> ecs.v1.Token
-	25,  // 72: ecs.v1.HeartbeatAnswer.wishes:type_name -> ecs.v1.Wish
-	14,  // 73: ecs.v1.Assignment.token:type_name -> ecs.v1.Token
-	1,   // 74: ecs.v1.Assignment.spec:type_name -> ecs.v1.Spec
-	3,   // 75: ecs.v1.Assignment.secrets:type_name -> ecs.v1.Secrets
-	14,  // 76: ecs.v1.StopAttempt.token:type_name -> ecs.v1.Token
-	14,  // 77: ecs.v1.StatusAnswer.token:type_name -> ecs.v1.Token
-	14,  // 78: ecs.v1.OutputRequest.token:type_name -> ecs.v1.Token
-	14,  // 79: ecs.v1.AttachInput.token:type_name -> ecs.v1.Token
-	60,  // 80: ecs.v1.AttachInput.data:type_name -> ecs.v1.InputData
-	61,  // 81: ecs.v1.AttachInput.resize:type_name -> ecs.v1.WindowSize
-	11,  // 82: ecs.v1.ForwardRequest.commands:type_name -> ecs.v1.Command
-	65,  // 83: ecs.v1.ForwardAnswer.forwarded:type_name -> ecs.v1.Forwarded
-	0,   // 84: ecs.v1.Forwarded.made:type_name -> ecs.v1.Task
-	9,   // 85: ecs.v1.Forwarded.node:type_name -> ecs.v1.Node
-	68,  // 86: ecs.v1.Forwarded.refusal:type_name -> ecs.v1.Refusal
-	11,  // 87: ecs.v1.ProposeRequest.command:type_name -> ecs.v1.Command
-	0,   // 88: ecs.v1.ProposeAnswer.task:type_name -> ecs.v1.Task
-	9,   // 89: ecs.v1.ProposeAnswer.node:type_name -> ecs.v1.Node
-	68,  // 90: ecs.v1.ProposeAnswer.refusal:type_name -> ecs.v1.Refusal
-	68,  // 91: ecs.v1.ReadIndexAnswer.refusal:type_name -> ecs.v1.Refusal
-	68,  // 92: ecs.v1.ExplainAnswer.refusal:type_name -> ecs.v1.Refusal
-	75,  // 93: ecs.v1.ImagesAnswer.images:type_name -> ecs.v1.ImageCount
-	68,  // 94: ecs.v1.ImagesAnswer.refusal:type_name -> ecs.v1.Refusal
-	68,  // 95: ecs.v1.JoinAnswer.refusal:type_name -> ecs.v1.Refusal
-	68,  // 96: ecs.v1.LeaveAnswer.refusal:type_name -> ecs.v1.Refusal
-	68,  // 97: ecs.v1.GoAnswer.refusal:type_name -> ecs.v1.Refusal
-	68,  // 98: ecs.v1.RenewAnswer.refusal:type_name -> ecs.v1.Refusal
-	38,  // 99: ecs.v1.RevokedCertificates.certificates:type_name -> ecs.v1.RevokedCertificate
-	100, // [100:100] is the sub-list for method output_type
-	100, // [100:100] is the sub-list for method input_type
-	100, // [100:100] is the sub-list for extension type_name
-	100, // [100:100] is the sub-list for extension extendee
-	0,   // [0:100] is the sub-list for field type_name
+	33,  // 26: ecs.v1.Command.put_key:type_name -> ecs.v1.PutKey
+	34,  // 27: ecs.v1.Command.revoke_key:type_name -> ecs.v1.RevokeKey
+	35,  // 28: ecs.v1.Command.put_token:type_name -> ecs.v1.PutToken
+	36,  // 29: ecs.v1.Command.spend_token:type_name -> ecs.v1.SpendToken
+	37,  // 30: ecs.v1.Command.revoke_certificate:type_name -> ecs.v1.RevokeCertificate
+	31,  // 31: ecs.v1.Command.move_outputs:type_name -> ecs.v1.MoveOutputs
+	0,   // 32: ecs.v1.Submit.task:type_name -> ecs.v1.Task
+	9,   // 33: ecs.v1.Register.node:type_name -> ecs.v1.Node
+	14,  // 34: ecs.v1.Register.running:type_name -> ecs.v1.Token
+	16,  // 35: ecs.v1.Place.decisions:type_name -> ecs.v1.Decision
+	14,  // 36: ecs.v1.Progress.token:type_name -> ecs.v1.Token
+	14,  // 37: ecs.v1.Finish.token:type_name -> ecs.v1.Token
+	5,   // 38: ecs.v1.Finish.result:type_name -> ecs.v1.Result
+	8,   // 39: ecs.v1.Finish.bill:type_name -> ecs.v1.Bill
+	14,  // 40: ecs.v1.LoseAttempt.token:type_name -> ecs.v1.Token
+	1,   // 41: ecs.v1.Wish.spec:type_name -> ecs.v1.Spec
+	27,  // 42: ecs.v1.Resume.waited:type_name -> ecs.v1.Waited
+	30,  // 43: ecs.v1.ForgetNodes.nodes:type_name -> ecs.v1.GoneNode
+	32,  // 44: ecs.v1.MoveOutputs.moves:type_name -> ecs.v1.MovedOutput
+	38,  // 45: ecs.v1.PutKey.key:type_name -> ecs.v1.APIKey
+	39,  // 46: ecs.v1.PutToken.token:type_name -> ecs.v1.JoinToken
+	40,  // 47: ecs.v1.RevokeCertificate.certificate:type_name -> ecs.v1.RevokedCertificate
+	42,  // 48: ecs.v1.SnapshotRecord.header:type_name -> ecs.v1.SnapshotHeader
+	9,   // 49: ecs.v1.SnapshotRecord.node:type_name -> ecs.v1.Node
+	0,   // 50: ecs.v1.SnapshotRecord.task:type_name -> ecs.v1.Task
+	25,  // 51: ecs.v1.SnapshotRecord.wish:type_name -> ecs.v1.Wish
+	38,  // 52: ecs.v1.SnapshotRecord.key:type_name -> ecs.v1.APIKey
+	39,  // 53: ecs.v1.SnapshotRecord.token:type_name -> ecs.v1.JoinToken
+	40,  // 54: ecs.v1.SnapshotRecord.revoked:type_name -> ecs.v1.RevokedCertificate
+	45,  // 55: ecs.v1.AgentMessage.hello:type_name -> ecs.v1.Hello
+	46,  // 56: ecs.v1.AgentMessage.heartbeat:type_name -> ecs.v1.Heartbeat
+	48,  // 57: ecs.v1.AgentMessage.status:type_name -> ecs.v1.AttemptStatus
+	51,  // 58: ecs.v1.AgentMessage.goodbye:type_name -> ecs.v1.Goodbye
+	49,  // 59: ecs.v1.AgentMessage.hand_on:type_name -> ecs.v1.HandOn
+	50,  // 60: ecs.v1.AgentMessage.taken:type_name -> ecs.v1.Taken
+	9,   // 61: ecs.v1.Hello.node:type_name -> ecs.v1.Node
+	14,  // 62: ecs.v1.Hello.running:type_name -> ecs.v1.Token
+	47,  // 63: ecs.v1.Heartbeat.parked:type_name -> ecs.v1.Parked
+	14,  // 64: ecs.v1.AttemptStatus.token:type_name -> ecs.v1.Token
+	5,   // 65: ecs.v1.AttemptStatus.result:type_name -> ecs.v1.Result
+	8,   // 66: ecs.v1.AttemptStatus.bill:type_name -> ecs.v1.Bill
+	14,  // 67: ecs.v1.Taken.token:type_name -> ecs.v1.Token
+	58,  // 68: ecs.v1.ControlMessage.welcome:type_name -> ecs.v1.Welcome
+	59,  // 69: ecs.v1.ControlMessage.heartbeat:type_name -> ecs.v1.HeartbeatAnswer
+	60,  // 70: ecs.v1.ControlMessage.assignment:type_name -> ecs.v1.Assignment
+	61,  // 71: ecs.v1.ControlMessage.stop:type_name -> ecs.v1.StopAttempt
+	62,  // 72: ecs.v1.ControlMessage.status:type_name -> ecs.v1.StatusAnswer
+	63,  // 73: ecs.v1.ControlMessage.redirect:type_name -> ecs.v1.Redirect
+	64,  // 74: ecs.v1.ControlMessage.refused:type_name -> ecs.v1.Refused
+	57,  // 75: ecs.v1.ControlMessage.leave:type_name -> ecs.v1.Leave
+	53,  // 76: ecs.v1.ControlMessage.grant:type_name -> ecs.v1.Grant
+	54,  // 77: ecs.v1.ControlMessage.take:type_name -> ecs.v1.Take
+	56,  // 78: ecs.v1.ControlMessage.handed_on:type_name -> ecs.v1.HandedOn
+	14,  // 79: ecs.v1.Grant.token:type_name -> ecs.v1.Token
+	14,  // 80: ecs.v1.Take.token:type_name -> ecs.v1.Token
+	55,  // 81: ecs.v1.Take.stdout:type_name -> ecs.v1.Held
+	55,  // 82: ecs.v1.Take.stderr:type_name -> ecs.v1.Held
+	55,  // 83: ecs.v1.Take.outputs:type_name -> ecs.v1.Held
+	14,  // 84: ecs.v1.Welcome.forget:type_name -> ecs.v1.Token
+	25,  // 85: ecs.v1.HeartbeatAnswer.wishes:type_name -> ecs.v1.Wish
+	14,  // 86: ecs.v1.Assignment.token:type_name -> ecs.v1.Token
+	1,   // 87: ecs.v1.Assignment.spec:type_name -> ecs.v1.Spec
+	3,   // 88: ecs.v1.Assignment.secrets:type_name -> ecs.v1.Secrets
+	14,  // 89: ecs.v1.StopAttempt.token:type_name -> ecs.v1.Token
+	14,  // 90: ecs.v1.StatusAnswer.token:type_name -> ecs.v1.Token
+	14,  // 91: ecs.v1.OutputRequest.token:type_name -> ecs.v1.Token
+	14,  // 92: ecs.v1.AttachInput.token:type_name -> ecs.v1.Token
+	68,  // 93: ecs.v1.AttachInput.data:type_name -> ecs.v1.InputData
+	69,  // 94: ecs.v1.AttachInput.resize:type_name -> ecs.v1.WindowSize
+	11,  // 95: ecs.v1.ForwardRequest.commands:type_name -> ecs.v1.Command
+	73,  // 96: ecs.v1.ForwardAnswer.forwarded:type_name -> ecs.v1.Forwarded
+	0,   // 97: ecs.v1.Forwarded.made:type_name -> ecs.v1.Task
+	9,   // 98: ecs.v1.Forwarded.node:type_name -> ecs.v1.Node
+	76,  // 99: ecs.v1.Forwarded.refusal:type_name -> ecs.v1.Refusal
+	11,  // 100: ecs.v1.ProposeRequest.command:type_name -> ecs.v1.Command
+	0,   // 101: ecs.v1.ProposeAnswer.task:type_name -> ecs.v1.Task
+	9,   // 102: ecs.v1.ProposeAnswer.node:type_name -> ecs.v1.Node
+	76,  // 103: ecs.v1.ProposeAnswer.refusal:type_name -> ecs.v1.Refusal
+	76,  // 104: ecs.v1.ReadIndexAnswer.refusal:type_name -> ecs.v1.Refusal
+	76,  // 105: ecs.v1.ExplainAnswer.refusal:type_name -> ecs.v1.Refusal
+	83,  // 106: ecs.v1.ImagesAnswer.images:type_name -> ecs.v1.ImageCount
+	76,  // 107: ecs.v1.ImagesAnswer.refusal:type_name -> ecs.v1.Refusal
+	76,  // 108: ecs.v1.JoinAnswer.refusal:type_name -> ecs.v1.Refusal
+	76,  // 109: ecs.v1.LeaveAnswer.refusal:type_name -> ecs.v1.Refusal
+	76,  // 110: ecs.v1.GoAnswer.refusal:type_name -> ecs.v1.Refusal
+	76,  // 111: ecs.v1.RenewAnswer.refusal:type_name -> ecs.v1.Refusal
+	40,  // 112: ecs.v1.RevokedCertificates.certificates:type_name -> ecs.v1.RevokedCertificate
+	113, // [113:113] is the sub-list for method output_type
+	113, // [113:113] is the sub-list for method input_type
+	113, // [113:113] is the sub-list for extension type_name
+	113, // [113:113] is the sub-list for extension extendee
+	0,   // [0:113] is the sub-list for field type_name
 }
 
 func init() { file_ecs_v1_ecs_proto_init() }
@@ -7725,8 +8431,9 @@ func file_ecs_v1_ecs_proto_init() {
 		(*Command_PutToken)(nil),
 		(*Command_SpendToken)(nil),
 		(*Command_RevokeCertificate)(nil),
+		(*Command_MoveOutputs)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[39].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[41].OneofWrappers = []any{
 		(*SnapshotRecord_Header)(nil),
 		(*SnapshotRecord_Node)(nil),
 		(*SnapshotRecord_Task)(nil),
@@ -7735,13 +8442,15 @@ func file_ecs_v1_ecs_proto_init() {
 		(*SnapshotRecord_Token)(nil),
 		(*SnapshotRecord_Revoked)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[42].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[44].OneofWrappers = []any{
 		(*AgentMessage_Hello)(nil),
 		(*AgentMessage_Heartbeat)(nil),
 		(*AgentMessage_Status)(nil),
 		(*AgentMessage_Goodbye)(nil),
+		(*AgentMessage_HandOn)(nil),
+		(*AgentMessage_Taken)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[48].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[52].OneofWrappers = []any{
 		(*ControlMessage_Welcome)(nil),
 		(*ControlMessage_Heartbeat)(nil),
 		(*ControlMessage_Assignment)(nil),
@@ -7750,8 +8459,11 @@ func file_ecs_v1_ecs_proto_init() {
 		(*ControlMessage_Redirect)(nil),
 		(*ControlMessage_Refused)(nil),
 		(*ControlMessage_Leave)(nil),
+		(*ControlMessage_Grant)(nil),
+		(*ControlMessage_Take)(nil),
+		(*ControlMessage_HandedOn)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[59].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[67].OneofWrappers = []any{
 		(*AttachInput_Data)(nil),
 		(*AttachInput_Resize)(nil),
 		(*AttachInput_Signal)(nil),
@@ -7762,7 +8474,7 @@ func file_ecs_v1_ecs_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ecs_v1_ecs_proto_rawDesc), len(file_ecs_v1_ecs_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   90,
+			NumMessages:   98,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
