@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"ecs/internal/task"
 )
@@ -65,7 +66,8 @@ type record struct {
 	// Under spool.mu.
 	list         *list.List // where it is while finished
 	place        *list.Element
-	disk, memory int64 // what is accounted for it
+	disk, memory int64     // what is accounted for it
+	at           time.Time // when it finished
 }
 
 func newRecord(s *Spool, tok task.Token, name string, maxOutput int64) *record {

@@ -155,7 +155,7 @@ func (s *Spool) take(found []loaded) (names map[string]bool) {
 		s.mu.records[l.tok] = l.record
 		l.record.disk = l.disk
 		s.mu.disk += l.disk
-		s.holdLocked(l.record, 0)
+		s.holdLocked(l.record, 0, l.at)
 		s.mu.serial = max(s.mu.serial, serialOf(l.name))
 		names[l.name] = true
 	}

@@ -22,6 +22,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"ecs/internal/task"
 )
@@ -168,7 +169,7 @@ func (s *Spool) finished(r *record, memory int64) bool {
 	held := s.mu.records[r.tok] == r
 	var victims []*record
 	if held {
-		s.holdLocked(r, memory)
+		s.holdLocked(r, memory, time.Now())
 		victims = s.overdueLocked(0)
 	}
 	s.mu.Unlock()
@@ -176,12 +177,13 @@ func (s *Spool) finished(r *record, memory int64) bool {
 	return held
 }
 
-func (s *Spool) holdLocked(r *record, memory int64) {
+func (s *Spool) holdLocked(r *record, memory int64, at time.Time) {
 	r.list = &s.mu.inMemory
 	if r.disk > 0 {
 		r.list = &s.mu.inFiles
 	}
-	r.place = r.list.PushBack(r)
+	r.at = at
+	r.place = insertByAge(r.list, r)
 	r.memory = memory
 	s.mu.memory += memory
 }
