@@ -14,6 +14,7 @@
 //	lease       watches deadlines, also those that pass while nobody asks
 //	health      probes the engine and lists its images
 //	warm        starts containers ahead of their attempts (package warm)
+//	takes       fetches the output that agents which leave hand on
 //	wishes      has it start those that are wished for, and gets their images
 //	sweep       removes containers that no attempt claims
 //
@@ -92,6 +93,13 @@ type Config struct {
 	Controls func() (addrs []string, changed <-chan struct{})
 	// Dial makes a connection, secured and with keepalive. It need not connect.
 	Dial func(ctx context.Context, addr string) (*grpc.ClientConn, error)
+	// DialAgent makes a connection to another agent's output port, secured. Nil: this
+	// node takes nothing of what others hand on.
+	DialAgent func(addr string) (*grpc.ClientConn, error)
+	// HandOver is how long others may take to fetch what the spool holds when the
+	// node leaves for good; see ErrForGood. Default DefaultHandOver; negative is not
+	// at all.
+	HandOver time.Duration
 	// Now is the clock that leases are counted by. It must not stand still
 	// while the machine sleeps nor be set: CLOCK_BOOTTIME.
 	Now func() time.Duration
@@ -134,6 +142,8 @@ type Agent struct {
 	supervisor *supervisor
 	session    *session
 	journal    *journal.Journal
+	handover   *handover
+	takes      *takes
 	sweepNow   chan struct{} // one slot
 
 	// Of the preparation:
@@ -145,6 +155,9 @@ type Agent struct {
 func New(cfg Config) *Agent {
 	if cfg.Grace == 0 {
 		cfg.Grace = DefaultGrace
+	}
+	if cfg.HandOver == 0 {
+		cfg.HandOver = DefaultHandOver
 	}
 	if cfg.Removals <= 0 {
 		cfg.Removals = DefaultRemovals
@@ -163,7 +176,8 @@ func New(cfg Config) *Agent {
 		images: cfg.Images, warm: a.warm, spool: cfg.Spool, journal: a.journal, lease: a.lease, reporter: a.reporter, health: a.health,
 		removing: make(chan struct{}, cfg.Removals), collecting: make(chan struct{}, collectSlots), log: cfg.Log, metrics: cfg.Metrics}, a.sweepNow)
 	a.session = newSession(&a.cfg, a.lease, a.supervisor, a.reporter, a.health)
-	a.session.wishes = a.wishes
+	a.handover, a.takes = newHandover(), newTakes(&a.cfg)
+	a.session.wishes, a.session.handover, a.session.takes = a.wishes, a.handover, a.takes
 	return a
 }
 
@@ -171,7 +185,8 @@ func New(cfg Config) *Agent {
 // it takes nothing new, lets running attempts go on for Grace, ends the rest
 // without a report (the leader places them elsewhere; those whose program has
 // ended are reported without their files), hands over its results,
-// gives the lease up and removes its containers. Each step has its limit.
+// gives the lease up and removes its containers. With ErrForGood it has other nodes
+// take the output that it holds before it gives the lease up. Each step has its limit.
 //
 // The error says what could not be ended or removed, or is ErrKilled.
 func (a *Agent) Run(ctx context.Context) (err error) {
@@ -194,6 +209,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	loops.Go(func() { a.health.run(life) })
 	loops.Go(func() { a.warm.Run(life) })
 	loops.Go(func() { a.wishes.run(life) })
+	loops.Go(func() { a.takes.run(life) })
 	loops.Go(func() { a.sweep(life) })
 	loops.Go(func() { a.measure(life) })
 
@@ -208,7 +224,11 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	if err := a.died(ctx); err != nil {
 		return err
 	}
-	if err := a.leave(life, hangUp, offline); err != nil {
+	handOver := time.Duration(0)
+	if errors.Is(context.Cause(ctx), ErrForGood) {
+		handOver = a.cfg.HandOver
+	}
+	if err := a.leave(life, handOver, hangUp, offline); err != nil {
 		return fmt.Errorf("leave: %w", err)
 	}
 	return nil
@@ -267,10 +287,11 @@ func (a *Agent) inspect(ctx context.Context) error {
 }
 
 // leave ends this node's part in good order.
-func (a *Agent) leave(life context.Context, hangUp func(), offline <-chan struct{}) error {
+func (a *Agent) leave(life context.Context, handOver time.Duration, hangUp func(), offline <-chan struct{}) error {
 	a.cfg.Log.Info("leaving", "grace", a.cfg.Grace)
 	a.health.leave()
 	a.warm.Shut()
+	a.takes.leave()
 	_ = a.supervisor.leave() // stops only after life has ended, as all below
 	graceful := a.within(life, a.cfg.Grace, hasEnded)
 	a.lease.part()
@@ -279,6 +300,7 @@ func (a *Agent) leave(life context.Context, hangUp func(), offline <-chan struct
 	}
 	ended := a.within(life, endPatience, hasEnded)
 	flushed := a.within(life, flushPatience, isSettled)
+	a.handOver(life, handOver)
 	if ended == nil {
 		// Goodbye gives the word that everything has ended.
 		close(a.session.farewell)

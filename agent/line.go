@@ -210,6 +210,12 @@ func (l *line) handle(m *ecsv1.ControlMessage) (answered bool, err error) {
 		return false, l.assign(kind.Assignment)
 	case *ecsv1.ControlMessage_Stop:
 		return false, l.supervisor.stop(taskwire.ToToken(kind.Stop.GetToken()), stopFor(kind.Stop))
+	case *ecsv1.ControlMessage_Take:
+		l.takes.order(kind.Take)
+	case *ecsv1.ControlMessage_Grant:
+		l.handover.grant(kind.Grant)
+	case *ecsv1.ControlMessage_HandedOn:
+		l.handover.hear(kind.HandedOn)
 	case *ecsv1.ControlMessage_Status:
 		a := kind.Status
 		return false, l.supervisor.answered(taskwire.ToToken(a.GetToken()), a.GetFinal(), a.GetStale())
@@ -244,6 +250,7 @@ func (l *line) send(ctx context.Context) error {
 	tick := time.NewTicker(task.Heartbeat)
 	defer tick.Stop()
 	var said said
+	asked := l.handover.asked
 	err := l.beat(&said)
 	for err == nil {
 		select {
@@ -264,6 +271,11 @@ func (l *line) send(ctx context.Context) error {
 		case <-l.health.changed:
 			err = l.beat(&said)
 		case <-l.reporter.ready:
+		case <-l.takes.ready:
+			err = l.answerTakes()
+		case <-asked:
+			asked = nil // once a session: another leader knows nothing of it
+			err = l.stream.Send(&ecsv1.AgentMessage{Kind: &ecsv1.AgentMessage_HandOn{HandOn: &ecsv1.HandOn{}}})
 		case <-l.farewell:
 			l.leaving.Store(true)
 			err = l.stream.Send(&ecsv1.AgentMessage{Kind: &ecsv1.AgentMessage_Goodbye{Goodbye: &ecsv1.Goodbye{}}})
@@ -296,8 +308,21 @@ func (l *line) beat(said *said) error {
 			h.Parked = append(h.Parked, &ecsv1.Parked{Shape: shape, Count: uint32(n)})
 		}
 	}
+	if l.cfg.DialAgent != nil {
+		h.HasSpool, h.SpoolFree = true, l.cfg.Spool.Free()
+	}
 	h.Number = l.beats.next(l.cfg.Now())
 	return l.stream.Send(&ecsv1.AgentMessage{Kind: &ecsv1.AgentMessage_Heartbeat{Heartbeat: h}})
+}
+
+// answerTakes tells what became of orders to take output.
+func (l *line) answerTakes() error {
+	for a := l.takes.answer(); a != nil; a = l.takes.answer() {
+		if err := l.stream.Send(&ecsv1.AgentMessage{Kind: &ecsv1.AgentMessage_Taken{Taken: a}}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (l *line) report(r *report) error {

@@ -48,6 +48,8 @@ type session struct {
 	reporter   *reporter
 	health     *health
 	wishes     *wishes
+	handover   *handover
+	takes      *takes
 	farewell   chan struct{} // closed when the node leaves
 
 	conns   map[string]*connection

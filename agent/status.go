@@ -20,6 +20,7 @@ type Status struct {
 	Unreported int           // results that the leader has not acknowledged
 	Unfit      string        // why the node takes nothing; empty: it does
 	Images     int
+	Handover   Handover // how far the output of a node that leaves has been handed on
 }
 
 // Status may be called at any time, from anywhere. Before and after Run it
@@ -32,6 +33,7 @@ func (a *Agent) Status() Status {
 	}
 	s.Running, s.Removing = int(a.supervisor.running.Load()), int(a.supervisor.removals.Load())
 	p := a.health.present()
+	s.Handover = a.handover.status()
 	s.Unfit, s.Images = p.unfit, len(p.images)
 	return s
 }

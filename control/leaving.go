@@ -332,7 +332,7 @@ func (s *Server) sendAway(ctx context.Context, id string, force bool) (string, e
 		return "", &task.Error{Code: task.CodeNotFound, Message: "there is no such node"}
 	}
 	if s.sessions.SendAway(ctx, n.ID) {
-		return fmt.Sprintf("agent %s takes nothing new, finishes what it runs within its grace and leaves", n.Name), nil
+		return fmt.Sprintf("agent %s takes nothing new, finishes what it runs within its grace, hands its output on and leaves", n.Name), nil
 	}
 	gone := n.Status == task.Lost || n.Status == task.Left
 	switch {

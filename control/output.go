@@ -26,14 +26,7 @@ func (s *Server) Output(ctx context.Context, t *task.Task, stream string, offset
 		if inHead(kept, offset, limit) {
 			return send(fromHead(kept, offset, limit))
 		}
-		if t.Result.OutputAddr == "" {
-			return lost(t, "the node that ran it is gone")
-		}
-		tok := task.Token{Task: t.ID, Attempt: t.Result.Attempt}
-		if n := len(t.Attempts); n > 0 {
-			tok = t.Attempts[n-1].Token(t.ID)
-		}
-		return s.fetch(ctx, t, t.Result.OutputAddr, tok, stream, offset, limit, false, send)
+		return s.held(ctx, t, stream, offset, limit, send)
 	}
 	live := t.Live()
 	if live == nil {
@@ -43,7 +36,64 @@ func (s *Server) Output(ctx context.Context, t *task.Task, stream string, offset
 	if node == nil || node.OutputAddr == "" {
 		return lost(t, "its node is not known")
 	}
-	return s.fetch(ctx, t, node.OutputAddr, live.Token(t.ID), stream, offset, limit, follow, send)
+	err := s.fetch(ctx, t, node.OutputAddr, live.Token(t.ID), stream, offset, limit, follow, send)
+	return s.unreachable(t, err)
+}
+
+// movesAtMost is how often one reading follows output that is handed on.
+const movesAtMost = 4
+
+// held reads a finished task's output from the node that holds it. Where that no
+// longer does, or goes in the middle, and the record has it at another node by now,
+// the reading goes on there.
+func (s *Server) held(ctx context.Context, t *task.Task, stream string, offset, limit int64, send func(api.OutputChunk) error) error {
+	if now := s.store.Snapshot().Task(t.ID); now != nil {
+		t = now
+	}
+	next, refused := offset, false
+	forward := func(c api.OutputChunk) error {
+		if err := send(c); err != nil {
+			refused = true
+			return err
+		}
+		next = c.Offset + int64(len(c.Data))
+		return nil
+	}
+	for moves := 0; ; moves++ {
+		if t.Result.OutputAddr == "" {
+			return lost(t, "the node that ran it is gone")
+		}
+		tok := task.Token{Task: t.ID, Attempt: t.Result.Attempt}
+		if n := len(t.Attempts); n > 0 {
+			tok = t.Attempts[n-1].Token(t.ID)
+		}
+		left := limit
+		if limit > 0 {
+			left = limit - (next - offset)
+		}
+		err := s.fetch(ctx, t, t.Result.OutputAddr, tok, stream, next, left, false, forward)
+		if err == nil || refused || ctx.Err() != nil || moves == movesAtMost || limit > 0 && next-offset >= limit {
+			return s.unreachable(t, err)
+		}
+		moved := s.movedSince(ctx, t)
+		if moved == nil {
+			return s.unreachable(t, err)
+		}
+		t = moved
+	}
+}
+
+// movedSince gives the task as it is now, if its output is not where it was. This
+// node's own record may be behind: it asks for the newest before it says no.
+func (s *Server) movedSince(ctx context.Context, t *task.Task) *task.Task {
+	for synced := false; ; synced = true {
+		if now := s.store.Snapshot().Task(t.ID); now != nil && now.Result.OutputAddr != t.Result.OutputAddr {
+			return now
+		}
+		if synced || s.Sync(ctx) != nil {
+			return nil // what the reading met with says more
+		}
+	}
 }
 
 func streamOf(r *task.Result, name string) *task.Stream {
@@ -81,7 +131,7 @@ func (s *Server) fetch(ctx context.Context, t *task.Task, addr string, tok task.
 	chunks, err := rpc.NewOutputClient(conn).Read(ctx, &ecsv1.OutputRequest{Token: taskwire.FromToken(tok),
 		Stream: stream, Offset: offset, Limit: limit, Follow: follow})
 	if err != nil {
-		return s.unreachable(t, err)
+		return &fetchError{err}
 	}
 	for {
 		c, err := chunks.Recv()
@@ -92,7 +142,7 @@ func (s *Server) fetch(ctx context.Context, t *task.Task, addr string, tok task.
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			return s.unreachable(t, err)
+			return &fetchError{err}
 		}
 		if err := send(api.OutputChunk{Offset: c.GetOffset(), Data: c.GetData(), End: c.GetEnd(),
 			Truncated: c.GetTruncated(), Bytes: c.GetBytes()}); err != nil {
@@ -101,18 +151,27 @@ func (s *Server) fetch(ctx context.Context, t *task.Task, addr string, tok task.
 	}
 }
 
+// fetchError is what a node, or the way to it, did to a reading.
+type fetchError struct{ error }
+
+func (e *fetchError) Unwrap() error { return e.error }
+
 // unreachable tells what is gone from what can't be had now: a node that is
-// only slow to answer may still have it.
+// only slow to answer may still have it. Other errors are given back as they are.
 func (s *Server) unreachable(t *task.Task, err error) error {
-	if status.Code(err) == codes.NotFound {
+	var failed *fetchError
+	if !errors.As(err, &failed) {
+		return err
+	}
+	if status.Code(failed.error) == codes.NotFound {
 		return lost(t, "its node no longer keeps it")
 	}
 	if t.Result != nil {
-		if n := s.store.Snapshot().Node(t.Result.Node); n == nil || n.Status == task.Lost || n.Status == task.Left {
+		if n := s.store.Snapshot().Node(t.Result.Holder()); n == nil || n.Status == task.Lost || n.Status == task.Left {
 			return lost(t, "its node is gone")
 		}
 	}
-	return fmt.Errorf("read output of task %s from its node: %w", t.ID, err)
+	return fmt.Errorf("read output of task %s from its node: %w", t.ID, failed.error)
 }
 
 func lost(t *task.Task, why string) error {

@@ -1,9 +1,8 @@
 // Package output serves an agent's spool to the control nodes, on a port of its
 // own so that bulk bytes never delay a heartbeat.
 //
-// Who may ask is decided where the server is wired (control nodes only, by the
-// role in their certificate); whose output it is, the control node has checked
-// against the record.
+// Who may ask a Guard decides: control nodes, which have checked against the record
+// whose output it is, and agents to which the leader has it handed on.
 package output
 
 import (
@@ -23,15 +22,17 @@ import (
 // Server implements rpc.OutputServer. Its answers are
 //
 //	NotFound         the output is not here: never was, released or evicted
+//	PermissionDenied the caller may not read it
 //	InvalidArgument  no such stream, or a negative offset or limit
 //	Canceled, DeadlineExceeded  the caller's own
 type Server struct {
 	rpc.UnimplementedOutputServer
 	spool *spool.Spool
+	guard *Guard
 }
 
-// New serves what s holds.
-func New(s *spool.Spool) *Server { return &Server{spool: s} }
+// New serves what s holds to those whom guard lets; nil: to everybody who reaches it.
+func New(s *spool.Spool, guard *Guard) *Server { return &Server{spool: s, guard: guard} }
 
 // Read streams one stream of one attempt, finished or live, in chunks of at
 // most 32 KiB. With follow it lasts until the stream ends; it ends at once when
@@ -41,6 +42,11 @@ func (s *Server) Read(q *ecsv1.OutputRequest, to grpc.ServerStreamingServer[ecsv
 		Task:    task.ID(q.GetToken().GetTask()),
 		Attempt: int(q.GetToken().GetAttempt()),
 		Epoch:   q.GetToken().GetEpoch(),
+	}
+	if s.guard != nil {
+		if err := s.guard.read(to.Context(), tok); err != nil {
+			return err
+		}
 	}
 	// Send copies what it is given before it returns, so the spool may use its
 	// buffer again.

@@ -35,7 +35,7 @@ func serve(t *testing.T) (*spool.Spool, rpc.OutputClient) {
 	}
 	l := bufconn.Listen(1 << 20)
 	server := grpc.NewServer()
-	rpc.RegisterOutputServer(server, output.New(s))
+	rpc.RegisterOutputServer(server, output.New(s, nil))
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
 	conn, err := grpc.NewClient("passthrough:///agent",

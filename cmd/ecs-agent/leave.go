@@ -14,7 +14,7 @@ import (
 
 // leaving is the end of this agent's part in its cluster, for good.
 type leaving struct {
-	cancel context.CancelFunc
+	cancel context.CancelCauseFunc
 	once   sync.Once
 	begun  chan struct{}
 	done   chan struct{}
@@ -23,7 +23,7 @@ type leaving struct {
 
 // withLeaving gives a context that a leave ends.
 func withLeaving(ctx context.Context) (context.Context, *leaving) {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancelCause(ctx)
 	return ctx, &leaving{cancel: cancel, begun: make(chan struct{}), done: make(chan struct{})}
 }
 
@@ -32,14 +32,14 @@ func (l *leaving) begin() (began bool) {
 	l.once.Do(func() {
 		began = true
 		close(l.begun)
-		l.cancel()
+		l.cancel(agent.ErrForGood)
 	})
 	return began
 }
 
 func (l *leaving) ended(err error) {
 	l.err = err
-	l.cancel()
+	l.cancel(nil)
 	close(l.done)
 }
 
@@ -106,20 +106,45 @@ func (n *operated) Leave(ctx context.Context, _ bool, say func(string)) error {
 		return errors.New("the agent is leaving already")
 	}
 	say(fmt.Sprintf("it takes nothing new; %d tasks run, for up to %s", n.agent.Status().Running, n.o.grace))
-	last := n.agent.Status().Running
+	tell := progress{say: say, running: n.agent.Status().Running}
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			if now := n.agent.Status().Running; now != last {
-				last = now
-				say(fmt.Sprintf("%d tasks run", now))
-			}
+			tell.look(n.agent.Status())
 		case <-n.leaving.done:
+			tell.look(n.agent.Status())
 			return n.leaving.err
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+	}
+}
+
+// progress tells an operator what is new of a leave.
+type progress struct {
+	say      func(string)
+	running  int
+	handover agent.Handover
+}
+
+func (p *progress) look(s agent.Status) {
+	if s.Running != p.running {
+		p.running = s.Running
+		p.say(fmt.Sprintf("%d tasks run", s.Running))
+	}
+	before, now := p.handover, s.Handover
+	if p.handover = now; now == before {
+		return
+	}
+	if before.Within == 0 {
+		p.say(fmt.Sprintf("its output goes to other agents, the newest first, within %s", now.Within))
+	}
+	switch {
+	case now.Over && now.Lost > 0:
+		p.say(fmt.Sprintf("%s; for %d there was no agent with room, they are gone", now, now.Lost))
+	case now.Over || now.Moved != before.Moved:
+		p.say(now.String())
 	}
 }

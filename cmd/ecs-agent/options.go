@@ -31,7 +31,7 @@ type options struct {
 	spoolSize              daemon.Bytes
 	warmCount              int
 	warmMemory             daemon.Bytes
-	grace                  time.Duration
+	grace, handOver        time.Duration
 	starts                 int
 	fenceSocket, init      string
 
@@ -63,6 +63,7 @@ func (o *options) define(fs *flag.FlagSet) {
 	fs.IntVar(&o.warmCount, "warm-count", 0, "`number` of containers at most that are started ahead of tasks like those of late; 0: none, the pool is off")
 	fs.Var(&o.warmMemory, "warm-memory", "`size` of memory that they may cost together, at 12MiB each, where --warm-count asks for any; it comes out of what --reserve keeps from tasks")
 	fs.DurationVar(&o.grace, "grace", agent.DefaultGrace, "how `long` running tasks may go on when the agent is stopped")
+	fs.DurationVar(&o.handOver, "hand-over", agent.DefaultHandOver, "how `long` other agents may take to fetch the output it holds when the agent leaves for good; 0: they fetch none")
 	fs.StringVar(&o.fenceSocket, "fence-socket", "/run/ecs/fence.sock", "`path` of the socket of ecs-fence; empty: no outer fence")
 	fs.StringVar(&o.init, "init", "", "`path` of ecs-init, the first process of every container (default: beside ecs-agent)")
 }
@@ -74,6 +75,9 @@ func (o *options) check() error {
 	}
 	if o.grace < 0 {
 		faults = append(faults, fmt.Errorf("--grace %s: want no less than 0s", o.grace))
+	}
+	if o.handOver < 0 {
+		faults = append(faults, fmt.Errorf("--hand-over %s: want no less than 0s", o.handOver))
 	}
 	if o.starts < 1 {
 		faults = append(faults, fmt.Errorf("--starts %d: want no less than 1", o.starts))

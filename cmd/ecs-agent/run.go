@@ -66,9 +66,10 @@ func (o *options) run(ctx context.Context, log *slog.Logger, ring *telemetry.Rin
 		Capacity: o.capacity, OutputAddr: outputAddr, Runtime: engine, Spool: outputs,
 		Images: images.New(images.Config{Store: engine, DefaultRegistry: o.defaultRegistry, Insecure: o.insecure,
 			DenyLocal: o.localImages.Value == "deny", Log: log, Metrics: measured}),
-		Controls: func() ([]string, <-chan struct{}) { return controls(members) },
-		Dial:     func(_ context.Context, addr string) (*grpc.ClientConn, error) { return dial(addr) },
-		Now:      daemon.Boottime, JournalDir: data.Path("journal"), Grace: grace(o.grace), Removals: o.starts, Log: log, Metrics: measured,
+		Controls:  func() ([]string, <-chan struct{}) { return controls(members) },
+		Dial:      func(_ context.Context, addr string) (*grpc.ClientConn, error) { return dial(addr) },
+		DialAgent: daemon.Dialer(o.node, pki.RoleAgent), HandOver: grace(o.handOver),
+		Now: daemon.Boottime, JournalDir: data.Path("journal"), Grace: grace(o.grace), Removals: o.starts, Log: log, Metrics: measured,
 		WarmCount: o.warmCount, WarmMemory: int64(o.warmMemory),
 		Unfit: func() string { return why(outer.Healthy()) },
 		Leave: func() { leaving.begin() }, GossipAddr: members.Addr,
@@ -77,7 +78,8 @@ func (o *options) run(ctx context.Context, log *slog.Logger, ring *telemetry.Rin
 		"milli_cpu", o.capacity.MilliCPU, "memory", o.capacity.Memory)
 	services := []service{members.Run, outer.Run,
 		func(ctx context.Context) error {
-			return o.serveOutput(ctx, listener, output.New(outputs), output.NewAttach(a), telemetry.NewLogServer(ring, nil))
+			guard := &output.Guard{Peer: pki.FromContext, Grants: a}
+			return o.serveOutput(ctx, listener, guard, output.New(outputs, guard), output.NewAttach(a), telemetry.NewLogServer(ring, nil))
 		}}
 	renewal := daemon.Renewal{Node: o.node, File: o.Cert, Dial: dial, Log: log,
 		Controls: func() []string { addrs, _ := controls(members); return addrs }}
@@ -181,10 +183,11 @@ func grace(d time.Duration) time.Duration {
 	return d
 }
 
-func (o *options) serveOutput(ctx context.Context, listener net.Listener, outputs rpc.OutputServer, attach rpc.AttachServer, logs rpc.LogsServer) error {
+func (o *options) serveOutput(ctx context.Context, listener net.Listener, guard *output.Guard, outputs rpc.OutputServer, attach rpc.AttachServer, logs rpc.LogsServer) error {
 	server := grpc.NewServer(append(rpc.ServerOptions(),
-		grpc.Creds(credentials.NewTLS(o.node.ServerTLS(pki.RoleControl))),
-		grpc.ChainStreamInterceptor(telemetry.StreamServerCID()))...)
+		grpc.Creds(credentials.NewTLS(o.node.ServerTLS(pki.RoleControl, pki.RoleAgent))),
+		grpc.ChainUnaryInterceptor(guard.Unary()),
+		grpc.ChainStreamInterceptor(guard.Stream(), telemetry.StreamServerCID()))...)
 	rpc.RegisterOutputServer(server, outputs)
 	rpc.RegisterAttachServer(server, attach)
 	rpc.RegisterLogsServer(server, logs)

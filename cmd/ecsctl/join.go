@@ -59,8 +59,10 @@ func (a *app) leaveCommand() *cobra.Command {
 		Short: "Have this machine's daemon, or another node, leave the cluster in good order",
 		Long: "Have the daemon on this machine leave its cluster in good order and end: as root,\n" +
 			"through its admin socket. With --node another one, from anywhere, with a key.\n\n" +
-			"An agent takes nothing new, lets its tasks finish within its grace and gives its\n" +
-			"lease up, so that the rest runs elsewhere at once. A control node fails its\n" +
+			"An agent takes nothing new, lets its tasks finish within its grace, has other\n" +
+			"agents fetch the output that it holds (for as long as its --hand-over, 2m; what\n" +
+			"nobody has taken by then is gone) and gives its lease up, so that the rest runs\n" +
+			"elsewhere at once. A control node fails its\n" +
 			"health check, accepts for --drain longer, hands leadership and vote over.\n\n" +
 			"What would cost the control nodes their majority is refused."}
 	c.Flags().StringVar(&dataDir, "data-dir", "", "the daemon's data `directory` (default: the one of "+strings.Join(dataDirs, ", ")+" that is there)")

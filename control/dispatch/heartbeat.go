@@ -28,6 +28,9 @@ func (s *session) hear(h *ecsv1.Heartbeat) {
 	if h.GetHasParked() {
 		s.setParked(h.GetParked())
 	}
+	if h.GetHasSpool() {
+		s.setSpool(h.GetSpoolFree())
+	}
 	now := heard{h, time.Now()}
 	for {
 		select {
@@ -110,6 +113,7 @@ func (s *session) enlist() {
 }
 
 func (s *session) delist() {
+	close(s.gone)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.mu.sessions[s.node] == s {

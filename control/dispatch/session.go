@@ -40,6 +40,11 @@ type session struct {
 	parked  map[uint64]int // containers that wait for a task, by the hash of their shape; not changed but replaced
 	heardAt time.Duration
 	unfit   string
+	// what it has room for of others' output, if it takes any
+	takesSpool bool
+	spoolFree  int64
+
+	gone chan struct{} // closed at the end
 }
 
 var (
@@ -56,7 +61,7 @@ func (t *tenure) serve(stream rpc.Sessions_SessionServer, hello *ecsv1.Hello) er
 
 	s := &session{tenure: t, stream: stream, node: task.NodeID(hello.GetNode().GetId()), cancel: cancel,
 		out: make(chan *ecsv1.ControlMessage, 64), beats: make(chan heard, 1),
-		known: make(map[task.Token]bool), unfit: hello.GetNode().GetUnfit()}
+		known: make(map[task.Token]bool), unfit: hello.GetNode().GetUnfit(), gone: make(chan struct{})}
 	welcome, err := s.open(ctx, hello)
 	if err != nil || welcome == nil {
 		return err
@@ -276,6 +281,7 @@ func (s *session) read(ctx context.Context, g *errgroup.Group) error {
 	messages, failed := make(chan *ecsv1.AgentMessage), make(chan error, 1)
 	go s.receive(ctx, messages, failed)
 	slots := make(chan struct{}, reportsAtOnce)
+	handing := false
 	for {
 		var m *ecsv1.AgentMessage
 		select {
@@ -304,6 +310,11 @@ func (s *session) read(ctx context.Context, g *errgroup.Group) error {
 				defer func() { <-slots }()
 				return s.report(ctx, m.GetStatus(), received)
 			})
+		case m.GetHandOn() != nil && !handing:
+			handing = true
+			g.Go(func() error { return s.handOn(ctx) })
+		case m.GetTaken() != nil:
+			s.took(m.GetTaken())
 		case m.GetGoodbye() != nil:
 			return s.leave(ctx)
 		}

@@ -249,14 +249,16 @@ func (a *Agent) Start() {
 			}
 			return addrs, changed
 		},
-		Dial: func(_ context.Context, addr string) (*grpc.ClientConn, error) { return dial(addr) },
-		Now:  a.clock, Log: log, Metrics: telemetry.Discard(), Grace: time.Second,
+		Dial:      func(_ context.Context, addr string) (*grpc.ClientConn, error) { return dial(addr) },
+		DialAgent: dial,
+		Now:       a.clock, Log: log, Metrics: telemetry.Discard(), Grace: time.Second,
 		WarmCount: 4, WarmMemory: 1 << 30,
 	})
 	recent := c.ring(h.Name())
 	a.launch(c, h.Name(), func(ctx context.Context) error {
-		server := grpc.NewServer(rpc.ServerOptions()...)
-		rpc.RegisterOutputServer(server, output.New(files))
+		guard := &output.Guard{Peer: peerOf, Grants: a.agent}
+		server := grpc.NewServer(append(rpc.ServerOptions(), grpc.ChainUnaryInterceptor(guard.Unary()), grpc.ChainStreamInterceptor(guard.Stream()))...)
+		rpc.RegisterOutputServer(server, output.New(files, guard))
 		rpc.RegisterAttachServer(server, output.NewAttach(a.agent))
 		rpc.RegisterLogsServer(server, telemetry.NewLogServer(recent, nil))
 		served := make(chan struct{})

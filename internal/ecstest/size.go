@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"ecs/agent"
 	"ecs/control/api"
 	"ecs/internal/gossip"
 )
@@ -61,7 +62,7 @@ func (c *Cluster) Named(n *Control) bool {
 // RemoveAgent has an agent leave in good order, and waits until it has. Its engine
 // and what ran there stay for the checks.
 func (c *Cluster) RemoveAgent(a *Agent) {
-	a.stop(nil)
+	a.stop(agent.ErrForGood)
 	c.Agents = slices.DeleteFunc(c.Agents, func(other *Agent) bool { return other == a })
 	c.former = append(c.former, a)
 }

@@ -97,12 +97,15 @@ func (o *processAgent) run(ctx context.Context, log *slog.Logger, _ *telemetry.R
 	a := agent.New(agent.Config{
 		ID: task.NodeID(id.ID), Name: o.Name, Zone: o.Zone, Version: "chaos", Capacity: capacity, OutputAddr: listener.Addr().String(),
 		Runtime: engine, Images: fake.NewEngine().Images(), Spool: files,
-		Controls: func() ([]string, <-chan struct{}) { return controlAddrs(members) },
-		Dial:     func(_ context.Context, addr string) (*grpc.ClientConn, error) { return dial(addr) },
-		Now:      daemon.Boottime, JournalDir: data.Path("journal"), Grace: -1, Log: log, Metrics: telemetry.Discard(),
+		Controls:  func() ([]string, <-chan struct{}) { return controlAddrs(members) },
+		Dial:      func(_ context.Context, addr string) (*grpc.ClientConn, error) { return dial(addr) },
+		DialAgent: daemon.Dialer(o.node, pki.RoleAgent),
+		Now:       daemon.Boottime, JournalDir: data.Path("journal"), Grace: -1, Log: log, Metrics: telemetry.Discard(),
 	})
-	server := grpc.NewServer(append(rpc.ServerOptions(), grpc.Creds(credentials.NewTLS(o.node.ServerTLS(pki.RoleControl))))...)
-	rpc.RegisterOutputServer(server, output.New(files))
+	guard := &output.Guard{Peer: pki.FromContext, Grants: a}
+	server := grpc.NewServer(append(rpc.ServerOptions(), grpc.Creds(credentials.NewTLS(o.node.ServerTLS(pki.RoleControl, pki.RoleAgent))),
+		grpc.ChainUnaryInterceptor(guard.Unary()), grpc.ChainStreamInterceptor(guard.Stream()))...)
+	rpc.RegisterOutputServer(server, output.New(files, guard))
 	rpc.RegisterAttachServer(server, output.NewAttach(a))
 	return o.live(ctx, a, server, listener, members)
 }
