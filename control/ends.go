@@ -32,10 +32,20 @@ type ended struct {
 
 func (e *ends) init() { e.queue = make(chan ended, maxEnds) }
 
+// leads notes that this node leads in a term. It need not any more when the first
+// end of the term comes.
+func (e *ends) leads(term uint64) {
+	for last := e.led.Load(); last < term; last = e.led.Load() {
+		if e.led.CompareAndSwap(last, term) {
+			return
+		}
+	}
+}
+
 // noteEnds is replica.Config.Over.
 func (s *Server) noteEnds(term uint64, tasks []*task.Task) {
 	if now, leading, _ := s.replica.Leadership(); leading {
-		s.ends.led.Store(now)
+		s.ends.leads(now)
 	}
 	if s.ends.led.Load() != term {
 		return

@@ -73,6 +73,7 @@ func (s *Server) term(ctx context.Context, term uint64) error {
 // lead runs the leader's loops. Everything an earlier leader committed is
 // applied before any of them looks.
 func (s *Server) lead(ctx context.Context, term uint64) error {
+	s.ends.leads(term)
 	if err := s.replica.Barrier(ctx); err != nil {
 		return fmt.Errorf("barrier of term %d: %w", term, err)
 	}

@@ -48,6 +48,14 @@ func TestEveryEndIsAuditedOnce(t *testing.T) {
 		c.Until(time.Minute, "the old leader caught up", func() bool { return old.Snapshot().Index() >= c.Leader().Snapshot().Index() })
 		run(old)
 		c.Settle(time.Minute)
+		// The record has an end before anybody has told of it: only the leader does,
+		// in its own time, and may not have when a follower answers.
+		c.Until(time.Minute, "every end is told", func() bool {
+			stream.mu.Lock()
+			defer stream.mu.Unlock()
+			return strings.Count(stream.buf.String(), `"msg":"task ended"`) >= len(ran)
+		})
+		time.Sleep(time.Second) // so that what is told twice shows
 		stream.mu.Lock()
 		defer stream.mu.Unlock()
 		for line := range strings.Lines(stream.buf.String()) {
