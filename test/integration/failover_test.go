@@ -69,8 +69,8 @@ func TestALostLeaderCostsSeconds(t *testing.T) {
 	}
 	slices.Sort(took)
 	p99 := took[(len(took)*99+99)/100-1]
-	t.Logf("%d leaders killed: next submission accepted after %s in the median, %s at p99, %s at worst",
-		len(took), took[len(took)/2].Round(time.Millisecond), p99.Round(time.Millisecond), took[len(took)-1].Round(time.Millisecond))
+	t.Logf("%d leaders killed: next submission accepted after %s in the median, %s at p99, %s at worst; all: %.2f",
+		len(took), took[len(took)/2].Round(time.Millisecond), p99.Round(time.Millisecond), took[len(took)-1].Round(time.Millisecond), seconds(took))
 	// The promise is for 99 of 100; with few rounds their worst is no such number.
 	median, worst := took[len(took)/2], took[len(took)-1]
 	if len(took) >= 100 && p99 > acceptedWithin || median > acceptedWithin || worst > settledWithin {
@@ -80,11 +80,19 @@ func TestALostLeaderCostsSeconds(t *testing.T) {
 	c.noneLostNoneDoubled(t, ids)
 }
 
-// bystand submits some tasks under keys.
+func seconds(all []time.Duration) (s []float64) {
+	for _, d := range all {
+		s = append(s, d.Seconds())
+	}
+	return s
+}
+
+// bystand submits some tasks under keys: no more than a busy engine runs in a round,
+// or many rounds end with a queue of minutes.
 func (c *cluster) bystand(t *testing.T, ids map[string]string, prefix string) {
 	t.Helper()
 	var mu sync.Mutex
-	forEach(6, 3, func(n int) {
+	forEach(3, 3, func(n int) {
 		key := fmt.Sprintf("%s-%d", prefix, n)
 		id := ""
 		for tries := 0; id == "" && tries < 100; tries++ {
@@ -127,8 +135,9 @@ func (c *cluster) ledByOne() bool {
 // node alike, and no second one under its key.
 func (c *cluster) noneLostNoneDoubled(t *testing.T, ids map[string]string) {
 	t.Helper()
+	queue := 2*time.Minute + time.Duration(len(ids))*time.Second // an engine that is slow does one a second
 	for key, id := range ids {
-		if got := c.await(t, id, 2*time.Minute); got.Outcome != api.OutcomeExited || codeOf(got) != "0" {
+		if got := c.await(t, id, queue); got.Outcome != api.OutcomeExited || codeOf(got) != "0" {
 			t.Errorf("key %s: got %s %s (%s), want exited 0", key, got.Outcome, codeOf(got), got.Reason)
 		}
 		if again := c.tryOnce(len(key), key); again != id {
