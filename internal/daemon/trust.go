@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -116,15 +117,16 @@ func WarnOfExpiry(log *slog.Logger, node *pki.Node) {
 	}
 }
 
-// Dialer makes connections to nodes of the given role, over mutual TLS.
-func Dialer(node *pki.Node, role pki.Role) func(addr string) (*grpc.ClientConn, error) {
+// Dialer makes connections to nodes of the given role, over mutual TLS, with more
+// options if there are any.
+func Dialer(node *pki.Node, role pki.Role, more ...grpc.DialOption) func(addr string) (*grpc.ClientConn, error) {
 	creds := credentials.NewTLS(node.ClientTLS(role))
 	return func(addr string) (*grpc.ClientConn, error) {
 		// Passed through: an address from gossip is not to be looked up by
 		// gRPC's own resolver, which would hold on to what it found.
-		return grpc.NewClient("passthrough:///"+addr, append(rpc.DialOptions(),
+		return grpc.NewClient("passthrough:///"+addr, slices.Concat(rpc.DialOptions(), []grpc.DialOption{
 			grpc.WithTransportCredentials(creds),
 			grpc.WithChainUnaryInterceptor(telemetry.UnaryClientCID()),
-			grpc.WithChainStreamInterceptor(telemetry.StreamClientCID()))...)
+			grpc.WithChainStreamInterceptor(telemetry.StreamClientCID())}, more)...)
 	}
 }

@@ -93,7 +93,7 @@ func (o *processAgent) run(ctx context.Context, log *slog.Logger, _ *telemetry.R
 		Self: gossip.Member{ID: id.ID, Role: string(pki.RoleAgent), Zone: o.Zone, Version: "chaos", MilliCPU: capacity.MilliCPU, Memory: capacity.Memory},
 		Name: id.ID, Key: o.gossipKey, Label: id.Cluster, BindAddr: o.GossipAddr, Join: o.Join, Logger: log, Metrics: telemetry.Discard(),
 	})
-	dial := daemon.Dialer(o.node, pki.RoleControl)
+	dial := daemon.Dialer(o.node, pki.RoleControl, new(gossipmonger).option())
 	a := agent.New(agent.Config{
 		ID: task.NodeID(id.ID), Name: o.Name, Zone: o.Zone, Version: "chaos", Capacity: capacity, OutputAddr: listener.Addr().String(),
 		Runtime: engine, Images: fake.NewEngine().Images(), Spool: files,
@@ -114,7 +114,7 @@ func (o *processAgent) run(ctx context.Context, log *slog.Logger, _ *telemetry.R
 func (o *processAgent) live(ctx context.Context, a *agent.Agent, server *grpc.Server, listener net.Listener, members *gossip.Members) error {
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	health := &http.Server{Addr: o.healthAddr, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })}
+	health := &http.Server{Addr: o.healthAddr, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { tell(w, a.Status()) })}
 	var g errgroup.Group
 	g.Go(func() error { return members.Run(life) })
 	g.Go(func() error { return server.Serve(listener) })
@@ -132,6 +132,15 @@ func (o *processAgent) live(ctx context.Context, a *agent.Agent, server *grpc.Se
 		err = errors.Join(err, rest)
 	}
 	return err
+}
+
+// tell answers as ecs-agent's readyz does.
+func tell(w http.ResponseWriter, s agent.Status) {
+	if !s.Connected {
+		http.Error(w, "no session with a leader", http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintf(w, "ready, %d tasks, leader %s\n", s.Running, s.Leader)
 }
 
 func controlAddrs(members *gossip.Members) ([]string, <-chan struct{}) {

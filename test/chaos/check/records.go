@@ -16,6 +16,10 @@ const (
 	interrupted = "interrupted"
 )
 
+// StaleExit is the exit code that agents here say of attempts that were over, to
+// see whether somebody believes it. No program exits with it.
+const StaleExit = 99
+
 func infrastructure(outcome string) bool { return outcome == nodeLost || outcome == interrupted }
 
 // records checks what the control nodes say at the end: S1 to S4, S7, S10, S11
@@ -148,6 +152,9 @@ func (r *report) record(h *History, t Record) {
 	}
 	switch t.Outcome {
 	case exited:
+		if t.Exit == StaleExit {
+			r.add("S4", "task %s has for its end what was said of an attempt of an earlier registration", t.ID)
+		}
 		if t.Exit != want.Exit {
 			r.add("S11", "task %s exited with %d, its program with %d", t.ID, t.Exit, want.Exit)
 		}

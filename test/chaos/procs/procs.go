@@ -57,7 +57,7 @@ type Order struct {
 	Epoch   uint64
 	Node    string
 	Witness string
-	Command []string // beat FOR CODE BYTES
+	Command []string // beat FOR CODE BYTES [late]
 	Limit   time.Duration
 }
 

@@ -14,6 +14,14 @@ import (
 	"ecs/internal/task"
 )
 
+// Late is the last word of the command of a program that ends as late as one may:
+// the outer fence strikes a second ahead of the lease's end and may take two. What
+// the leader waits beyond the lease is for that.
+const Late = "late"
+
+// endsLate is how long after its lease such a program ends: some time before it may.
+const endsLate = 700 * time.Millisecond
+
 // beatEvery is how often a program tells that it lives, and looks at its lease.
 const beatEvery = 50 * time.Millisecond
 
@@ -28,7 +36,7 @@ func Run(dir string) error {
 	if err := json.Unmarshal(text, &o); err != nil {
 		return err
 	}
-	length, code, size, err := Parse(o.Command)
+	length, code, size, late, err := Parse(o.Command)
 	if err != nil {
 		return err
 	}
@@ -40,6 +48,10 @@ func Run(dir string) error {
 	if err != nil {
 		return err
 	}
+	ahead := task.FenceAhead
+	if late {
+		ahead = -endsLate
+	}
 	began, wall := daemon.Boottime(), time.Now()
 	end := Exit{Code: code, Began: wall}
 	for {
@@ -49,7 +61,7 @@ func Run(dir string) error {
 			return fmt.Errorf("read the lease: %w", err)
 		}
 		// First its lease, then a sign of life: nothing of it is later than that.
-		if now >= time.Duration(binary.BigEndian.Uint64(deadline[:]))-task.FenceAhead {
+		if now >= time.Duration(binary.BigEndian.Uint64(deadline[:]))-ahead {
 			end.Lapsed, end.Code = true, sigkilled
 			break
 		}
@@ -83,15 +95,16 @@ func witnessName(o Order) string {
 	return fmt.Sprintf("%s.%d.%s.%d-%s", o.Task, o.Attempt, o.Node, os.Getpid(), startOf(os.Getpid()))
 }
 
-// Parse reads a program's command: beat FOR CODE BYTES.
-func Parse(command []string) (length time.Duration, code, size int, err error) {
-	if len(command) != 4 {
-		return 0, 0, 0, fmt.Errorf("a program of %v: want beat FOR CODE BYTES", command)
+// Parse reads a program's command: beat FOR CODE BYTES, and Late where it is one
+// that only the outer fence ends.
+func Parse(command []string) (length time.Duration, code, size int, late bool, err error) {
+	if len(command) != 4 && (len(command) != 5 || command[4] != Late) {
+		return 0, 0, 0, false, fmt.Errorf("a program of %v: want beat FOR CODE BYTES [%s]", command, Late)
 	}
 	length, err = time.ParseDuration(command[1])
 	code, err2 := strconv.Atoi(command[2])
 	size, err3 := strconv.Atoi(command[3])
-	return length, code, size, errors.Join(err, err2, err3)
+	return length, code, size, len(command) == 5, errors.Join(err, err2, err3)
 }
 
 // Output is what a program writes.
