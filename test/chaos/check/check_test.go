@@ -93,6 +93,38 @@ func everywhere(h *History, i int, change func(*Record)) {
 	}
 }
 
+// once has the second task, which is at-most-once, lost with p1 as it should be.
+func once(h *History) {
+	h.Lives[2].Node, h.Lives[2].First, h.Lives[2].Last = "p1", 4*time.Second, 10*time.Second
+	h.Ops = slices.DeleteFunc(h.Ops, func(op Op) bool { return op.Key == "k2" && op.Kind != Submit })
+	k := h.Tasks["k2"]
+	k.Lease = 12 * time.Second
+	h.Tasks["k2"] = k
+	everywhere(h, 1, func(r *Record) {
+		r.Outcome, r.Finished = nodeLost, h.HealedAt.Add(-21*time.Second) // at 19 s
+		r.Attempts[0] = Attempt{Number: 1, Node: "p1", Outcome: nodeLost, Exit: -1, Placed: r.Attempts[0].Placed, Ended: r.Finished}
+	})
+}
+
+func TestAnAtMostOnceTaskIsLostAfterItsLease(t *testing.T) {
+	h := good()
+	once(h)
+	if got := rules(h); len(got) > 0 {
+		t.Errorf("got %v, want nothing", All(h, floor))
+	}
+	if got := Replaced(h) - Replaced(good()); got != 1 {
+		t.Errorf("got %d more judged, want 1", got)
+	}
+}
+
+func TestProgramsThatLiveAcrossALossAreCounted(t *testing.T) {
+	h := &History{Faults: []Fault{{Begin: 10 * time.Second, Spares: true}, {Begin: 10 * time.Second}}, Lives: []Life{
+		{First: 9 * time.Second, Last: 21 * time.Second}, {First: 11 * time.Second, Last: 30 * time.Second}, {First: time.Second, Last: 19 * time.Second}}}
+	if got := Spared(h); got != 1 {
+		t.Errorf("got %d, want 1", got)
+	}
+}
+
 func TestEachBrokenPromiseIsNoticed(t *testing.T) {
 	s := time.Second
 	for _, tt := range []struct {
@@ -187,6 +219,21 @@ func TestEachBrokenPromiseIsNoticed(t *testing.T) {
 		{"L5", "left behind", func(h *History) { h.Left = []string{"container x"} }},
 		{"L6", "an election in peace", func(h *History) { h.QuietTerms[1] = 3 }},
 		{"L6", "an error in peace", func(h *History) { h.Ops[9].Quiet = true }},
+		{"L2", "accepted late after a loss", func(h *History) { h.Resumed = []time.Duration{s, 11 * s, s} }},
+		{"L2", "accepted late after most losses", func(h *History) { h.Resumed = []time.Duration{s, 4 * s, 4 * s} }},
+		{"L2", "accepted late after two of a hundred losses", func(h *History) {
+			h.Resumed = append(slices.Repeat([]time.Duration{s}, 98), 4*s, 4*s)
+		}},
+		{"fence", "a lost leader cost an attempt", func(h *History) { h.Faults = []Fault{{Kind: "lose the leader", Bit: "dropped", Spares: true}} }},
+		{"S4", "what was over was believed", func(h *History) {
+			everywhere(h, 0, func(r *Record) { r.Exit, r.Attempts[1].Exit = StaleExit, StaleExit })
+		}},
+		{"L3", "at most once, lost late", func(h *History) { once(h); everywhere(h, 1, func(r *Record) { r.Finished = h.HealedAt }) }},
+		{"L3", "at most once, lost within its lease", func(h *History) {
+			once(h)
+			everywhere(h, 1, func(r *Record) { r.Finished = h.HealedAt.Add(-30 * s) })
+		}},
+		{"L3", "at most once, and no loss", func(h *History) { once(h); everywhere(h, 1, func(r *Record) { r.Outcome = exited }) }},
 		{"floor", "a node without a snapshot", func(h *History) { delete(h.Snapshots, "c2") }},
 		{"floor", "no output was read", func(h *History) { h.Fetches = nil }},
 		{"floor", "a fault that did nothing", func(h *History) { h.Faults[1].Bit = "" }},

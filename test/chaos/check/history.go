@@ -109,6 +109,8 @@ type Fault struct {
 	Bit string
 	// Leader says that it could cost the cluster its leader.
 	Leader bool
+	// Spares says that no program may be lost by it.
+	Spares bool
 }
 
 // History is a whole run.
@@ -126,6 +128,8 @@ type History struct {
 	// record there were.
 	Live, Hashes map[string]string
 	Snapshots    map[string]int
+	// Resumed is how long after each loss of a drill the next submission was accepted.
+	Resumed []time.Duration
 	// Left is what was still there a minute after the last task.
 	Left []string
 	// Members is how many nodes gossip showed each control node at the end.
@@ -148,6 +152,8 @@ type Floor struct {
 	Replaced             int // attempts of agents that were gone, which L3 could judge
 	Snapshots            int // of each control node
 	Fetches              int
+	Resumed              int // losses after which submissions were accepted again
+	Spared               int // programs that lived from before a loss that spares them to a lease after it
 }
 
 // Violation is one promise that was broken.
@@ -193,6 +199,8 @@ func All(h *History, floor Floor) []Violation {
 	r.keys(h)
 	r.cancels(h)
 	r.liveness(h)
+	r.resumed(h)
+	r.spared(h)
 	r.linear(h)
 	return r.all
 }
@@ -208,6 +216,12 @@ func (r *report) enough(h *History, floor Floor) {
 	}
 	if len(h.Fetches) < floor.Fetches {
 		r.add("floor", "%d streams of output were read, want %d", len(h.Fetches), floor.Fetches)
+	}
+	if len(h.Resumed) < floor.Resumed {
+		r.add("floor", "submissions were accepted again after %d losses, want %d", len(h.Resumed), floor.Resumed)
+	}
+	if spared := Spared(h); spared < floor.Spared {
+		r.add("floor", "%d programs lived across a loss, want %d", spared, floor.Spared)
 	}
 	accepted, kinds, bit := 0, make(map[string]bool), 0
 	for _, id := range acknowledged(h) {

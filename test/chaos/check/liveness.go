@@ -15,6 +15,8 @@ const (
 	// electedWithin is how long after a fault that may cost the leader the next one
 	// is in place: an election has 3 s, and what comes back may bring another.
 	electedWithin = 5 * time.Second
+	// heartbeat is how often an agent's lease is renewed, by more than it takes.
+	heartbeat = 1500 * time.Millisecond
 )
 
 // liveness checks that what is owed comes in time: L1 to L6, and S17.
@@ -125,6 +127,9 @@ func (r *report) replaced(h *History) (judged int) {
 			}
 			t, known := records[l.Task]
 			want := h.Tasks[t.Key]
+			if known && want.AtMostOnce && l.Last > f.Begin+heartbeat && r.onceLost(h, f, t, want) { // it had not ended when the kill came
+				judged++
+			}
 			if !known || l.Attempt >= len(t.Attempts) || want.Lease > lease {
 				continue
 			}
@@ -144,6 +149,21 @@ func (r *report) replaced(h *History) (judged int) {
 		}
 	}
 	return judged
+}
+
+// onceLost checks that an at-most-once task whose agent was gone for long ended as
+// lost, after its own lease and soon then. It reports whether that could be judged.
+func (r *report) onceLost(h *History, f Fault, t Record, want Task) bool {
+	after, by := f.Begin-heartbeat+want.Lease, countedFrom(h, f.Begin)+max(lease, want.Lease)+margin+2*time.Second
+	if f.End < by || t.Outcome == cancelled {
+		return false
+	}
+	ended := h.Healed + t.Finished.Sub(h.HealedAt)
+	if t.Outcome != nodeLost || ended < after || ended > by {
+		r.add("L3", "at-most-once task %s: its agent %s was gone from %s, it ended as %s at %s, want %s between %s and %s", t.ID, f.Target, f.Begin,
+			t.Outcome, ended, nodeLost, after, by)
+	}
+	return true
 }
 
 // lossPause is how long a task that has lost attempts backs off at most: not after
