@@ -31,6 +31,8 @@ var (
 	controlZones   = []string{"a", "b", "c"}
 	processZones   = []string{"a", "b", "c", "a"}
 	containerZones = []string{"d", "e"}
+	// engineZone is the one whose agent has an engine of its own, which may be killed.
+	engineZone = "e"
 )
 
 // cluster is one of real processes, each with a network of its own.
@@ -49,8 +51,10 @@ type node struct {
 	control, containers      bool
 	binary                   []string
 	mu                       sync.Mutex
-	process, fence           *exec.Cmd
+	process, fence, daemon   *exec.Cmd
 	processEnded, fenceEnded chan struct{}
+	daemonEnded              chan struct{}
+	engine                   *engine // nil: the machine's, or none
 	endedByItself            error
 	expected                 bool // its end is ours
 	client                   *api.Client
@@ -98,6 +102,11 @@ func (c *cluster) write(credentials clusterfiles.Credentials) error {
 	}
 	for _, n := range c.nodes {
 		n.dir = filepath.Join(c.dir, n.name)
+		if n.containers && n.zone == engineZone {
+			if n.engine, err = newEngine(n, c.name); err != nil {
+				return err
+			}
+		}
 		if n.addr, err = c.net.add(n.name); err != nil {
 			return err
 		}
@@ -155,6 +164,9 @@ func (n *node) write() error {
 			return err
 		}
 	}
+	if n.engine != nil {
+		more["docker_host"] = n.engine.host()
+	}
 	for name, value := range more {
 		settings[name] = value
 	}
@@ -199,6 +211,13 @@ func (n *node) launch(log string, args ...string) (*exec.Cmd, chan struct{}, err
 	return cmd, ended, nil
 }
 
+// expect says that what ends now of the node does so because it is to.
+func (n *node) expect() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.expected = true
+}
+
 // start starts the node, and the fence of one with containers unless it runs.
 func (n *node) start() (err error) {
 	n.mu.Lock()
@@ -216,9 +235,7 @@ func (n *node) start() (err error) {
 
 // end sends a signal that ends the node's process, and waits for that.
 func (n *node) end(ctx context.Context, s syscall.Signal) (*os.ProcessState, error) {
-	n.mu.Lock()
-	n.expected = true
-	n.mu.Unlock()
+	n.expect()
 	if err := n.process.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return nil, err
 	}
@@ -310,6 +327,9 @@ func (c *cluster) close(ctx context.Context) error {
 	}
 	for _, n := range c.nodes {
 		errs = append(errs, n.endFence(ctx))
+		if n.engine != nil {
+			errs = append(errs, n.engine.end(ctx))
+		}
 		if n.client != nil {
 			n.client.Close()
 		}
@@ -323,9 +343,7 @@ func (n *node) endFence(ctx context.Context) error {
 	if n.fence == nil {
 		return nil
 	}
-	n.mu.Lock()
-	n.expected = true
-	n.mu.Unlock()
+	n.expect()
 	_ = n.fence.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-n.fenceEnded:

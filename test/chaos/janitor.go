@@ -20,6 +20,7 @@ const (
 	janitorCommand = "janitor"
 	// runPrefix begins the names of all that any run makes.
 	runPrefix    = "ecsx"
+	runsDir      = "/tmp"
 	lockFile     = "/run/lock/ecs-chaos"
 	removeWithin = time.Minute
 )

@@ -13,11 +13,14 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -32,9 +35,11 @@ import (
 // options say what run to make.
 type options struct {
 	seed       uint64
-	last       time.Duration
+	last, most time.Duration
+	drill      string
+	rounds     int
 	containers bool
-	tags       string
+	mistake    string
 	keep       bool
 	floor      check.Floor
 }
@@ -63,9 +68,12 @@ func run(args []string) int {
 	var o options
 	flags := flag.NewFlagSet("chaos", flag.ExitOnError)
 	flags.Uint64Var(&o.seed, "seed", 0, "`seed` of faults and work; 0: a new one, which is printed")
-	flags.DurationVar(&o.last, "for", 4*time.Minute, "how `long` there are faults")
+	flags.DurationVar(&o.last, "for", 4*time.Minute, "how `long` there are faults, at least")
+	flags.DurationVar(&o.most, "most", 6*time.Minute, "how `long` there are faults at most where the machine is slow: until there were -tasks and -faults")
+	flags.StringVar(&o.drill, "drill", "", "make this `loss` again and again, and measure: leaders or zones, cut off without a reset")
+	flags.IntVar(&o.rounds, "rounds", 30, "how `often`, with -drill")
 	flags.BoolVar(&o.containers, "containers", true, "run a share of the tasks in real containers")
-	flags.StringVar(&o.tags, "tags", "", "build `tags` of the daemons: a deliberate mistake, which is to be found")
+	flags.StringVar(&o.mistake, "mistake", "", "build the daemons with a deliberate `mistake`, which is to be found: margin, once, key or token")
 	flags.BoolVar(&o.keep, "keep", false, "keep the directory of the run also when all is well")
 	flags.IntVar(&o.floor.Tasks, "tasks", 1000, "`tasks` that must have been accepted")
 	flags.IntVar(&o.floor.Faults, "faults", 40, "`faults` that must have done what they say")
@@ -74,17 +82,46 @@ func run(args []string) int {
 	flags.IntVar(&o.floor.Snapshots, "snapshots", 1, "`snapshots` that each control node must have made or got")
 	flags.IntVar(&o.floor.Fetches, "fetches", 100, "`streams` of output that must have been read after the faults")
 	_ = flags.Parse(args) // it exits
+	if err := o.settle(); err != nil {
+		fmt.Fprintln(os.Stderr, "chaos:", err)
+		return 2
+	}
 	if o.seed == 0 {
 		o.seed = rand.Uint64N(1_000_000_000) + 1
+		args = append(slices.Clone(args), fmt.Sprint("-seed=", o.seed))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // to whom it talks may go; its work does not end with that
 	if err := chaos(ctx, o); err != nil {
-		fmt.Fprintf(os.Stderr, "chaos: %v\nTo repeat it: make chaos CHAOS='-seed %d -for %s'\n", err, o.seed, o.last)
+		fmt.Fprintf(os.Stderr, "chaos: %v\nTo repeat it: make chaos CHAOS='%s'\n", err, strings.Join(args, " "))
 		return 1
 	}
 	return 0
+}
+
+// mistakes are the deliberate ones, and the rules of which one has to find each.
+var mistakes = map[string][]string{
+	"margin": {"S5"}, "once": {"S6"}, "key": {"S8"}, "token": {"S4"},
+}
+
+// settle checks what options say together, and sets what follows from that.
+func (o *options) settle() error {
+	if _, known := mistakes[o.mistake]; o.mistake != "" && !known {
+		return fmt.Errorf("-mistake %q: want one of %s", o.mistake, strings.Join(slices.Sorted(maps.Keys(mistakes)), ", "))
+	}
+	if o.mistake != "" {
+		o.floor = check.Floor{} // it is found or not, whatever the work
+	}
+	if o.drill == "" {
+		return nil
+	}
+	d, known := drills[o.drill]
+	if !known || o.rounds < 1 {
+		return fmt.Errorf("-drill %q -rounds %d: want one of %s, and some rounds", o.drill, o.rounds, strings.Join(slices.Sorted(maps.Keys(drills)), ", "))
+	}
+	o.floor = d.floor(o.rounds)
+	return nil
 }
 
 // errViolated says that promises were broken, which were printed.
@@ -94,12 +131,17 @@ func chaos(ctx context.Context, o options) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("network namespaces and the outer fence need root")
 	}
+	for _, program := range []string{"ip", "ss", "iptables", "nsenter"} {
+		if _, err := exec.LookPath(program); err != nil {
+			return fmt.Errorf("%w; run: apt-get install -y iproute2 iptables util-linux", err)
+		}
+	}
 	lock, err := onlyRun()
 	if err != nil {
 		return err
 	}
 	defer lock.Close()
-	dir, err := os.MkdirTemp("/tmp", runPrefix) // short: paths of sockets must be
+	dir, err := os.MkdirTemp(runsDir, runPrefix) // short: paths of sockets must be
 	if err != nil {
 		return err
 	}
@@ -111,7 +153,11 @@ func chaos(ctx context.Context, o options) (err error) {
 		err = os.RemoveAll(dir)
 	}()
 	bin := filepath.Join(dir, "bin")
-	build := exec.CommandContext(ctx, "go", "build", "-tags", o.tags, "-o", bin+"/", "ecs/cmd/...")
+	tags := ""
+	if o.mistake != "" {
+		tags = "ecs_mistake_" + o.mistake
+	}
+	build := exec.CommandContext(ctx, "go", "build", "-tags", tags, "-o", bin+"/", "ecs/cmd/...")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the daemons: %w\n%s", err, out)
@@ -155,6 +201,9 @@ func chaos(ctx context.Context, o options) (err error) {
 	for _, v := range violations {
 		fmt.Println(v)
 	}
+	if o.mistake != "" {
+		return errors.Join(found(o.mistake, violations), err)
+	}
 	if len(violations) > 0 {
 		return errors.Join(errViolated, err)
 	}
@@ -162,4 +211,15 @@ func chaos(ctx context.Context, o options) (err error) {
 		fmt.Println("every promise was kept")
 	}
 	return err
+}
+
+// found is nil where the rule that a mistake breaks was seen broken.
+func found(mistake string, violations []check.Violation) error {
+	for _, v := range violations {
+		if slices.Contains(mistakes[mistake], v.Rule) {
+			fmt.Printf("the mistake with the %s was found, by %s\n", mistake, v.Rule)
+			return nil
+		}
+	}
+	return fmt.Errorf("the mistake with the %s was not found: want a violation of %s", mistake, strings.Join(mistakes[mistake], " or "))
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -21,6 +22,7 @@ type fault struct {
 	kind      string
 	low, high time.Duration // how long it lasts
 	make      func(context.Context, *cluster, *node) (mend func() (bit string, err error), err error)
+	engine    bool // only of nodes with an engine of their own
 }
 
 const second = time.Second
@@ -112,13 +114,19 @@ func from(which func(*cluster) []*node, make func(...string) []rule) func(c *clu
 func all(c *cluster) []*node { return c.nodes }
 
 // halfOpen waits for connections to drop the packets of: a node that was started
-// just now has none.
+// just now has none, or only such as gossip opens for a moment. What it waits for is
+// always at work: an agent's session, or what Raft sends to a follower.
 func halfOpen(c *cluster, n *node) (rules []rule, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*second)
 	defer cancel()
 	late := until(ctx, n.name+" is connected", func() bool {
+		if !n.control && n.follows(ctx) == "" {
+			return false
+		}
 		rules, err = c.net.halfOpen(n.name, c.addrsBut(n, c.controls())...)
-		return err != nil || len(rules) >= 1
+		return err != nil || slices.ContainsFunc(rules, func(r rule) bool {
+			return !n.control && r.about(rpcPort) || n.control && r.about(raftPort)
+		})
 	})
 	return rules, cmp.Or(err, late)
 }
@@ -126,29 +134,35 @@ func halfOpen(c *cluster, n *node) (rules []rule, err error) {
 // controlFaults befall one control node at a time: with fewer than a majority
 // nothing moves, which is another test's.
 var controlFaults = []fault{
-	{"kill a control node", second / 2, 6 * second, kill},
-	{"kill a control node", second / 2, 6 * second, kill}, // twice as often
-	{"pause a control node", second, 12 * second, pause},
-	{"cut a control node off", 2 * second, 10 * second, filtered(from(all, cut))},
-	{"cut a control node off from the others", 2 * second, 10 * second, filtered(from((*cluster).controls, cut))},
-	{"a control node hears none of the others", 2 * second, 10 * second, filtered(from((*cluster).controls, deafen))},
-	{"a control node loses packets", 3 * second, 10 * second, filtered(from(all, lossy))},
-	{"half-open connections of a control node", 3 * second, 8 * second, filtered(halfOpen)},
+	{kind: "kill a control node", low: second / 2, high: 6 * second, make: kill},
+	{kind: "kill a control node", low: second / 2, high: 6 * second, make: kill}, // twice as often
+	{kind: "pause a control node", low: second, high: 12 * second, make: pause},
+	{kind: "cut a control node off", low: 2 * second, high: 10 * second, make: filtered(from(all, cut))},
+	{kind: "cut a control node off from the others", low: 2 * second, high: 10 * second, make: filtered(from((*cluster).controls, cut))},
+	{kind: "a control node hears none of the others", low: 2 * second, high: 10 * second, make: filtered(from((*cluster).controls, deafen))},
+	{kind: "a control node loses packets", low: 3 * second, high: 10 * second, make: filtered(from(all, lossy))},
+	{kind: "half-open connections of a control node", low: 3 * second, high: 8 * second, make: filtered(halfOpen)},
 }
 
 // agentFaults befall one agent.
 var agentFaults = []fault{
-	{"kill an agent", second / 5, 4 * second, kill},
-	{"kill an agent", second / 5, 4 * second, kill},
-	{check.AgentGone, 20 * second, 26 * second, kill}, // longer than L3 takes; see peace
-	{"pause an agent", second, 8 * second, pause},
-	{"pause an agent for long", 12 * second, 18 * second, pause},
-	{"cut an agent off", second, 18 * second, filtered(from((*cluster).controls, cut))},
-	{"an agent hears nothing", 2 * second, 16 * second, filtered(from((*cluster).controls, deafen))},
-	{"an agent loses packets", 3 * second, 12 * second, filtered(from((*cluster).controls, lossy))},
-	{"half-open connections of an agent", 3 * second, 14 * second, filtered(halfOpen)},
-	{"an agent leaves and comes back", second, 5 * second, leave},
+	{kind: "kill an agent", low: second / 5, high: 4 * second, make: kill},
+	{kind: "kill an agent", low: second / 5, high: 4 * second, make: kill},
+	{kind: check.AgentGone, low: 20 * second, high: 26 * second, make: kill}, // longer than L3 takes; see peace
+	{kind: "pause an agent", low: second, high: 8 * second, make: pause},
+	{kind: "pause an agent for long", low: 12 * second, high: 18 * second, make: pause},
+	{kind: "cut an agent off", low: second, high: 18 * second, make: filtered(from((*cluster).controls, cut))},
+	{kind: "an agent hears nothing", low: 2 * second, high: 16 * second, make: filtered(from((*cluster).controls, deafen))},
+	{kind: "an agent loses packets", low: 3 * second, high: 12 * second, make: filtered(from((*cluster).controls, lossy))},
+	{kind: "half-open connections of an agent", low: 3 * second, high: 14 * second, make: filtered(halfOpen)},
+	{kind: "an agent leaves and comes back", low: second, high: 5 * second, make: leave},
 }
+
+// containerFaults befall an agent that has containers.
+var containerFaults = append(slices.Clone(agentFaults), []fault{
+	{kind: "kill an engine", low: second, high: 6 * second, make: killEngine, engine: true},
+	{kind: "kill an engine", low: second, high: 6 * second, make: killEngine, engine: true},
+}...)
 
 // nemesis makes faults until its time is over, and keeps a record of them.
 type nemesis struct {
@@ -167,7 +181,10 @@ type nemesis struct {
 // run makes faults on several lanes at once, so that they come alone and in pairs:
 // one of control nodes, one of agents of either kind each. The seed says which,
 // of whom, when and for how long; who leads then, and what it meets, it can't.
-func (m *nemesis) run(ctx context.Context, seed uint64, until time.Time) {
+//
+// First one agent is gone for long, while nothing else is the matter: what is owed
+// then can be judged.
+func (m *nemesis) run(ctx context.Context, seed uint64, over func() bool) {
 	m.busy, m.peace = make(map[*node]bool), make(chan struct{}, 1)
 	var processes, containers []*node
 	for _, n := range m.c.agents() {
@@ -177,16 +194,18 @@ func (m *nemesis) run(ctx context.Context, seed uint64, until time.Time) {
 			processes = append(processes, n)
 		}
 	}
+	gone := agentFaults[slices.IndexFunc(agentFaults, func(f fault) bool { return f.kind == check.AgentGone })]
+	m.one(ctx, gone, processes[seed%uint64(len(processes))], gone.low)
 	var lanes sync.WaitGroup
 	for i, lane := range []struct {
 		kinds   []fault
 		targets []*node
-	}{{controlFaults, m.c.controls()}, {agentFaults, processes}, {agentFaults, processes}, {agentFaults, containers}} {
+	}{{controlFaults, m.c.controls()}, {agentFaults, processes}, {agentFaults, processes}, {containerFaults, containers}} {
 		if len(lane.targets) == 0 {
 			continue
 		}
 		lanes.Go(func() {
-			m.lane(ctx, rand.New(rand.NewPCG(seed, uint64(i))), lane.kinds, lane.targets, until, func(f fault) bool {
+			m.lane(ctx, rand.New(rand.NewPCG(seed, uint64(i))), lane.kinds, lane.targets, over, func(f fault) bool {
 				return i == 0 || i == 1 && f.kind == check.AgentGone
 			})
 		})
@@ -196,9 +215,9 @@ func (m *nemesis) run(ctx context.Context, seed uint64, until time.Time) {
 
 // lane makes one fault after the other: every kind once in an order that is drawn,
 // then again. alone says for which it holds the peace.
-func (m *nemesis) lane(ctx context.Context, rng *rand.Rand, kinds []fault, targets []*node, until time.Time, alone func(fault) bool) {
+func (m *nemesis) lane(ctx context.Context, rng *rand.Rand, kinds []fault, targets []*node, over func() bool, alone func(fault) bool) {
 	var order []int
-	for time.Now().Before(until) && ctx.Err() == nil {
+	for !over() && ctx.Err() == nil {
 		if len(order) == 0 {
 			order = rng.Perm(len(kinds))
 		}
@@ -213,9 +232,16 @@ func (m *nemesis) lane(ctx context.Context, rng *rand.Rand, kinds []fault, targe
 				return
 			}
 		}
-		m.one(ctx, f, m.take(ctx, rng, targets), min(last, max(f.low, time.Until(until))))
+		n, err := m.take(ctx, rng, slices.DeleteFunc(slices.Clone(targets), func(n *node) bool { return f.engine && n.engine == nil }))
+		if err == nil {
+			m.one(ctx, f, n, last)
+		}
 		if alone(f) {
 			<-m.peace
+		}
+		if err != nil {
+			m.fail(err)
+			return
 		}
 		select {
 		case <-time.After(pause): // faults have their times
@@ -226,11 +252,11 @@ func (m *nemesis) lane(ctx context.Context, rng *rand.Rand, kinds []fault, targe
 
 // take chooses a target that no other lane has: of control nodes the leader, half
 // of the time.
-func (m *nemesis) take(ctx context.Context, rng *rand.Rand, targets []*node) *node {
+func (m *nemesis) take(ctx context.Context, rng *rand.Rand, targets []*node) (*node, error) {
 	drawn, order := rng.IntN(2), rng.Perm(len(targets))
 	if targets[0].control && drawn == 0 {
 		if l, _ := m.c.leader(ctx); l != nil {
-			return l // it has a lane of its own
+			return l, nil // it has a lane of its own
 		}
 	}
 	m.mu.Lock()
@@ -238,10 +264,10 @@ func (m *nemesis) take(ctx context.Context, rng *rand.Rand, targets []*node) *no
 	for _, i := range order {
 		if !m.busy[targets[i]] {
 			m.busy[targets[i]] = true
-			return targets[i]
+			return targets[i], nil
 		}
 	}
-	panic("more lanes than targets")
+	return nil, fmt.Errorf("each of %d targets has a fault: there are more lanes than that", len(targets))
 }
 
 func (m *nemesis) one(ctx context.Context, f fault, n *node, last time.Duration) {
@@ -269,6 +295,18 @@ func (m *nemesis) one(ctx context.Context, f fault, n *node, last time.Duration)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.faults = append(m.faults, note)
+}
+
+// bitten counts the faults that did what they say.
+func (m *nemesis) bitten() (n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, f := range m.faults {
+		if f.Bit != "" {
+			n++
+		}
+	}
+	return n
 }
 
 func (m *nemesis) fail(err error) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -19,11 +20,14 @@ type network struct {
 
 const subnet = "10.219.77."
 
+// here is the address of the clients, and of this process.
+func (n *network) here() string { return subnet + "1" }
+
 func newNetwork(tag string) (*network, error) {
 	n := &network{tag: tag, nodes: make(map[string]string)}
 	err := errors.Join(
 		command("ip", "link", "add", n.bridge(), "type", "bridge"),
-		command("ip", "addr", "add", subnet+"1/24", "dev", n.bridge()),
+		command("ip", "addr", "add", n.here()+"/24", "dev", n.bridge()),
 		command("ip", "link", "set", n.bridge(), "up"),
 		// Where bridged packets pass the machine's filter, an engine's rules drop them.
 		command("iptables", "-w", "10", "-I", "FORWARD", "-i", n.bridge(), "-o", n.bridge(), "-j", "ACCEPT"),
@@ -68,6 +72,9 @@ type rule struct {
 	chain string // INPUT or OUTPUT
 	match []string
 }
+
+// about reports whether the rule is for connections of a port, at either end.
+func (r rule) about(port string) bool { return slices.Contains(r.match, port) }
 
 // cut drops everything between a node and others, both ways.
 func cut(addrs ...string) (rules []rule) {

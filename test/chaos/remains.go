@@ -30,7 +30,7 @@ const clusterLabel = "ecs.cluster"
 // rest goes; to remove it twice is no error.
 func (r remains) remove(ctx context.Context) error {
 	// Whoever makes containers ends first.
-	errs := []error{r.processes(ctx)}
+	errs := []error{r.processes(ctx), r.contained(ctx), r.mounts()}
 	if r.engine != nil {
 		errs = append(errs, r.containers(ctx))
 	}

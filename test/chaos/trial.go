@@ -44,6 +44,13 @@ func (r *trial) history(ctx context.Context, closeAll func() error) (*check.Hist
 	r.began = time.Now()
 	fmt.Printf("seed %d, faults for %s, in %s\n", r.seed, r.last, r.c.dir)
 	for _, n := range r.c.nodes {
+		if n.engine != nil {
+			if err := n.engine.start(ctx); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for _, n := range r.c.nodes {
 		if err := n.start(); err != nil {
 			return nil, err
 		}
@@ -59,11 +66,19 @@ func (r *trial) history(ctx context.Context, closeAll func() error) (*check.Hist
 	working, stopWork := context.WithCancel(ctx)
 	defer stopWork()
 	var side sync.WaitGroup
-	seen := newContainerWitness(r.engine, r.c.name)
 	watching, stopWatch := context.WithCancel(ctx)
 	defer func() { stopWatch(); side.Wait() }()
+	var seen witnesses
 	if r.containers {
-		side.Go(func() { seen.run(watching) })
+		seen = append(seen, newContainerWitness(r.engine, r.c.name, false))
+	}
+	for _, n := range r.c.nodes {
+		if n.engine != nil {
+			seen = append(seen, newContainerWitness(n.engine.client, r.c.name, true))
+		}
+	}
+	for _, w := range seen {
+		side.Go(func() { w.run(watching) })
 	}
 	w.quiet.Store(true)
 	var work sync.WaitGroup
@@ -74,7 +89,11 @@ func (r *trial) history(ctx context.Context, closeAll func() error) (*check.Hist
 	h.QuietTerms = []uint64{term, later}
 	w.quiet.Store(false)
 	m := &nemesis{c: r.c, say: r.say}
-	m.run(ctx, r.seed, time.Now().Add(r.last))
+	if r.drill == "" {
+		m.run(ctx, r.seed, r.enough(m, w))
+	} else {
+		h.Resumed = m.drill(ctx, drills[r.drill], r.rounds, w)
+	}
 	h.Healed, h.HealedAt = daemon.Boottime(), time.Now()
 	stopWork()
 	work.Wait()
@@ -105,6 +124,16 @@ func (r *trial) history(ctx context.Context, closeAll func() error) (*check.Hist
 	}
 	errs = append(errs, closeAll())
 	return h, errors.Join(append(errs, r.hashes(h))...)
+}
+
+// enough says when faults come to their end: not before their time, nor before
+// there were as many and as much work as there have to be, unless that takes too long.
+func (r *trial) enough(m *nemesis, w *workload) (over func() bool) {
+	began := time.Now()
+	return func() bool {
+		took := time.Since(began)
+		return took >= r.most || took >= r.last && w.accepted() >= r.floor.Tasks && m.bitten() >= r.floor.Faults
+	}
 }
 
 // settle waits until every control node has the end of every task, and gossip is
@@ -184,7 +213,7 @@ func everything(ctx context.Context, c *api.Client) (records []check.Record, ope
 }
 
 // left waits until nothing of the tasks is left, and notes what is.
-func (r *trial) left(ctx context.Context, h *check.History, seen *containerWitness) error {
+func (r *trial) left(ctx context.Context, h *check.History, seen witnesses) error {
 	within, cancel := context.WithTimeout(ctx, leftWithin)
 	defer cancel()
 	var failed error
@@ -196,11 +225,9 @@ func (r *trial) left(ctx context.Context, h *check.History, seen *containerWitne
 			h.Left = append(h.Left, attempts...)
 		}
 		h.Left = append(h.Left, r.programs()...)
-		if r.containers {
-			containers, err := seen.left(ctx)
-			failed = errors.Join(failed, err)
-			h.Left = append(h.Left, containers...)
-		}
+		containers, err := seen.left(ctx)
+		failed = errors.Join(failed, err)
+		h.Left = append(h.Left, containers...)
 		return failed == nil && len(h.Left) == 0
 	})
 	return failed
@@ -230,7 +257,7 @@ func (r *trial) sizes() map[string]int {
 	return sizes
 }
 
-func (r *trial) lives(h *check.History, seen *containerWitness) (err error) {
+func (r *trial) lives(h *check.History, seen witnesses) (err error) {
 	if h.Lives, err = processLives(r.c.witness); err != nil {
 		return err
 	}

@@ -76,33 +76,75 @@ func eachLine(r io.Reader, do func(string)) error {
 type containerWitness struct {
 	engine  *client.Client
 	cluster string
+	killed  bool // the engine may be, and comes back
 	mu      sync.Mutex
-	open    map[string]*os.File // by container
+	open    map[string]*os.File // by container; nil: it is being opened
 	lives   map[string]check.Life
 	err     error
 	opening sync.WaitGroup
 }
 
-func newContainerWitness(engine *client.Client, cluster string) *containerWitness {
-	return &containerWitness{engine: engine, cluster: cluster, open: make(map[string]*os.File), lives: make(map[string]check.Life)}
+func newContainerWitness(engine *client.Client, cluster string, killed bool) *containerWitness {
+	return &containerWitness{engine: engine, cluster: cluster, killed: killed, open: make(map[string]*os.File), lives: make(map[string]check.Life)}
 }
 
 // run watches until ctx ends.
 func (w *containerWitness) run(ctx context.Context) {
-	started, failed := w.engine.Events(ctx, events.ListOptions{Filters: filters.NewArgs(
-		filters.Arg("type", "container"), filters.Arg("event", "start"), filters.Arg("label", clusterLabel+"="+w.cluster))})
 	defer w.opening.Wait()
+	for {
+		err := w.follow(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if !w.killed {
+			w.note(fmt.Errorf("watch the engine: %w", err))
+			return
+		}
+		// What it started since then is still listed when it answers again.
+		_ = until(ctx, "the engine answers", func() bool { _, err := w.engine.Ping(ctx); return err == nil }) // ctx ends both
+	}
+}
+
+// follow watches for as long as the engine lives.
+func (w *containerWitness) follow(ctx context.Context) error {
+	ours := filters.Arg("label", clusterLabel+"="+w.cluster)
+	started, failed := w.engine.Events(ctx, events.ListOptions{Filters: filters.NewArgs(filters.Arg("type", "container"), filters.Arg("event", "start"), ours)})
+	list, err := w.engine.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(ours)})
+	if err != nil {
+		return err
+	}
+	for _, c := range list {
+		w.begin(ctx, c.ID)
+	}
 	for {
 		select {
 		case e := <-started:
-			w.opening.Go(func() { w.note(w.watch(ctx, e.Actor.ID)) })
+			w.begin(ctx, e.Actor.ID)
 		case err := <-failed:
-			if ctx.Err() == nil {
-				w.note(fmt.Errorf("watch the engine: %w", err))
-			}
-			return
+			return err
 		}
 	}
+}
+
+// begin watches one container, once.
+func (w *containerWitness) begin(ctx context.Context, id string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, known := w.open[id]; known {
+		return
+	}
+	w.open[id] = nil
+	w.opening.Go(func() {
+		err := w.watch(ctx, id)
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.open[id] == nil {
+			delete(w.open, id)
+		}
+		if err != nil && w.err == nil && !w.killed { // an engine that is killed gives no answers; it is listed again
+			w.err = err
+		}
+	})
 }
 
 func (w *containerWitness) note(err error) {
@@ -175,6 +217,25 @@ func (w *containerWitness) left(ctx context.Context) ([]string, error) {
 	var names []string
 	for _, c := range list {
 		names = append(names, "container "+strings.Join(c.Names, " "))
+	}
+	return names, err
+}
+
+// witnesses are those of all engines of a run.
+type witnesses []*containerWitness
+
+func (all witnesses) all() (lives []check.Life, err error) {
+	for _, w := range all {
+		some, failed := w.all()
+		lives, err = append(lives, some...), errors.Join(err, failed)
+	}
+	return lives, err
+}
+
+func (all witnesses) left(ctx context.Context) (names []string, err error) {
+	for _, w := range all {
+		some, failed := w.left(ctx)
+		names, err = append(names, some...), errors.Join(err, failed)
 	}
 	return names, err
 }

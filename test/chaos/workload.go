@@ -20,8 +20,9 @@ import (
 )
 
 const (
-	clients          = 16 // of tasks that are processes
-	containerClients = 3  // of tasks in containers, one at a time each
+	clients          = 16                         // of tasks that are processes
+	containerClients = 3                          // of tasks in containers, one at a time each
+	prober           = clients + containerClients // the client that looks when submissions are accepted again
 	// mostOnAKey bounds the calls for one key: the search for their order grows
 	// with them.
 	mostOnAKey = 25
@@ -37,6 +38,14 @@ type workload struct {
 	ops   []check.Op
 	tasks map[string]check.Task
 	asked map[string]api.TaskRequest // by key
+	told  int                        // tasks that clients have an id of
+}
+
+// accepted counts the tasks that clients were told of.
+func (w *workload) accepted() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.told
 }
 
 // job is one task as a client asks for it.
@@ -159,8 +168,12 @@ func draw(rng *rand.Rand, key string, contained bool) (api.TaskRequest, check.Ta
 		r.Command = []string{"sh", "-c", script}
 	} else {
 		size := rng.IntN(20_000)
+		want.Start = time.Second // of a process, where many are started on a busy machine
 		r.Image, r.Placement.Zones = "chaos/beat:1", []string{"a", "b", "c"}
 		r.Command = []string{"beat", length.String(), fmt.Sprint(want.Exit), fmt.Sprint(size)}
+		if rng.IntN(3) == 0 {
+			r.Command = append(r.Command, procs.Late)
+		}
 		stdout = procs.Output(size)
 	}
 	want.Length = length
@@ -209,6 +222,7 @@ func (w *workload) call(ctx context.Context, n *node, op check.Op, j *job, do fu
 	// The end of the work cuts no call short: what it did would not be known.
 	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), callWithin)
 	defer cancel()
+	first := false
 	j.calls++
 	op.Node, op.Quiet, op.Call = n.name, w.quiet.Load(), daemon.Boottime()
 	t, err := do(within, n.client)
@@ -217,12 +231,15 @@ func (w *workload) call(ctx context.Context, n *node, op check.Op, j *job, do fu
 	if op.Result = resultOf(op.Kind, err); op.Result == check.OK {
 		op.Seen = recordOf(t)
 		if op.Kind == check.Submit && t != nil {
-			j.ids = t.ID
+			first, j.ids = j.ids == "", t.ID
 		}
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.ops = append(w.ops, op)
+	if first {
+		w.told++
+	}
 	return op.Seen.State
 }
 
