@@ -34,7 +34,18 @@ func newEngine(n *node, tag string) (e *engine, err error) {
 
 func (e *engine) host() string { return "unix://" + filepath.Join(e.dir, "docker.sock") }
 
-// start starts it and waits until it answers and has the images.
+// prepare starts it for the first time, and gives it the images.
+func (e *engine) prepare(ctx context.Context) error {
+	if err := e.start(ctx); err != nil {
+		return err
+	}
+	if err := images.Ensure(ctx, e.client); err != nil {
+		return fmt.Errorf("give the engine of %s its images: %w", e.n.name, err)
+	}
+	return nil
+}
+
+// start starts it and waits until it answers.
 func (e *engine) start(ctx context.Context) (err error) {
 	in := func(name string) string { return filepath.Join(e.dir, name) }
 	if err := errors.Join(os.MkdirAll(e.dir, 0o711), os.WriteFile(in("config.json"), []byte("{}"), 0o600)); err != nil { // not the machine's settings
@@ -52,9 +63,6 @@ func (e *engine) start(ctx context.Context) (err error) {
 		_, err := e.client.Ping(ctx)
 		return err == nil
 	})
-	if err == nil {
-		err = images.Ensure(ctx, e.client)
-	}
 	if err != nil {
 		return fmt.Errorf("start an engine, see engine.log of %s: %w", e.n.name, err)
 	}

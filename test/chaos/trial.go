@@ -45,7 +45,7 @@ func (r *trial) history(ctx context.Context, closeAll func() error) (*check.Hist
 	fmt.Printf("seed %d, faults for %s, in %s\n", r.seed, r.last, r.c.dir)
 	for _, n := range r.c.nodes {
 		if n.engine != nil {
-			if err := n.engine.start(ctx); err != nil {
+			if err := n.engine.prepare(ctx); err != nil {
 				return nil, err
 			}
 		}
