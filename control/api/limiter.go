@@ -2,14 +2,13 @@ package api
 
 import (
 	"container/list"
-	"net"
 	"net/http"
-	"net/netip"
-	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"ecs/internal/newcomers"
 )
 
 // bound is one limit. Zero rate or atOnce: none.
@@ -151,22 +150,5 @@ func (l *limiter) spend(who string, b bound, now time.Time) {
 	l.of(who).paced(b, now).AllowN(now, 1)
 }
 
-// addressOf is whom a request's limits count for: its IPv4 address, or the /64
-// that one IPv6 subscriber has.
-func addressOf(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		host = r.RemoteAddr
-	}
-	host, _, _ = strings.Cut(host, "%")
-	addr, err := netip.ParseAddr(host)
-	if err != nil {
-		return host
-	}
-	addr = addr.Unmap()
-	if addr.Is4() {
-		return addr.String()
-	}
-	prefix, _ := addr.Prefix(64) // 64 bits are in every IPv6 address
-	return prefix.String()
-}
+// addressOf is whom a request's limits count for.
+func addressOf(r *http.Request) string { return newcomers.Network(r.RemoteAddr) }

@@ -119,6 +119,7 @@ func (h *Handler) admit(w http.ResponseWriter, r *http.Request, open bool) (end 
 			return refuse(err)
 		}
 	}
+	knownOn(r)
 	exchangeOf(r).principal, exchangeOf(r).owner = who, who.Owner
 	endKey, err := h.gates.key(who, time.Now())
 	if err != nil {

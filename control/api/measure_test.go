@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"ecs/internal/access"
+	"ecs/internal/newcomers"
 )
 
 // measure, when set in the environment, runs the measurements of time: they want
@@ -177,17 +178,22 @@ func TestHalfOpenConnectionsKeepNobodyOut(t *testing.T) {
 }
 
 func TestNewcomersMakeRoomForTheNext(t *testing.T) {
-	n := &newcomers{most: 2}
+	d := &doorman{set: newcomers.New(2)}
 	s := &http.Server{Handler: http.NotFoundHandler()}
-	n.watch(s)
+	d.watch(s)
 	var pipes []net.Conn
-	for range 4 {
+	for range 6 {
 		a, b := net.Pipe()
 		defer b.Close()
 		pipes = append(pipes, a)
 		s.ConnState(a, http.StateNew)
-		if len(pipes) == 2 {
-			n.forget(a) // it brought a request
+		switch len(pipes) {
+		case 2: // it brought a good key
+			d.began(a)
+			d.knows(a)
+			d.ended(a)
+		case 4: // it is at a request
+			d.began(a)
 		}
 	}
 	closed := func(c net.Conn) bool {
@@ -195,16 +201,61 @@ func TestNewcomersMakeRoomForTheNext(t *testing.T) {
 		_, err := c.Read(make([]byte, 1))
 		return err == io.ErrClosedPipe
 	}
-	for i, want := range []bool{true, false, false, false} {
+	for i, want := range []bool{true, false, true, false, false, false} {
 		if got := closed(pipes[i]); got != want {
 			t.Errorf("connection %d: closed %v, want %v", i, got, want)
 		}
 	}
+	d.ended(pipes[3]) // with a wrong key: it is the newest of those that wait
+	if closed(pipes[3]) || !closed(pipes[4]) {
+		t.Error("the one whose request has ended was closed, not the oldest")
+	}
 	for _, c := range pipes {
 		s.ConnState(c, http.StateClosed)
+		d.ended(c) // its handler is late
 	}
-	if len(n.conns) != 0 || n.order.Len() != 0 {
-		t.Errorf("%d are remembered after all have gone", len(n.conns))
+	if got := d.set.Len() + len(d.open); got != 0 {
+		t.Errorf("%d are remembered after all have gone", got)
+	}
+}
+
+// Idle connections that brought wrong secrets only stay newcomers: else as many
+// as there are descriptors could be held with one request each.
+func TestOnlyAGoodKeyMakesAConnectionSomebodys(t *testing.T) {
+	w := goodWorld(t)
+	addr := w.url[len("http://"):]
+	dial := func(credentials string) net.Conn {
+		t.Helper()
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		fmt.Fprintf(c, "GET /v1.1/_noop HTTP/1.1\r\nHost: x\r\nAuthorization: Basic %s\r\n\r\n", credentials)
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		return c
+	}
+	good := dial("Z29vZDpyaWdodA==") // good:right
+	guess := dial("Z29vZDp3cm9uZw==")
+	for range maxNewcomers {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	guess.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := guess.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
+		t.Errorf("the connection with a wrong secret: got %v, want it closed", err)
+	}
+	good.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	if _, err := good.Read(make([]byte, 1)); !os.IsTimeout(err) {
+		t.Errorf("the connection with a good key: got %v, want it open", err)
 	}
 }
 

@@ -3,6 +3,8 @@ package api
 import (
 	"net/http"
 	"time"
+
+	"ecs/internal/newcomers"
 )
 
 // Limits of a connection. Whoever sends slowly holds a connection for so long
@@ -26,6 +28,6 @@ func NewServer(handler http.Handler) *http.Server {
 		MaxHeaderBytes:    maxHeaderBytes,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 	}
-	(&newcomers{most: maxNewcomers}).watch(s)
+	(&doorman{set: newcomers.New(maxNewcomers)}).watch(s)
 	return s
 }

@@ -5,11 +5,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"ecs/internal/newcomers"
 )
 
 // StreamLayer is raft's network: a listener and a way to dial.
@@ -19,8 +20,8 @@ const (
 	// handshakeWithin bounds how long a stranger keeps a connection.
 	handshakeWithin = 5 * time.Second
 	// maxStrangers bounds the inbound connections that have not shaken hands
-	// yet. The oldest makes room for the next: a peer needs milliseconds, so
-	// that strangers who just hold connections keep no peer out.
+	// yet. One makes room for the next: a peer needs milliseconds, so that
+	// strangers who just hold connections keep no peer out.
 	maxStrangers = 256
 )
 
@@ -29,7 +30,8 @@ const (
 // leaves them open.
 func NewStream(l net.Listener, addr string, dial func(ctx context.Context, addr string) (net.Conn, error)) StreamLayer {
 	life, end := context.WithCancel(context.Background())
-	return &stream{listener: l, addr: streamAddr(addr), dial: dial, life: life, end: end, conns: make(map[*streamConn]struct{})}
+	return &stream{listener: l, addr: streamAddr(addr), dial: dial, life: life, end: end, conns: make(map[*streamConn]struct{}),
+		strangers: newcomers.New(maxStrangers)}
 }
 
 // NewTLSStream is NewStream over mutual TLS on TCP.
@@ -55,8 +57,8 @@ type stream struct {
 	mu     sync.Mutex
 	closed bool
 	conns  map[*streamConn]struct{}
-	// strangers are those of conns that must shake hands yet, oldest first.
-	strangers []*streamConn
+	// strangers are those of conns that must shake hands yet.
+	strangers *newcomers.Set
 }
 
 // Accept implements net.Listener. TLS shakes hands at the connection's first
@@ -103,26 +105,14 @@ func (s *stream) track(c *streamConn, stranger bool) bool {
 	if !stranger {
 		return true
 	}
-	if len(s.strangers) >= maxStrangers {
-		_ = s.strangers[0].Conn.Close() // whoever reads from it takes it off conns
-		s.strangers = slices.Delete(s.strangers, 0, 1)
+	if oldest := s.strangers.Add(c); oldest != nil {
+		_ = oldest.(*streamConn).Conn.Close() // whoever reads from it takes it off conns
 	}
-	s.strangers = append(s.strangers, c)
 	return true
 }
 
 // admit notes that a connection is a peer's.
-func (s *stream) admit(c *streamConn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.admitLocked(c)
-}
-
-func (s *stream) admitLocked(c *streamConn) {
-	if i := slices.Index(s.strangers, c); i >= 0 {
-		s.strangers = slices.Delete(s.strangers, i, i+1)
-	}
-}
+func (s *stream) admit(c *streamConn) { s.strangers.Forget(c) }
 
 // Close implements net.Listener.
 func (s *stream) Close() error {
@@ -130,7 +120,7 @@ func (s *stream) Close() error {
 	err := s.listener.Close()
 	s.mu.Lock()
 	conns := s.conns
-	s.conns, s.strangers, s.closed = nil, nil, true
+	s.conns, s.closed = nil, true
 	s.mu.Unlock()
 	for c := range conns {
 		_ = c.Conn.Close() // the other end sees it anyway
@@ -153,7 +143,7 @@ type streamConn struct {
 func (c *streamConn) Close() error {
 	c.stream.mu.Lock()
 	delete(c.stream.conns, c)
-	c.stream.admitLocked(c)
+	c.stream.strangers.Forget(c)
 	c.stream.mu.Unlock()
 	return c.Conn.Close()
 }
