@@ -41,6 +41,7 @@ type change struct {
 	wishes  []Wish
 	waiting *iradix.Txn[Waiting]
 	access  accessChange
+	gossip  gossipChange
 	*indexes
 }
 
@@ -63,6 +64,7 @@ func newChange(before *Snapshot, x *indexes, lim Limits, index uint64) *change {
 		wishes:  before.wishes,
 		waiting: before.waiting.Txn(),
 		access:  before.accessRecord.change(),
+		gossip:  before.gossipRecord.change(),
 		indexes: x,
 	}
 }
@@ -95,6 +97,7 @@ func (c *change) commit() (*Snapshot, func()) {
 		waiting: c.waiting.CommitOnly(),
 
 		accessRecord: c.access.commit(),
+		gossipRecord: c.gossip.commit(),
 	}
 	sn.publish(c.indexes)
 	return sn, func() {
@@ -103,6 +106,7 @@ func (c *change) commit() (*Snapshot, func()) {
 		c.on.Notify()
 		c.nodes.Notify()
 		c.access.notify()
+		c.gossip.notify()
 	}
 }
 

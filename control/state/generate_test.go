@@ -72,6 +72,24 @@ func (m *model) access() state.Command {
 	}
 }
 
+// gossip draws a part of a rotation of the gossip key.
+func (m *model) gossip() state.Command {
+	g := m.w.sn().GossipKeys()
+	if g == nil || m.rng.IntN(8) == 0 {
+		return rotation(m.w.sn(), fmt.Sprint("g", m.w.index))
+	}
+	if m.rng.IntN(3) > 0 {
+		return state.ConfirmGossipKey{Node: string(m.nodeID()), Version: g.Version - uint64(m.rng.IntN(4)/3)}
+	}
+	c := state.AdvanceGossipKey{Version: g.Version, Step: g.Step}
+	for n := range m.w.sn().Nodes() {
+		if m.rng.IntN(8) > 0 {
+			c.Skipped = append(c.Skipped, string(n.ID))
+		}
+	}
+	return c
+}
+
 func (m *model) newTask() *task.Task {
 	id := task.ID(fmt.Sprintf("t%d", m.rng.IntN(1<<30)))
 	if m.rng.IntN(10) == 0 {

@@ -78,6 +78,9 @@ func (m *model) step() {
 	if m.rng.IntN(8) == 0 {
 		commands = append(commands, m.access())
 	}
+	if m.rng.IntN(8) == 0 {
+		commands = append(commands, m.gossip())
+	}
 	before := m.w.sn()
 	m.apply(before, commands)
 	if len(commands) == 1 && m.rng.IntN(10) == 0 {
@@ -362,6 +365,7 @@ func (m *model) enough() {
 		"state.Finish", "state.Finish refused", "state.Stop", "state.LoseNode", "state.LoseNode refused", "lost",
 		"state.LoseAttempt", "state.LoseAttempt refused", "state.SetNode", "state.Expire", "forgotten", "restored",
 		"state.PutKey", "state.PutKey refused", "state.RevokeKey", "state.PutToken", "state.SpendToken", "state.SpendToken refused", "state.RevokeCertificate", "over quota",
+		"state.RotateGossipKey", "state.RotateGossipKey refused", "state.ConfirmGossipKey", "state.AdvanceGossipKey",
 		"backing off", "resumed", "exited", "cancelled", "deadline_exceeded", "queue_expired", "node_lost", "interrupted",
 	} {
 		if m.seen[what] < 3 {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"strings"
 
 	"google.golang.org/protobuf/encoding/protodelim"
@@ -20,8 +21,8 @@ import (
 const format = 1
 
 // Write writes the whole record: a header, the nodes by ID, the tasks by Seq, the
-// wishes by image, then keys, tokens and revoked certificates.
-// Equal records give equal bytes. It may run beside Apply for as long as it
+// wishes by image, then keys, tokens, revoked certificates, and the ring of gossip
+// keys with who confirmed it. Equal records give equal bytes. It may run beside Apply for as long as it
 // likes.
 func (sn *Snapshot) Write(w io.Writer) error {
 	out := bufio.NewWriterSize(w, 64<<10)
@@ -40,6 +41,9 @@ func (sn *Snapshot) Write(w io.Writer) error {
 		Keys:    uint64(sn.keysByID.Len()),
 		Tokens:  uint64(sn.tokens.Len()),
 		Revoked: uint64(sn.revoked.Len()),
+
+		GossipKeys:    sn.GossipKeys() != nil,
+		GossipHolders: uint64(sn.holders.Len()),
 	}
 	err := writeRecord(out, &ecsv1.SnapshotRecord{Kind: &ecsv1.SnapshotRecord_Header{Header: header}})
 	for n := range sn.Nodes() {
@@ -60,11 +64,13 @@ func (sn *Snapshot) Write(w io.Writer) error {
 			err = writeRecord(out, &ecsv1.SnapshotRecord{Kind: &ecsv1.SnapshotRecord_Wish{Wish: FromWish(w)}})
 		}
 	}
-	for m := range sn.accessRecord.records() {
-		if err != nil {
-			break
+	for _, records := range []iter.Seq[*ecsv1.SnapshotRecord]{sn.accessRecord.records(), sn.gossipRecord.records()} {
+		for m := range records {
+			if err != nil {
+				break
+			}
+			err = writeRecord(out, m)
 		}
-		err = writeRecord(out, m)
 	}
 	if err == nil {
 		err = out.Flush()
@@ -104,6 +110,7 @@ func (s *Store) Restore(r io.Reader) error {
 	c.nodes.DeletePrefix(nil)
 	c.waiting.DeletePrefix(nil)
 	c.access.clear()
+	c.gossip.clear()
 	if err := c.read(bufio.NewReaderSize(r, 64<<10)); err != nil {
 		return fmt.Errorf("restore snapshot: %w", err)
 	}
@@ -143,6 +150,9 @@ func (c *change) read(r *bufio.Reader) error {
 		return err
 	}
 	if err := c.readAccess(r, header); err != nil {
+		return err
+	}
+	if err := c.readGossipKeys(r, header); err != nil {
 		return err
 	}
 	switch _, err := r.ReadByte(); {

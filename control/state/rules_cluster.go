@@ -49,6 +49,7 @@ func (s *Store) Recovered(index uint64, recovery string) *Snapshot {
 			c.put(t, &next)
 		}
 	}
+	c.renewRing()
 	after, notify := c.commit()
 	s.latest.Store(after)
 	notify()

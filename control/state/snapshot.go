@@ -37,6 +37,7 @@ type Snapshot struct {
 
 	waiting *iradix.Tree[Waiting] // by owner; none for those who have nothing waiting
 	accessRecord
+	gossipRecord
 }
 
 // Counts are sizes of the record, kept as it changes.
@@ -57,6 +58,7 @@ func emptySnapshot(x *indexes) *Snapshot {
 		nodes:        iradix.New[*task.Node](),
 		waiting:      iradix.New[Waiting](),
 		accessRecord: noAccess(),
+		gossipRecord: noGossipKeys(),
 	}
 	sn.publish(x)
 	return sn

@@ -90,6 +90,7 @@ func ToWire(c Command, now time.Time) *ecsv1.Command {
 		m.Kind = &ecsv1.Command_MoveOutputs{MoveOutputs: fromMoveOutputs(c)}
 	default:
 		accessToWire(c, m)
+		gossipKeysToWire(c, m)
 	}
 	return m
 }
@@ -177,6 +178,9 @@ func FromWire(m *ecsv1.Command) (Command, time.Time, error) {
 		return toMoveOutputs(k.MoveOutputs), now, nil
 	}
 	if c := accessFromWire(m); c != nil {
+		return c, now, nil
+	}
+	if c := gossipKeysFromWire(m); c != nil {
 		return c, now, nil
 	}
 	return nil, now, fmt.Errorf("command of a kind this version does not know: %T", m.GetKind())

@@ -43,6 +43,9 @@ func everyCommand() []state.Command {
 		state.PutToken{Token: access.Token{Hash: [32]byte{1}, Role: "agent", CreatedBy: "k1", ExpiresAt: at}},
 		state.SpendToken{Hash: [32]byte{1}, Role: "agent", Node: "n1", Request: [32]byte{2}},
 		state.RevokeCertificate{Certificate: access.Revoked{Serial: "ab", Node: "n1", RevokedBy: "k1", ExpiresAt: at}},
+		state.RotateGossipKey{Old: gossipKey("g1"), New: gossipKey("g2"), Version: 7, By: "k1"},
+		state.ConfirmGossipKey{Node: "n1", Version: 7},
+		state.AdvanceGossipKey{Version: 7, Step: state.RotationUse, Skipped: []string{"n1", "n2"}},
 	}
 }
 

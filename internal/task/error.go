@@ -26,6 +26,7 @@ const (
 	CodeLastAdmin     Code = "last_admin_key"     // the only key that may make keys
 	CodeTooMany       Code = "too_many"           // of something of which the record keeps so many
 	CodeToken         Code = "token_refused"      // a join token: unknown, used, too old, or for another role
+	CodeRotation      Code = "rotation_refused"   // another rotation of the gossip key is under way, or it may not begin now
 )
 
 // Fault is one thing wrong with a request.

@@ -1496,6 +1496,9 @@ type Command struct {
 	//	*Command_SpendToken
 	//	*Command_RevokeCertificate
 	//	*Command_MoveOutputs
+	//	*Command_RotateGossipKey
+	//	*Command_ConfirmGossipKey
+	//	*Command_AdvanceGossipKey
 	Kind isCommand_Kind `protobuf_oneof:"kind"`
 	// Which rules decide, so that old entries still do what they did when they were
 	// new. 1: infrastructure retries pause from the second one on.
@@ -1737,6 +1740,33 @@ func (x *Command) GetMoveOutputs() *MoveOutputs {
 	return nil
 }
 
+func (x *Command) GetRotateGossipKey() *RotateGossipKey {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_RotateGossipKey); ok {
+			return x.RotateGossipKey
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetConfirmGossipKey() *ConfirmGossipKey {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_ConfirmGossipKey); ok {
+			return x.ConfirmGossipKey
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetAdvanceGossipKey() *AdvanceGossipKey {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_AdvanceGossipKey); ok {
+			return x.AdvanceGossipKey
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetRules() uint32 {
 	if x != nil {
 		return x.Rules
@@ -1832,6 +1862,18 @@ type Command_MoveOutputs struct {
 	MoveOutputs *MoveOutputs `protobuf:"bytes,45,opt,name=move_outputs,json=moveOutputs,proto3,oneof"`
 }
 
+type Command_RotateGossipKey struct {
+	RotateGossipKey *RotateGossipKey `protobuf:"bytes,40,opt,name=rotate_gossip_key,json=rotateGossipKey,proto3,oneof"`
+}
+
+type Command_ConfirmGossipKey struct {
+	ConfirmGossipKey *ConfirmGossipKey `protobuf:"bytes,41,opt,name=confirm_gossip_key,json=confirmGossipKey,proto3,oneof"`
+}
+
+type Command_AdvanceGossipKey struct {
+	AdvanceGossipKey *AdvanceGossipKey `protobuf:"bytes,42,opt,name=advance_gossip_key,json=advanceGossipKey,proto3,oneof"`
+}
+
 func (*Command_Submit) isCommand_Kind() {}
 
 func (*Command_Register) isCommand_Kind() {}
@@ -1873,6 +1915,12 @@ func (*Command_SpendToken) isCommand_Kind() {}
 func (*Command_RevokeCertificate) isCommand_Kind() {}
 
 func (*Command_MoveOutputs) isCommand_Kind() {}
+
+func (*Command_RotateGossipKey) isCommand_Kind() {}
+
+func (*Command_ConfirmGossipKey) isCommand_Kind() {}
+
+func (*Command_AdvanceGossipKey) isCommand_Kind() {}
 
 // Submit accepts a task. The same id again is the same task; the same owner
 // and key with another body is refused. A node and its epoch are where the
@@ -3398,6 +3446,390 @@ func (x *RevokeCertificate) GetCertificate() *RevokedCertificate {
 	return nil
 }
 
+// RotateGossipKey begins a rotation: the new key joins the ring. `old` is the ring
+// of a record that has none yet. Refused while another rotation is under way.
+type RotateGossipKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Old           *GossipKey             `protobuf:"bytes,1,opt,name=old,proto3" json:"old,omitempty"`
+	New           *GossipKey             `protobuf:"bytes,2,opt,name=new,proto3" json:"new,omitempty"`
+	By            string                 `protobuf:"bytes,3,opt,name=by,proto3" json:"by,omitempty"`            // the API key that asks
+	Version       uint64                 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"` // of the ring that it is to follow; 0: there was none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateGossipKey) Reset() {
+	*x = RotateGossipKey{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateGossipKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateGossipKey) ProtoMessage() {}
+
+func (x *RotateGossipKey) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateGossipKey.ProtoReflect.Descriptor instead.
+func (*RotateGossipKey) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *RotateGossipKey) GetOld() *GossipKey {
+	if x != nil {
+		return x.Old
+	}
+	return nil
+}
+
+func (x *RotateGossipKey) GetNew() *GossipKey {
+	if x != nil {
+		return x.New
+	}
+	return nil
+}
+
+func (x *RotateGossipKey) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *RotateGossipKey) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+// ConfirmGossipKey says that a node has the ring of a version on its disk and in
+// use.
+type ConfirmGossipKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmGossipKey) Reset() {
+	*x = ConfirmGossipKey{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmGossipKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmGossipKey) ProtoMessage() {}
+
+func (x *ConfirmGossipKey) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmGossipKey.ProtoReflect.Descriptor instead.
+func (*ConfirmGossipKey) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *ConfirmGossipKey) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *ConfirmGossipKey) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+// AdvanceGossipKey ends the step of a rotation that the ring of `version` is at.
+type AdvanceGossipKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	Step          string                 `protobuf:"bytes,2,opt,name=step,proto3" json:"step,omitempty"`
+	Skipped       []string               `protobuf:"bytes,3,rep,name=skipped,proto3" json:"skipped,omitempty"` // nodes that are gone and were not waited for
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdvanceGossipKey) Reset() {
+	*x = AdvanceGossipKey{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdvanceGossipKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdvanceGossipKey) ProtoMessage() {}
+
+func (x *AdvanceGossipKey) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdvanceGossipKey.ProtoReflect.Descriptor instead.
+func (*AdvanceGossipKey) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *AdvanceGossipKey) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *AdvanceGossipKey) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *AdvanceGossipKey) GetSkipped() []string {
+	if x != nil {
+		return x.Skipped
+	}
+	return nil
+}
+
+// GossipKey is one key of the ring, sealed for control nodes.
+type GossipKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // a hash of it
+	Sealed        []byte                 `protobuf:"bytes,2,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GossipKey) Reset() {
+	*x = GossipKey{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GossipKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GossipKey) ProtoMessage() {}
+
+func (x *GossipKey) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GossipKey.ProtoReflect.Descriptor instead.
+func (*GossipKey) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *GossipKey) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *GossipKey) GetSealed() []byte {
+	if x != nil {
+		return x.Sealed
+	}
+	return nil
+}
+
+// GossipKeys is the ring that every node is to gossip with.
+type GossipKeys struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`                      // grows with every change of the ring
+	Ring          []*GossipKey           `protobuf:"bytes,2,rep,name=ring,proto3" json:"ring,omitempty"`                             // the first encrypts, all decrypt
+	Step          string                 `protobuf:"bytes,3,opt,name=step,proto3" json:"step,omitempty"`                             // add | use | remove; empty: no rotation is under way
+	StartedAt     int64                  `protobuf:"varint,4,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"` // the last rotation
+	StartedBy     string                 `protobuf:"bytes,5,opt,name=started_by,json=startedBy,proto3" json:"started_by,omitempty"`
+	EndedAt       int64                  `protobuf:"varint,6,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
+	Skipped       []string               `protobuf:"bytes,7,rep,name=skipped,proto3" json:"skipped,omitempty"` // nodes that it did not wait for
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GossipKeys) Reset() {
+	*x = GossipKeys{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GossipKeys) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GossipKeys) ProtoMessage() {}
+
+func (x *GossipKeys) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GossipKeys.ProtoReflect.Descriptor instead.
+func (*GossipKeys) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *GossipKeys) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *GossipKeys) GetRing() []*GossipKey {
+	if x != nil {
+		return x.Ring
+	}
+	return nil
+}
+
+func (x *GossipKeys) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *GossipKeys) GetStartedAt() int64 {
+	if x != nil {
+		return x.StartedAt
+	}
+	return 0
+}
+
+func (x *GossipKeys) GetStartedBy() string {
+	if x != nil {
+		return x.StartedBy
+	}
+	return ""
+}
+
+func (x *GossipKeys) GetEndedAt() int64 {
+	if x != nil {
+		return x.EndedAt
+	}
+	return 0
+}
+
+func (x *GossipKeys) GetSkipped() []string {
+	if x != nil {
+		return x.Skipped
+	}
+	return nil
+}
+
+// GossipHolder is a node and the newest ring that it confirmed.
+type GossipHolder struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GossipHolder) Reset() {
+	*x = GossipHolder{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GossipHolder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GossipHolder) ProtoMessage() {}
+
+func (x *GossipHolder) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GossipHolder.ProtoReflect.Descriptor instead.
+func (*GossipHolder) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *GossipHolder) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *GossipHolder) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 // APIKey is a key of the HTTP API.
 type APIKey struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3418,7 +3850,7 @@ type APIKey struct {
 
 func (x *APIKey) Reset() {
 	*x = APIKey{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3430,7 +3862,7 @@ func (x *APIKey) String() string {
 func (*APIKey) ProtoMessage() {}
 
 func (x *APIKey) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[38]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3443,7 +3875,7 @@ func (x *APIKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use APIKey.ProtoReflect.Descriptor instead.
 func (*APIKey) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{38}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *APIKey) GetId() string {
@@ -3540,7 +3972,7 @@ type JoinToken struct {
 
 func (x *JoinToken) Reset() {
 	*x = JoinToken{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3552,7 +3984,7 @@ func (x *JoinToken) String() string {
 func (*JoinToken) ProtoMessage() {}
 
 func (x *JoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[39]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3565,7 +3997,7 @@ func (x *JoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
 func (*JoinToken) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{39}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *JoinToken) GetHash() []byte {
@@ -3638,7 +4070,7 @@ type RevokedCertificate struct {
 
 func (x *RevokedCertificate) Reset() {
 	*x = RevokedCertificate{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3650,7 +4082,7 @@ func (x *RevokedCertificate) String() string {
 func (*RevokedCertificate) ProtoMessage() {}
 
 func (x *RevokedCertificate) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[40]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3663,7 +4095,7 @@ func (x *RevokedCertificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokedCertificate.ProtoReflect.Descriptor instead.
 func (*RevokedCertificate) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{40}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RevokedCertificate) GetSerial() string {
@@ -3702,8 +4134,8 @@ func (x *RevokedCertificate) GetExpiresAt() int64 {
 }
 
 // A snapshot is a stream of length-delimited SnapshotRecords: one header, the
-// nodes by id, the tasks by seq, the wishes by image, then keys, tokens and
-// revoked certificates.
+// nodes by id, the tasks by seq, the wishes by image, then keys, tokens, revoked
+// certificates, the ring of gossip keys and who confirmed it.
 type SnapshotRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Kind:
@@ -3715,6 +4147,8 @@ type SnapshotRecord struct {
 	//	*SnapshotRecord_Key
 	//	*SnapshotRecord_Token
 	//	*SnapshotRecord_Revoked
+	//	*SnapshotRecord_GossipKeys
+	//	*SnapshotRecord_GossipHolder
 	Kind          isSnapshotRecord_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3722,7 +4156,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3734,7 +4168,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[41]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3747,7 +4181,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{41}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *SnapshotRecord) GetKind() isSnapshotRecord_Kind {
@@ -3820,6 +4254,24 @@ func (x *SnapshotRecord) GetRevoked() *RevokedCertificate {
 	return nil
 }
 
+func (x *SnapshotRecord) GetGossipKeys() *GossipKeys {
+	if x != nil {
+		if x, ok := x.Kind.(*SnapshotRecord_GossipKeys); ok {
+			return x.GossipKeys
+		}
+	}
+	return nil
+}
+
+func (x *SnapshotRecord) GetGossipHolder() *GossipHolder {
+	if x != nil {
+		if x, ok := x.Kind.(*SnapshotRecord_GossipHolder); ok {
+			return x.GossipHolder
+		}
+	}
+	return nil
+}
+
 type isSnapshotRecord_Kind interface {
 	isSnapshotRecord_Kind()
 }
@@ -3852,6 +4304,14 @@ type SnapshotRecord_Revoked struct {
 	Revoked *RevokedCertificate `protobuf:"bytes,12,opt,name=revoked,proto3,oneof"`
 }
 
+type SnapshotRecord_GossipKeys struct {
+	GossipKeys *GossipKeys `protobuf:"bytes,40,opt,name=gossip_keys,json=gossipKeys,proto3,oneof"`
+}
+
+type SnapshotRecord_GossipHolder struct {
+	GossipHolder *GossipHolder `protobuf:"bytes,41,opt,name=gossip_holder,json=gossipHolder,proto3,oneof"`
+}
+
 func (*SnapshotRecord_Header) isSnapshotRecord_Kind() {}
 
 func (*SnapshotRecord_Node) isSnapshotRecord_Kind() {}
@@ -3865,6 +4325,10 @@ func (*SnapshotRecord_Key) isSnapshotRecord_Kind() {}
 func (*SnapshotRecord_Token) isSnapshotRecord_Kind() {}
 
 func (*SnapshotRecord_Revoked) isSnapshotRecord_Kind() {}
+
+func (*SnapshotRecord_GossipKeys) isSnapshotRecord_Kind() {}
+
+func (*SnapshotRecord_GossipHolder) isSnapshotRecord_Kind() {}
 
 type SnapshotHeader struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3880,13 +4344,15 @@ type SnapshotHeader struct {
 	Keys          uint64                 `protobuf:"varint,8,opt,name=keys,proto3" json:"keys,omitempty"`
 	Tokens        uint64                 `protobuf:"varint,9,opt,name=tokens,proto3" json:"tokens,omitempty"`
 	Revoked       uint64                 `protobuf:"varint,10,opt,name=revoked,proto3" json:"revoked,omitempty"`
+	GossipKeys    bool                   `protobuf:"varint,40,opt,name=gossip_keys,json=gossipKeys,proto3" json:"gossip_keys,omitempty"` // there is a ring
+	GossipHolders uint64                 `protobuf:"varint,41,opt,name=gossip_holders,json=gossipHolders,proto3" json:"gossip_holders,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3898,7 +4364,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[42]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3911,7 +4377,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{42}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -3998,6 +4464,20 @@ func (x *SnapshotHeader) GetRevoked() uint64 {
 	return 0
 }
 
+func (x *SnapshotHeader) GetGossipKeys() bool {
+	if x != nil {
+		return x.GossipKeys
+	}
+	return false
+}
+
+func (x *SnapshotHeader) GetGossipHolders() uint64 {
+	if x != nil {
+		return x.GossipHolders
+	}
+	return 0
+}
+
 // Member is a node's gossip metadata, at most 512 bytes encoded.
 type Member struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -4023,7 +4503,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4035,7 +4515,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[43]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4048,7 +4528,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{43}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Member) GetId() string {
@@ -4181,7 +4661,7 @@ type AgentMessage struct {
 
 func (x *AgentMessage) Reset() {
 	*x = AgentMessage{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4193,7 +4673,7 @@ func (x *AgentMessage) String() string {
 func (*AgentMessage) ProtoMessage() {}
 
 func (x *AgentMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[44]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4206,7 +4686,7 @@ func (x *AgentMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentMessage.ProtoReflect.Descriptor instead.
 func (*AgentMessage) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{44}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *AgentMessage) GetKind() isAgentMessage_Kind {
@@ -4324,7 +4804,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4336,7 +4816,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[45]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4349,7 +4829,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{45}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Hello) GetNode() *Node {
@@ -4392,7 +4872,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4404,7 +4884,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[46]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4417,7 +4897,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{46}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Heartbeat) GetNumber() uint64 {
@@ -4487,7 +4967,7 @@ type Parked struct {
 
 func (x *Parked) Reset() {
 	*x = Parked{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4499,7 +4979,7 @@ func (x *Parked) String() string {
 func (*Parked) ProtoMessage() {}
 
 func (x *Parked) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[47]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4512,7 +4992,7 @@ func (x *Parked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Parked.ProtoReflect.Descriptor instead.
 func (*Parked) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{47}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Parked) GetShape() uint64 {
@@ -4542,7 +5022,7 @@ type AttemptStatus struct {
 
 func (x *AttemptStatus) Reset() {
 	*x = AttemptStatus{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4554,7 +5034,7 @@ func (x *AttemptStatus) String() string {
 func (*AttemptStatus) ProtoMessage() {}
 
 func (x *AttemptStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[48]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4567,7 +5047,7 @@ func (x *AttemptStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptStatus.ProtoReflect.Descriptor instead.
 func (*AttemptStatus) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{48}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *AttemptStatus) GetToken() *Token {
@@ -4608,7 +5088,7 @@ type HandOn struct {
 
 func (x *HandOn) Reset() {
 	*x = HandOn{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4620,7 +5100,7 @@ func (x *HandOn) String() string {
 func (*HandOn) ProtoMessage() {}
 
 func (x *HandOn) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[49]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4633,7 +5113,7 @@ func (x *HandOn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandOn.ProtoReflect.Descriptor instead.
 func (*HandOn) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{49}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{55}
 }
 
 // Taken answers a Take. Without a problem all of the output is on this node's disk,
@@ -4650,7 +5130,7 @@ type Taken struct {
 
 func (x *Taken) Reset() {
 	*x = Taken{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4662,7 +5142,7 @@ func (x *Taken) String() string {
 func (*Taken) ProtoMessage() {}
 
 func (x *Taken) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[50]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4675,7 +5155,7 @@ func (x *Taken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Taken.ProtoReflect.Descriptor instead.
 func (*Taken) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{50}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Taken) GetToken() *Token {
@@ -4715,7 +5195,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4727,7 +5207,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[51]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4740,7 +5220,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{51}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{57}
 }
 
 // ControlMessage is what the leader says on a session.
@@ -4768,7 +5248,7 @@ type ControlMessage struct {
 
 func (x *ControlMessage) Reset() {
 	*x = ControlMessage{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4780,7 +5260,7 @@ func (x *ControlMessage) String() string {
 func (*ControlMessage) ProtoMessage() {}
 
 func (x *ControlMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[52]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4793,7 +5273,7 @@ func (x *ControlMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControlMessage.ProtoReflect.Descriptor instead.
 func (*ControlMessage) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{52}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ControlMessage) GetTerm() uint64 {
@@ -4998,7 +5478,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5010,7 +5490,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[53]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5023,7 +5503,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{53}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Grant) GetToken() *Token {
@@ -5056,7 +5536,7 @@ type Take struct {
 
 func (x *Take) Reset() {
 	*x = Take{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5068,7 +5548,7 @@ func (x *Take) String() string {
 func (*Take) ProtoMessage() {}
 
 func (x *Take) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[54]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5081,7 +5561,7 @@ func (x *Take) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Take.ProtoReflect.Descriptor instead.
 func (*Take) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{54}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Take) GetToken() *Token {
@@ -5138,7 +5618,7 @@ type Held struct {
 
 func (x *Held) Reset() {
 	*x = Held{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[55]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5150,7 +5630,7 @@ func (x *Held) String() string {
 func (*Held) ProtoMessage() {}
 
 func (x *Held) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[55]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5163,7 +5643,7 @@ func (x *Held) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Held.ProtoReflect.Descriptor instead.
 func (*Held) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{55}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Held) GetBytes() int64 {
@@ -5202,7 +5682,7 @@ type HandedOn struct {
 
 func (x *HandedOn) Reset() {
 	*x = HandedOn{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[56]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5214,7 +5694,7 @@ func (x *HandedOn) String() string {
 func (*HandedOn) ProtoMessage() {}
 
 func (x *HandedOn) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[56]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5227,7 +5707,7 @@ func (x *HandedOn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandedOn.ProtoReflect.Descriptor instead.
 func (*HandedOn) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{56}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *HandedOn) GetTotal() uint32 {
@@ -5281,7 +5761,7 @@ type Leave struct {
 
 func (x *Leave) Reset() {
 	*x = Leave{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[57]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5293,7 +5773,7 @@ func (x *Leave) String() string {
 func (*Leave) ProtoMessage() {}
 
 func (x *Leave) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[57]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5306,7 +5786,7 @@ func (x *Leave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leave.ProtoReflect.Descriptor instead.
 func (*Leave) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{57}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{63}
 }
 
 // Welcome answers Hello. Attempts in `forget` are not the agent's (any more):
@@ -5321,7 +5801,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[58]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5333,7 +5813,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[58]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5346,7 +5826,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{58}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Welcome) GetForget() []*Token {
@@ -5374,7 +5854,7 @@ type HeartbeatAnswer struct {
 
 func (x *HeartbeatAnswer) Reset() {
 	*x = HeartbeatAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[59]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5386,7 +5866,7 @@ func (x *HeartbeatAnswer) String() string {
 func (*HeartbeatAnswer) ProtoMessage() {}
 
 func (x *HeartbeatAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[59]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5399,7 +5879,7 @@ func (x *HeartbeatAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatAnswer.ProtoReflect.Descriptor instead.
 func (*HeartbeatAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{59}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *HeartbeatAnswer) GetNumber() uint64 {
@@ -5438,7 +5918,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[60]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5450,7 +5930,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[60]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5463,7 +5943,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{60}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Assignment) GetToken() *Token {
@@ -5520,7 +6000,7 @@ type StopAttempt struct {
 
 func (x *StopAttempt) Reset() {
 	*x = StopAttempt{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[61]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5532,7 +6012,7 @@ func (x *StopAttempt) String() string {
 func (*StopAttempt) ProtoMessage() {}
 
 func (x *StopAttempt) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[61]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5545,7 +6025,7 @@ func (x *StopAttempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAttempt.ProtoReflect.Descriptor instead.
 func (*StopAttempt) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{61}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *StopAttempt) GetToken() *Token {
@@ -5582,7 +6062,7 @@ type StatusAnswer struct {
 
 func (x *StatusAnswer) Reset() {
 	*x = StatusAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[62]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5594,7 +6074,7 @@ func (x *StatusAnswer) String() string {
 func (*StatusAnswer) ProtoMessage() {}
 
 func (x *StatusAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[62]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5607,7 +6087,7 @@ func (x *StatusAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusAnswer.ProtoReflect.Descriptor instead.
 func (*StatusAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{62}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *StatusAnswer) GetToken() *Token {
@@ -5642,7 +6122,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[63]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5654,7 +6134,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[63]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5667,7 +6147,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{63}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Redirect) GetId() string {
@@ -5696,7 +6176,7 @@ type Refused struct {
 
 func (x *Refused) Reset() {
 	*x = Refused{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[64]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5708,7 +6188,7 @@ func (x *Refused) String() string {
 func (*Refused) ProtoMessage() {}
 
 func (x *Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[64]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5721,7 +6201,7 @@ func (x *Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refused.ProtoReflect.Descriptor instead.
 func (*Refused) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{64}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Refused) GetExpired() bool {
@@ -5751,7 +6231,7 @@ type OutputRequest struct {
 
 func (x *OutputRequest) Reset() {
 	*x = OutputRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[65]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5763,7 +6243,7 @@ func (x *OutputRequest) String() string {
 func (*OutputRequest) ProtoMessage() {}
 
 func (x *OutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[65]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5776,7 +6256,7 @@ func (x *OutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputRequest.ProtoReflect.Descriptor instead.
 func (*OutputRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{65}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *OutputRequest) GetToken() *Token {
@@ -5827,7 +6307,7 @@ type OutputChunk struct {
 
 func (x *OutputChunk) Reset() {
 	*x = OutputChunk{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[66]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5839,7 +6319,7 @@ func (x *OutputChunk) String() string {
 func (*OutputChunk) ProtoMessage() {}
 
 func (x *OutputChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[66]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5852,7 +6332,7 @@ func (x *OutputChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputChunk.ProtoReflect.Descriptor instead.
 func (*OutputChunk) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{66}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *OutputChunk) GetOffset() int64 {
@@ -5912,7 +6392,7 @@ type AttachInput struct {
 
 func (x *AttachInput) Reset() {
 	*x = AttachInput{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[67]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5924,7 +6404,7 @@ func (x *AttachInput) String() string {
 func (*AttachInput) ProtoMessage() {}
 
 func (x *AttachInput) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[67]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5937,7 +6417,7 @@ func (x *AttachInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachInput.ProtoReflect.Descriptor instead.
 func (*AttachInput) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{67}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *AttachInput) GetToken() *Token {
@@ -6023,7 +6503,7 @@ type InputData struct {
 
 func (x *InputData) Reset() {
 	*x = InputData{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[68]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6035,7 +6515,7 @@ func (x *InputData) String() string {
 func (*InputData) ProtoMessage() {}
 
 func (x *InputData) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[68]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6048,7 +6528,7 @@ func (x *InputData) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InputData.ProtoReflect.Descriptor instead.
 func (*InputData) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{68}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *InputData) GetOffset() int64 {
@@ -6082,7 +6562,7 @@ type WindowSize struct {
 
 func (x *WindowSize) Reset() {
 	*x = WindowSize{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[69]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6094,7 +6574,7 @@ func (x *WindowSize) String() string {
 func (*WindowSize) ProtoMessage() {}
 
 func (x *WindowSize) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[69]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6107,7 +6587,7 @@ func (x *WindowSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WindowSize.ProtoReflect.Descriptor instead.
 func (*WindowSize) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{69}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *WindowSize) GetRows() uint32 {
@@ -6136,7 +6616,7 @@ type AttachAck struct {
 
 func (x *AttachAck) Reset() {
 	*x = AttachAck{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[70]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6148,7 +6628,7 @@ func (x *AttachAck) String() string {
 func (*AttachAck) ProtoMessage() {}
 
 func (x *AttachAck) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[70]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6161,7 +6641,7 @@ func (x *AttachAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachAck.ProtoReflect.Descriptor instead.
 func (*AttachAck) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{70}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *AttachAck) GetTaken() int64 {
@@ -6189,7 +6669,7 @@ type ForwardRequest struct {
 
 func (x *ForwardRequest) Reset() {
 	*x = ForwardRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[71]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6201,7 +6681,7 @@ func (x *ForwardRequest) String() string {
 func (*ForwardRequest) ProtoMessage() {}
 
 func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[71]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6214,7 +6694,7 @@ func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardRequest.ProtoReflect.Descriptor instead.
 func (*ForwardRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{71}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ForwardRequest) GetCommands() []*Command {
@@ -6233,7 +6713,7 @@ type ForwardAnswer struct {
 
 func (x *ForwardAnswer) Reset() {
 	*x = ForwardAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[72]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6245,7 +6725,7 @@ func (x *ForwardAnswer) String() string {
 func (*ForwardAnswer) ProtoMessage() {}
 
 func (x *ForwardAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[72]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6258,7 +6738,7 @@ func (x *ForwardAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardAnswer.ProtoReflect.Descriptor instead.
 func (*ForwardAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{72}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *ForwardAnswer) GetForwarded() []*Forwarded {
@@ -6283,7 +6763,7 @@ type Forwarded struct {
 
 func (x *Forwarded) Reset() {
 	*x = Forwarded{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[73]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6295,7 +6775,7 @@ func (x *Forwarded) String() string {
 func (*Forwarded) ProtoMessage() {}
 
 func (x *Forwarded) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[73]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6308,7 +6788,7 @@ func (x *Forwarded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forwarded.ProtoReflect.Descriptor instead.
 func (*Forwarded) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{73}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *Forwarded) GetIndex() uint64 {
@@ -6370,7 +6850,7 @@ type ProposeRequest struct {
 
 func (x *ProposeRequest) Reset() {
 	*x = ProposeRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[74]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6382,7 +6862,7 @@ func (x *ProposeRequest) String() string {
 func (*ProposeRequest) ProtoMessage() {}
 
 func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[74]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6395,7 +6875,7 @@ func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeRequest.ProtoReflect.Descriptor instead.
 func (*ProposeRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{74}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *ProposeRequest) GetCommand() *Command {
@@ -6419,7 +6899,7 @@ type ProposeAnswer struct {
 
 func (x *ProposeAnswer) Reset() {
 	*x = ProposeAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[75]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6431,7 +6911,7 @@ func (x *ProposeAnswer) String() string {
 func (*ProposeAnswer) ProtoMessage() {}
 
 func (x *ProposeAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[75]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6444,7 +6924,7 @@ func (x *ProposeAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeAnswer.ProtoReflect.Descriptor instead.
 func (*ProposeAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{75}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *ProposeAnswer) GetIndex() uint64 {
@@ -6500,7 +6980,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[76]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6512,7 +6992,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[76]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6525,7 +7005,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{76}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *Refusal) GetCode() string {
@@ -6550,7 +7030,7 @@ type ReadIndexRequest struct {
 
 func (x *ReadIndexRequest) Reset() {
 	*x = ReadIndexRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[77]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6562,7 +7042,7 @@ func (x *ReadIndexRequest) String() string {
 func (*ReadIndexRequest) ProtoMessage() {}
 
 func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[77]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6575,7 +7055,7 @@ func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
 func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{77}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{83}
 }
 
 type ReadIndexAnswer struct {
@@ -6588,7 +7068,7 @@ type ReadIndexAnswer struct {
 
 func (x *ReadIndexAnswer) Reset() {
 	*x = ReadIndexAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[78]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6600,7 +7080,7 @@ func (x *ReadIndexAnswer) String() string {
 func (*ReadIndexAnswer) ProtoMessage() {}
 
 func (x *ReadIndexAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[78]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6613,7 +7093,7 @@ func (x *ReadIndexAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexAnswer.ProtoReflect.Descriptor instead.
 func (*ReadIndexAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{78}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *ReadIndexAnswer) GetIndex() uint64 {
@@ -6640,7 +7120,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[79]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6652,7 +7132,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[79]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6665,7 +7145,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{79}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *ExplainRequest) GetTask() string {
@@ -6686,7 +7166,7 @@ type ExplainAnswer struct {
 
 func (x *ExplainAnswer) Reset() {
 	*x = ExplainAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[80]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6698,7 +7178,7 @@ func (x *ExplainAnswer) String() string {
 func (*ExplainAnswer) ProtoMessage() {}
 
 func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[80]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6711,7 +7191,7 @@ func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainAnswer.ProtoReflect.Descriptor instead.
 func (*ExplainAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{80}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *ExplainAnswer) GetBecause() string {
@@ -6745,7 +7225,7 @@ type ImagesRequest struct {
 
 func (x *ImagesRequest) Reset() {
 	*x = ImagesRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[81]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6757,7 +7237,7 @@ func (x *ImagesRequest) String() string {
 func (*ImagesRequest) ProtoMessage() {}
 
 func (x *ImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[81]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6770,7 +7250,7 @@ func (x *ImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImagesRequest.ProtoReflect.Descriptor instead.
 func (*ImagesRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{81}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *ImagesRequest) GetNode() string {
@@ -6791,7 +7271,7 @@ type ImagesAnswer struct {
 
 func (x *ImagesAnswer) Reset() {
 	*x = ImagesAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[82]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6803,7 +7283,7 @@ func (x *ImagesAnswer) String() string {
 func (*ImagesAnswer) ProtoMessage() {}
 
 func (x *ImagesAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[82]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6816,7 +7296,7 @@ func (x *ImagesAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImagesAnswer.ProtoReflect.Descriptor instead.
 func (*ImagesAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{82}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *ImagesAnswer) GetImages() []*ImageCount {
@@ -6853,7 +7333,7 @@ type ImageCount struct {
 
 func (x *ImageCount) Reset() {
 	*x = ImageCount{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[83]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6865,7 +7345,7 @@ func (x *ImageCount) String() string {
 func (*ImageCount) ProtoMessage() {}
 
 func (x *ImageCount) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[83]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6878,7 +7358,7 @@ func (x *ImageCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageCount.ProtoReflect.Descriptor instead.
 func (*ImageCount) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{83}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *ImageCount) GetImage() string {
@@ -6917,7 +7397,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[84]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6929,7 +7409,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[84]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6942,7 +7422,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{84}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *JoinRequest) GetRaftAddr() string {
@@ -6992,7 +7472,7 @@ type JoinAnswer struct {
 
 func (x *JoinAnswer) Reset() {
 	*x = JoinAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[85]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7004,7 +7484,7 @@ func (x *JoinAnswer) String() string {
 func (*JoinAnswer) ProtoMessage() {}
 
 func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[85]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7017,7 +7497,7 @@ func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinAnswer.ProtoReflect.Descriptor instead.
 func (*JoinAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{85}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *JoinAnswer) GetRefusal() *Refusal {
@@ -7065,7 +7545,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[86]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7077,7 +7557,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[86]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7090,7 +7570,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{86}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *LeaveRequest) GetNode() string {
@@ -7131,7 +7611,7 @@ type LeaveAnswer struct {
 
 func (x *LeaveAnswer) Reset() {
 	*x = LeaveAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[87]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7143,7 +7623,7 @@ func (x *LeaveAnswer) String() string {
 func (*LeaveAnswer) ProtoMessage() {}
 
 func (x *LeaveAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[87]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7156,7 +7636,7 @@ func (x *LeaveAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveAnswer.ProtoReflect.Descriptor instead.
 func (*LeaveAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{87}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *LeaveAnswer) GetRefusal() *Refusal {
@@ -7182,7 +7662,7 @@ type GoRequest struct {
 
 func (x *GoRequest) Reset() {
 	*x = GoRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[88]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7194,7 +7674,7 @@ func (x *GoRequest) String() string {
 func (*GoRequest) ProtoMessage() {}
 
 func (x *GoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[88]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7207,7 +7687,7 @@ func (x *GoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GoRequest.ProtoReflect.Descriptor instead.
 func (*GoRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{88}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{94}
 }
 
 type GoAnswer struct {
@@ -7219,7 +7699,7 @@ type GoAnswer struct {
 
 func (x *GoAnswer) Reset() {
 	*x = GoAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[89]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7231,7 +7711,7 @@ func (x *GoAnswer) String() string {
 func (*GoAnswer) ProtoMessage() {}
 
 func (x *GoAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[89]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7244,7 +7724,7 @@ func (x *GoAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GoAnswer.ProtoReflect.Descriptor instead.
 func (*GoAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{89}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *GoAnswer) GetRefusal() *Refusal {
@@ -7267,7 +7747,7 @@ type LogRequest struct {
 
 func (x *LogRequest) Reset() {
 	*x = LogRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[90]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7279,7 +7759,7 @@ func (x *LogRequest) String() string {
 func (*LogRequest) ProtoMessage() {}
 
 func (x *LogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[90]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7292,7 +7772,7 @@ func (x *LogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogRequest.ProtoReflect.Descriptor instead.
 func (*LogRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{90}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *LogRequest) GetCid() string {
@@ -7334,7 +7814,7 @@ type LogAnswer struct {
 
 func (x *LogAnswer) Reset() {
 	*x = LogAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[91]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7346,7 +7826,7 @@ func (x *LogAnswer) String() string {
 func (*LogAnswer) ProtoMessage() {}
 
 func (x *LogAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[91]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7359,7 +7839,7 @@ func (x *LogAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogAnswer.ProtoReflect.Descriptor instead.
 func (*LogAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{91}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *LogAnswer) GetLines() [][]byte {
@@ -7393,7 +7873,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[92]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7405,7 +7885,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[92]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7418,7 +7898,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{92}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *RenewRequest) GetRequest() []byte {
@@ -7438,7 +7918,7 @@ type RenewAnswer struct {
 
 func (x *RenewAnswer) Reset() {
 	*x = RenewAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[93]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7450,7 +7930,7 @@ func (x *RenewAnswer) String() string {
 func (*RenewAnswer) ProtoMessage() {}
 
 func (x *RenewAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[93]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7463,7 +7943,7 @@ func (x *RenewAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewAnswer.ProtoReflect.Descriptor instead.
 func (*RenewAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{93}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *RenewAnswer) GetCertificate() []byte {
@@ -7490,7 +7970,7 @@ type WatchRevoked struct {
 
 func (x *WatchRevoked) Reset() {
 	*x = WatchRevoked{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[94]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7502,7 +7982,7 @@ func (x *WatchRevoked) String() string {
 func (*WatchRevoked) ProtoMessage() {}
 
 func (x *WatchRevoked) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[94]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7515,7 +7995,7 @@ func (x *WatchRevoked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRevoked.ProtoReflect.Descriptor instead.
 func (*WatchRevoked) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{94}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{100}
 }
 
 type RevokedCertificates struct {
@@ -7527,7 +8007,7 @@ type RevokedCertificates struct {
 
 func (x *RevokedCertificates) Reset() {
 	*x = RevokedCertificates{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[95]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7539,7 +8019,7 @@ func (x *RevokedCertificates) String() string {
 func (*RevokedCertificates) ProtoMessage() {}
 
 func (x *RevokedCertificates) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[95]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7552,12 +8032,120 @@ func (x *RevokedCertificates) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokedCertificates.ProtoReflect.Descriptor instead.
 func (*RevokedCertificates) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{95}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *RevokedCertificates) GetCertificates() []*RevokedCertificate {
 	if x != nil {
 		return x.Certificates
+	}
+	return nil
+}
+
+// GossipHeld asks for the ring of gossip keys as soon as it is newer than the one
+// that the caller has on its disk and in use; 0: it has none of the record's.
+type GossipHeld struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GossipHeld) Reset() {
+	*x = GossipHeld{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[102]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GossipHeld) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GossipHeld) ProtoMessage() {}
+
+func (x *GossipHeld) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[102]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GossipHeld.ProtoReflect.Descriptor instead.
+func (*GossipHeld) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{102}
+}
+
+func (x *GossipHeld) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+// GossipRing is the ring, or the version that was asked with and nothing else when
+// there was no newer one for a while.
+type GossipRing struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	Keys          [][]byte               `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`       // the first encrypts, all decrypt
+	Refusal       *Refusal               `protobuf:"bytes,3,opt,name=refusal,proto3" json:"refusal,omitempty"` // of a control node that can't know: ask another
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GossipRing) Reset() {
+	*x = GossipRing{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[103]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GossipRing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GossipRing) ProtoMessage() {}
+
+func (x *GossipRing) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[103]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GossipRing.ProtoReflect.Descriptor instead.
+func (*GossipRing) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{103}
+}
+
+func (x *GossipRing) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *GossipRing) GetKeys() [][]byte {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *GossipRing) GetRefusal() *Refusal {
+	if x != nil {
+		return x.Refusal
 	}
 	return nil
 }
@@ -7734,7 +8322,7 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"4\n" +
 	"\x05Entry\x12+\n" +
-	"\bcommands\x18\x01 \x03(\v2\x0f.ecs.v1.CommandR\bcommands\"\xa1\b\n" +
+	"\bcommands\x18\x01 \x03(\v2\x0f.ecs.v1.CommandR\bcommands\"\xfc\t\n" +
 	"\aCommand\x12\x10\n" +
 	"\x03now\x18\x01 \x01(\x03R\x03now\x12(\n" +
 	"\x06submit\x18\x02 \x01(\v2\x0e.ecs.v1.SubmitH\x00R\x06submit\x12.\n" +
@@ -7760,7 +8348,10 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\vspend_token\x18\" \x01(\v2\x12.ecs.v1.SpendTokenH\x00R\n" +
 	"spendToken\x12J\n" +
 	"\x12revoke_certificate\x18# \x01(\v2\x19.ecs.v1.RevokeCertificateH\x00R\x11revokeCertificate\x128\n" +
-	"\fmove_outputs\x18- \x01(\v2\x13.ecs.v1.MoveOutputsH\x00R\vmoveOutputs\x12\x14\n" +
+	"\fmove_outputs\x18- \x01(\v2\x13.ecs.v1.MoveOutputsH\x00R\vmoveOutputs\x12E\n" +
+	"\x11rotate_gossip_key\x18( \x01(\v2\x17.ecs.v1.RotateGossipKeyH\x00R\x0frotateGossipKey\x12H\n" +
+	"\x12confirm_gossip_key\x18) \x01(\v2\x18.ecs.v1.ConfirmGossipKeyH\x00R\x10confirmGossipKey\x12H\n" +
+	"\x12advance_gossip_key\x18* \x01(\v2\x18.ecs.v1.AdvanceGossipKeyH\x00R\x10advanceGossipKey\x12\x14\n" +
 	"\x05rules\x18\x16 \x01(\rR\x05rulesB\x06\n" +
 	"\x04kind\"j\n" +
 	"\x06Submit\x12 \n" +
@@ -7861,7 +8452,36 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x04node\x18\x03 \x01(\tR\x04node\x12\x18\n" +
 	"\arequest\x18\x04 \x01(\fR\arequest\"Q\n" +
 	"\x11RevokeCertificate\x12<\n" +
-	"\vcertificate\x18\x01 \x01(\v2\x1a.ecs.v1.RevokedCertificateR\vcertificate\"\x9c\x02\n" +
+	"\vcertificate\x18\x01 \x01(\v2\x1a.ecs.v1.RevokedCertificateR\vcertificate\"\x85\x01\n" +
+	"\x0fRotateGossipKey\x12#\n" +
+	"\x03old\x18\x01 \x01(\v2\x11.ecs.v1.GossipKeyR\x03old\x12#\n" +
+	"\x03new\x18\x02 \x01(\v2\x11.ecs.v1.GossipKeyR\x03new\x12\x0e\n" +
+	"\x02by\x18\x03 \x01(\tR\x02by\x12\x18\n" +
+	"\aversion\x18\x04 \x01(\x04R\aversion\"@\n" +
+	"\x10ConfirmGossipKey\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\"Z\n" +
+	"\x10AdvanceGossipKey\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x12\n" +
+	"\x04step\x18\x02 \x01(\tR\x04step\x12\x18\n" +
+	"\askipped\x18\x03 \x03(\tR\askipped\"3\n" +
+	"\tGossipKey\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06sealed\x18\x02 \x01(\fR\x06sealed\"\xd4\x01\n" +
+	"\n" +
+	"GossipKeys\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12%\n" +
+	"\x04ring\x18\x02 \x03(\v2\x11.ecs.v1.GossipKeyR\x04ring\x12\x12\n" +
+	"\x04step\x18\x03 \x01(\tR\x04step\x12\x1d\n" +
+	"\n" +
+	"started_at\x18\x04 \x01(\x03R\tstartedAt\x12\x1d\n" +
+	"\n" +
+	"started_by\x18\x05 \x01(\tR\tstartedBy\x12\x19\n" +
+	"\bended_at\x18\x06 \x01(\x03R\aendedAt\x12\x18\n" +
+	"\askipped\x18\a \x03(\tR\askipped\"<\n" +
+	"\fGossipHolder\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\"\x9c\x02\n" +
 	"\x06APIKey\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -7899,7 +8519,7 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\n" +
 	"revoked_by\x18\x04 \x01(\tR\trevokedBy\x12\x1d\n" +
 	"\n" +
-	"expires_at\x18\x05 \x01(\x03R\texpiresAt\"\xbd\x02\n" +
+	"expires_at\x18\x05 \x01(\x03R\texpiresAt\"\xb1\x03\n" +
 	"\x0eSnapshotRecord\x120\n" +
 	"\x06header\x18\x01 \x01(\v2\x16.ecs.v1.SnapshotHeaderH\x00R\x06header\x12\"\n" +
 	"\x04node\x18\x02 \x01(\v2\f.ecs.v1.NodeH\x00R\x04node\x12\"\n" +
@@ -7908,8 +8528,11 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x03key\x18\n" +
 	" \x01(\v2\x0e.ecs.v1.APIKeyH\x00R\x03key\x12)\n" +
 	"\x05token\x18\v \x01(\v2\x11.ecs.v1.JoinTokenH\x00R\x05token\x126\n" +
-	"\arevoked\x18\f \x01(\v2\x1a.ecs.v1.RevokedCertificateH\x00R\arevokedB\x06\n" +
-	"\x04kind\"\xc3\x02\n" +
+	"\arevoked\x18\f \x01(\v2\x1a.ecs.v1.RevokedCertificateH\x00R\arevoked\x125\n" +
+	"\vgossip_keys\x18( \x01(\v2\x12.ecs.v1.GossipKeysH\x00R\n" +
+	"gossipKeys\x12;\n" +
+	"\rgossip_holder\x18) \x01(\v2\x14.ecs.v1.GossipHolderH\x00R\fgossipHolderB\x06\n" +
+	"\x04kind\"\x8b\x03\n" +
 	"\x0eSnapshotHeader\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x14\n" +
@@ -7923,7 +8546,10 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x04keys\x18\b \x01(\x04R\x04keys\x12\x16\n" +
 	"\x06tokens\x18\t \x01(\x04R\x06tokens\x12\x18\n" +
 	"\arevoked\x18\n" +
-	" \x01(\x04R\arevoked\"\xaa\x03\n" +
+	" \x01(\x04R\arevoked\x12\x1f\n" +
+	"\vgossip_keys\x18( \x01(\bR\n" +
+	"gossipKeys\x12%\n" +
+	"\x0egossip_holders\x18) \x01(\x04R\rgossipHolders\"\xaa\x03\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x12\n" +
@@ -8169,7 +8795,15 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\arefusal\x18\x02 \x01(\v2\x0f.ecs.v1.RefusalR\arefusal\"\x0e\n" +
 	"\fWatchRevoked\"U\n" +
 	"\x13RevokedCertificates\x12>\n" +
-	"\fcertificates\x18\x01 \x03(\v2\x1a.ecs.v1.RevokedCertificateR\fcertificatesB\x18Z\x16ecs/proto/ecs/v1;ecsv1b\x06proto3"
+	"\fcertificates\x18\x01 \x03(\v2\x1a.ecs.v1.RevokedCertificateR\fcertificates\"&\n" +
+	"\n" +
+	"GossipHeld\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\"e\n" +
+	"\n" +
+	"GossipRing\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x12\n" +
+	"\x04keys\x18\x02 \x03(\fR\x04keys\x12)\n" +
+	"\arefusal\x18\x03 \x01(\v2\x0f.ecs.v1.RefusalR\arefusalB\x18Z\x16ecs/proto/ecs/v1;ecsv1b\x06proto3"
 
 var (
 	file_ecs_v1_ecs_proto_rawDescOnce sync.Once
@@ -8183,7 +8817,7 @@ func file_ecs_v1_ecs_proto_rawDescGZIP() []byte {
 	return file_ecs_v1_ecs_proto_rawDescData
 }
 
-var file_ecs_v1_ecs_proto_msgTypes = make([]protoimpl.MessageInfo, 98)
+var file_ecs_v1_ecs_proto_msgTypes = make([]protoimpl.MessageInfo, 106)
 var file_ecs_v1_ecs_proto_goTypes = []any{
 	(*Task)(nil),                // 0: ecs.v1.Task
 	(*Spec)(nil),                // 1: ecs.v1.Spec
@@ -8223,78 +8857,86 @@ var file_ecs_v1_ecs_proto_goTypes = []any{
 	(*PutToken)(nil),            // 35: ecs.v1.PutToken
 	(*SpendToken)(nil),          // 36: ecs.v1.SpendToken
 	(*RevokeCertificate)(nil),   // 37: ecs.v1.RevokeCertificate
-	(*APIKey)(nil),              // 38: ecs.v1.APIKey
-	(*JoinToken)(nil),           // 39: ecs.v1.JoinToken
-	(*RevokedCertificate)(nil),  // 40: ecs.v1.RevokedCertificate
-	(*SnapshotRecord)(nil),      // 41: ecs.v1.SnapshotRecord
-	(*SnapshotHeader)(nil),      // 42: ecs.v1.SnapshotHeader
-	(*Member)(nil),              // 43: ecs.v1.Member
-	(*AgentMessage)(nil),        // 44: ecs.v1.AgentMessage
-	(*Hello)(nil),               // 45: ecs.v1.Hello
-	(*Heartbeat)(nil),           // 46: ecs.v1.Heartbeat
-	(*Parked)(nil),              // 47: ecs.v1.Parked
-	(*AttemptStatus)(nil),       // 48: ecs.v1.AttemptStatus
-	(*HandOn)(nil),              // 49: ecs.v1.HandOn
-	(*Taken)(nil),               // 50: ecs.v1.Taken
-	(*Goodbye)(nil),             // 51: ecs.v1.Goodbye
-	(*ControlMessage)(nil),      // 52: ecs.v1.ControlMessage
-	(*Grant)(nil),               // 53: ecs.v1.Grant
-	(*Take)(nil),                // 54: ecs.v1.Take
-	(*Held)(nil),                // 55: ecs.v1.Held
-	(*HandedOn)(nil),            // 56: ecs.v1.HandedOn
-	(*Leave)(nil),               // 57: ecs.v1.Leave
-	(*Welcome)(nil),             // 58: ecs.v1.Welcome
-	(*HeartbeatAnswer)(nil),     // 59: ecs.v1.HeartbeatAnswer
-	(*Assignment)(nil),          // 60: ecs.v1.Assignment
-	(*StopAttempt)(nil),         // 61: ecs.v1.StopAttempt
-	(*StatusAnswer)(nil),        // 62: ecs.v1.StatusAnswer
-	(*Redirect)(nil),            // 63: ecs.v1.Redirect
-	(*Refused)(nil),             // 64: ecs.v1.Refused
-	(*OutputRequest)(nil),       // 65: ecs.v1.OutputRequest
-	(*OutputChunk)(nil),         // 66: ecs.v1.OutputChunk
-	(*AttachInput)(nil),         // 67: ecs.v1.AttachInput
-	(*InputData)(nil),           // 68: ecs.v1.InputData
-	(*WindowSize)(nil),          // 69: ecs.v1.WindowSize
-	(*AttachAck)(nil),           // 70: ecs.v1.AttachAck
-	(*ForwardRequest)(nil),      // 71: ecs.v1.ForwardRequest
-	(*ForwardAnswer)(nil),       // 72: ecs.v1.ForwardAnswer
-	(*Forwarded)(nil),           // 73: ecs.v1.Forwarded
-	(*ProposeRequest)(nil),      // 74: ecs.v1.ProposeRequest
-	(*ProposeAnswer)(nil),       // 75: ecs.v1.ProposeAnswer
-	(*Refusal)(nil),             // 76: ecs.v1.Refusal
-	(*ReadIndexRequest)(nil),    // 77: ecs.v1.ReadIndexRequest
-	(*ReadIndexAnswer)(nil),     // 78: ecs.v1.ReadIndexAnswer
-	(*ExplainRequest)(nil),      // 79: ecs.v1.ExplainRequest
-	(*ExplainAnswer)(nil),       // 80: ecs.v1.ExplainAnswer
-	(*ImagesRequest)(nil),       // 81: ecs.v1.ImagesRequest
-	(*ImagesAnswer)(nil),        // 82: ecs.v1.ImagesAnswer
-	(*ImageCount)(nil),          // 83: ecs.v1.ImageCount
-	(*JoinRequest)(nil),         // 84: ecs.v1.JoinRequest
-	(*JoinAnswer)(nil),          // 85: ecs.v1.JoinAnswer
-	(*LeaveRequest)(nil),        // 86: ecs.v1.LeaveRequest
-	(*LeaveAnswer)(nil),         // 87: ecs.v1.LeaveAnswer
-	(*GoRequest)(nil),           // 88: ecs.v1.GoRequest
-	(*GoAnswer)(nil),            // 89: ecs.v1.GoAnswer
-	(*LogRequest)(nil),          // 90: ecs.v1.LogRequest
-	(*LogAnswer)(nil),           // 91: ecs.v1.LogAnswer
-	(*RenewRequest)(nil),        // 92: ecs.v1.RenewRequest
-	(*RenewAnswer)(nil),         // 93: ecs.v1.RenewAnswer
-	(*WatchRevoked)(nil),        // 94: ecs.v1.WatchRevoked
-	(*RevokedCertificates)(nil), // 95: ecs.v1.RevokedCertificates
-	nil,                         // 96: ecs.v1.Spec.LabelsEntry
-	nil,                         // 97: ecs.v1.Node.AttributesEntry
+	(*RotateGossipKey)(nil),     // 38: ecs.v1.RotateGossipKey
+	(*ConfirmGossipKey)(nil),    // 39: ecs.v1.ConfirmGossipKey
+	(*AdvanceGossipKey)(nil),    // 40: ecs.v1.AdvanceGossipKey
+	(*GossipKey)(nil),           // 41: ecs.v1.GossipKey
+	(*GossipKeys)(nil),          // 42: ecs.v1.GossipKeys
+	(*GossipHolder)(nil),        // 43: ecs.v1.GossipHolder
+	(*APIKey)(nil),              // 44: ecs.v1.APIKey
+	(*JoinToken)(nil),           // 45: ecs.v1.JoinToken
+	(*RevokedCertificate)(nil),  // 46: ecs.v1.RevokedCertificate
+	(*SnapshotRecord)(nil),      // 47: ecs.v1.SnapshotRecord
+	(*SnapshotHeader)(nil),      // 48: ecs.v1.SnapshotHeader
+	(*Member)(nil),              // 49: ecs.v1.Member
+	(*AgentMessage)(nil),        // 50: ecs.v1.AgentMessage
+	(*Hello)(nil),               // 51: ecs.v1.Hello
+	(*Heartbeat)(nil),           // 52: ecs.v1.Heartbeat
+	(*Parked)(nil),              // 53: ecs.v1.Parked
+	(*AttemptStatus)(nil),       // 54: ecs.v1.AttemptStatus
+	(*HandOn)(nil),              // 55: ecs.v1.HandOn
+	(*Taken)(nil),               // 56: ecs.v1.Taken
+	(*Goodbye)(nil),             // 57: ecs.v1.Goodbye
+	(*ControlMessage)(nil),      // 58: ecs.v1.ControlMessage
+	(*Grant)(nil),               // 59: ecs.v1.Grant
+	(*Take)(nil),                // 60: ecs.v1.Take
+	(*Held)(nil),                // 61: ecs.v1.Held
+	(*HandedOn)(nil),            // 62: ecs.v1.HandedOn
+	(*Leave)(nil),               // 63: ecs.v1.Leave
+	(*Welcome)(nil),             // 64: ecs.v1.Welcome
+	(*HeartbeatAnswer)(nil),     // 65: ecs.v1.HeartbeatAnswer
+	(*Assignment)(nil),          // 66: ecs.v1.Assignment
+	(*StopAttempt)(nil),         // 67: ecs.v1.StopAttempt
+	(*StatusAnswer)(nil),        // 68: ecs.v1.StatusAnswer
+	(*Redirect)(nil),            // 69: ecs.v1.Redirect
+	(*Refused)(nil),             // 70: ecs.v1.Refused
+	(*OutputRequest)(nil),       // 71: ecs.v1.OutputRequest
+	(*OutputChunk)(nil),         // 72: ecs.v1.OutputChunk
+	(*AttachInput)(nil),         // 73: ecs.v1.AttachInput
+	(*InputData)(nil),           // 74: ecs.v1.InputData
+	(*WindowSize)(nil),          // 75: ecs.v1.WindowSize
+	(*AttachAck)(nil),           // 76: ecs.v1.AttachAck
+	(*ForwardRequest)(nil),      // 77: ecs.v1.ForwardRequest
+	(*ForwardAnswer)(nil),       // 78: ecs.v1.ForwardAnswer
+	(*Forwarded)(nil),           // 79: ecs.v1.Forwarded
+	(*ProposeRequest)(nil),      // 80: ecs.v1.ProposeRequest
+	(*ProposeAnswer)(nil),       // 81: ecs.v1.ProposeAnswer
+	(*Refusal)(nil),             // 82: ecs.v1.Refusal
+	(*ReadIndexRequest)(nil),    // 83: ecs.v1.ReadIndexRequest
+	(*ReadIndexAnswer)(nil),     // 84: ecs.v1.ReadIndexAnswer
+	(*ExplainRequest)(nil),      // 85: ecs.v1.ExplainRequest
+	(*ExplainAnswer)(nil),       // 86: ecs.v1.ExplainAnswer
+	(*ImagesRequest)(nil),       // 87: ecs.v1.ImagesRequest
+	(*ImagesAnswer)(nil),        // 88: ecs.v1.ImagesAnswer
+	(*ImageCount)(nil),          // 89: ecs.v1.ImageCount
+	(*JoinRequest)(nil),         // 90: ecs.v1.JoinRequest
+	(*JoinAnswer)(nil),          // 91: ecs.v1.JoinAnswer
+	(*LeaveRequest)(nil),        // 92: ecs.v1.LeaveRequest
+	(*LeaveAnswer)(nil),         // 93: ecs.v1.LeaveAnswer
+	(*GoRequest)(nil),           // 94: ecs.v1.GoRequest
+	(*GoAnswer)(nil),            // 95: ecs.v1.GoAnswer
+	(*LogRequest)(nil),          // 96: ecs.v1.LogRequest
+	(*LogAnswer)(nil),           // 97: ecs.v1.LogAnswer
+	(*RenewRequest)(nil),        // 98: ecs.v1.RenewRequest
+	(*RenewAnswer)(nil),         // 99: ecs.v1.RenewAnswer
+	(*WatchRevoked)(nil),        // 100: ecs.v1.WatchRevoked
+	(*RevokedCertificates)(nil), // 101: ecs.v1.RevokedCertificates
+	(*GossipHeld)(nil),          // 102: ecs.v1.GossipHeld
+	(*GossipRing)(nil),          // 103: ecs.v1.GossipRing
+	nil,                         // 104: ecs.v1.Spec.LabelsEntry
+	nil,                         // 105: ecs.v1.Node.AttributesEntry
 }
 var file_ecs_v1_ecs_proto_depIdxs = []int32{
 	1,   // 0: ecs.v1.Task.spec:type_name -> ecs.v1.Spec
 	4,   // 1: ecs.v1.Task.attempts:type_name -> ecs.v1.Attempt
 	5,   // 2: ecs.v1.Task.result:type_name -> ecs.v1.Result
 	8,   // 3: ecs.v1.Task.bill:type_name -> ecs.v1.Bill
-	96,  // 4: ecs.v1.Spec.labels:type_name -> ecs.v1.Spec.LabelsEntry
+	104, // 4: ecs.v1.Spec.labels:type_name -> ecs.v1.Spec.LabelsEntry
 	2,   // 5: ecs.v1.Spec.files:type_name -> ecs.v1.File
 	7,   // 6: ecs.v1.Result.stdout:type_name -> ecs.v1.Stream
 	7,   // 7: ecs.v1.Result.stderr:type_name -> ecs.v1.Stream
 	6,   // 8: ecs.v1.Result.outputs:type_name -> ecs.v1.Outputs
-	97,  // 9: ecs.v1.Node.attributes:type_name -> ecs.v1.Node.AttributesEntry
+	105, // 9: ecs.v1.Node.attributes:type_name -> ecs.v1.Node.AttributesEntry
 	11,  // 10: ecs.v1.Entry.commands:type_name -> ecs.v1.Command
 	12,  // 11: ecs.v1.Command.submit:type_name -> ecs.v1.Submit
 	13,  // 12: ecs.v1.Command.register:type_name -> ecs.v1.Register
@@ -8317,92 +8959,101 @@ var file_ecs_v1_ecs_proto_depIdxs = []int32{
 	36,  // 29: ecs.v1.Command.spend_token:type_name -> ecs.v1.SpendToken
 	37,  // 30: ecs.v1.Command.revoke_certificate:type_name -> ecs.v1.RevokeCertificate
 	31,  // 31: ecs.v1.Command.move_outputs:type_name -> ecs.v1.MoveOutputs
-	0,   // 32: ecs.v1.Submit.task:type_name -> ecs.v1.Task
-	9,   // 33: ecs.v1.Register.node:type_name -> ecs.v1.Node
-	14,  // 34: ecs.v1.Register.running:type_name -> ecs.v1.Token
-	16,  // 35: ecs.v1.Place.decisions:type_name -> ecs.v1.Decision
-	14,  // 36: ecs.v1.Progress.token:type_name -> ecs.v1.Token
-	14,  // 37: ecs.v1.Finish.token:type_name -> ecs.v1.Token
-	5,   // 38: ecs.v1.Finish.result:type_name -> ecs.v1.Result
-	8,   // 39: ecs.v1.Finish.bill:type_name -> ecs.v1.Bill
-	14,  // 40: ecs.v1.LoseAttempt.token:type_name -> ecs.v1.Token
-	1,   // 41: ecs.v1.Wish.spec:type_name -> ecs.v1.Spec
-	27,  // 42: ecs.v1.Resume.waited:type_name -> ecs.v1.Waited
-	30,  // 43: ecs.v1.ForgetNodes.nodes:type_name -> ecs.v1.GoneNode
-	32,  // 44: ecs.v1.MoveOutputs.moves:type_name -> ecs.v1.MovedOutput
-	38,  // 45: ecs.v1.PutKey.key:type_name -> ecs.v1.APIKey
-	39,  // 46: ecs.v1.PutToken.token:type_name -> ecs.v1.JoinToken
-	40,  // 47: ecs.v1.RevokeCertificate.certificate:type_name -> ecs.v1.RevokedCertificate
-	42,  // 48: ecs.v1.SnapshotRecord.header:type_name -> ecs.v1.SnapshotHeader
-	9,   // 49: ecs.v1.SnapshotRecord.node:type_name -> ecs.v1.Node
-	0,   // 50: ecs.v1.SnapshotRecord.task:type_name -> ecs.v1.Task
-	25,  // 51: ecs.v1.SnapshotRecord.wish:type_name -> ecs.v1.Wish
-	38,  // 52: ecs.v1.SnapshotRecord.key:type_name -> ecs.v1.APIKey
-	39,  // 53: ecs.v1.SnapshotRecord.token:type_name -> ecs.v1.JoinToken
-	40,  // 54: ecs.v1.SnapshotRecord.revoked:type_name -> ecs.v1.RevokedCertificate
-	45,  // 55: ecs.v1.AgentMessage.hello:type_name -> ecs.v1.Hello
-	46,  // 56: ecs.v1.AgentMessage.heartbeat:type_name -> ecs.v1.Heartbeat
-	48,  // 57: ecs.v1.AgentMessage.status:type_name -> ecs.v1.AttemptStatus
-	51,  // 58: ecs.v1.AgentMessage.goodbye:type_name -> ecs.v1.Goodbye
-	49,  // 59: ecs.v1.AgentMessage.hand_on:type_name -> ecs.v1.HandOn
-	50,  // 60: ecs.v1.AgentMessage.taken:type_name -> ecs.v1.Taken
-	9,   // 61: ecs.v1.Hello.node:type_name -> ecs.v1.Node
-	14,  // 62: ecs.v1.Hello.running:type_name -> ecs.v1.Token
-	47,  // 63: ecs.v1.Heartbeat.parked:type_name -> ecs.v1.Parked
-	14,  // 64: ecs.v1.AttemptStatus.token:type_name -> ecs.v1.Token
-	5,   // 65: ecs.v1.AttemptStatus.result:type_name -> ecs.v1.Result
-	8,   // 66: ecs.v1.AttemptStatus.bill:type_name -> ecs.v1.Bill
-	14,  // 67: ecs.v1.Taken.token:type_name -> ecs.v1.Token
-	58,  // 68: ecs.v1.ControlMessage.welcome:type_name -> ecs.v1.Welcome
-	59,  // 69: ecs.v1.ControlMessage.heartbeat:type_name -> ecs.v1.HeartbeatAnswer
-	60,  // 70: ecs.v1.ControlMessage.assignment:type_name -> ecs.v1.Assignment
-	61,  // 71: ecs.v1.ControlMessage.stop:type_name -> ecs.v1.StopAttempt
-	62,  // 72: ecs.v1.ControlMessage.status:type_name -> ecs.v1.StatusAnswer
-	63,  // 73: ecs.v1.ControlMessage.redirect:type_name -> ecs.v1.Redirect
-	64,  // 74: ecs.v1.ControlMessage.refused:type_name -> ecs.v1.Refused
-	57,  // 75: ecs.v1.ControlMessage.leave:type_name -> ecs.v1.Leave
-	53,  // 76: ecs.v1.ControlMessage.grant:type_name -> ecs.v1.Grant
-	54,  // 77: ecs.v1.ControlMessage.take:type_name -> ecs.v1.Take
-	56,  // 78: ecs.v1.ControlMessage.handed_on:type_name -> ecs.v1.HandedOn
-	14,  // 79: ecs.v1.Grant.token:type_name -> ecs.v1.Token
-	14,  // 80: ecs.v1.Take.token:type_name -> ecs.v1.Token
-	55,  // 81: ecs.v1.Take.stdout:type_name -> ecs.v1.Held
-	55,  // 82: ecs.v1.Take.stderr:type_name -> ecs.v1.Held
-	55,  // 83: ecs.v1.Take.outputs:type_name -> ecs.v1.Held
-	14,  // 84: ecs.v1.Welcome.forget:type_name -> ecs.v1.Token
-	25,  // 85: ecs.v1.HeartbeatAnswer.wishes:type_name -> ecs.v1.Wish
-	14,  // 86: ecs.v1.Assignment.token:type_name -> ecs.v1.Token
-	1,   // 87: ecs.v1.Assignment.spec:type_name -> ecs.v1.Spec
-	3,   // 88: ecs.v1.Assignment.secrets:type_name -> ecs.v1.Secrets
-	14,  // 89: ecs.v1.StopAttempt.token:type_name -> ecs.v1.Token
-	14,  // 90: ecs.v1.StatusAnswer.token:type_name -> ecs.v1.Token
-	14,  // 91: ecs.v1.OutputRequest.token:type_name -> ecs.v1.Token
-	14,  // 92: ecs.v1.AttachInput.token:type_name -> ecs.v1.Token
-	68,  // 93: ecs.v1.AttachInput.data:type_name -> ecs.v1.InputData
-	69,  // 94: ecs.v1.AttachInput.resize:type_name -> ecs.v1.WindowSize
-	11,  // 95: ecs.v1.ForwardRequest.commands:type_name -> ecs.v1.Command
-	73,  // 96: ecs.v1.ForwardAnswer.forwarded:type_name -> ecs.v1.Forwarded
-	0,   // 97: ecs.v1.Forwarded.made:type_name -> ecs.v1.Task
-	9,   // 98: ecs.v1.Forwarded.node:type_name -> ecs.v1.Node
-	76,  // 99: ecs.v1.Forwarded.refusal:type_name -> ecs.v1.Refusal
-	11,  // 100: ecs.v1.ProposeRequest.command:type_name -> ecs.v1.Command
-	0,   // 101: ecs.v1.ProposeAnswer.task:type_name -> ecs.v1.Task
-	9,   // 102: ecs.v1.ProposeAnswer.node:type_name -> ecs.v1.Node
-	76,  // 103: ecs.v1.ProposeAnswer.refusal:type_name -> ecs.v1.Refusal
-	76,  // 104: ecs.v1.ReadIndexAnswer.refusal:type_name -> ecs.v1.Refusal
-	76,  // 105: ecs.v1.ExplainAnswer.refusal:type_name -> ecs.v1.Refusal
-	83,  // 106: ecs.v1.ImagesAnswer.images:type_name -> ecs.v1.ImageCount
-	76,  // 107: ecs.v1.ImagesAnswer.refusal:type_name -> ecs.v1.Refusal
-	76,  // 108: ecs.v1.JoinAnswer.refusal:type_name -> ecs.v1.Refusal
-	76,  // 109: ecs.v1.LeaveAnswer.refusal:type_name -> ecs.v1.Refusal
-	76,  // 110: ecs.v1.GoAnswer.refusal:type_name -> ecs.v1.Refusal
-	76,  // 111: ecs.v1.RenewAnswer.refusal:type_name -> ecs.v1.Refusal
-	40,  // 112: ecs.v1.RevokedCertificates.certificates:type_name -> ecs.v1.RevokedCertificate
-	113, // [113:113] is the sub-list for method output_type
-	113, // [113:113] is the sub-list for method input_type
-	113, // [113:113] is the sub-list for extension type_name
-	113, // [113:113] is the sub-list for extension extendee
-	0,   // [0:113] is the sub-list for field type_name
+	38,  // 32: ecs.v1.Command.rotate_gossip_key:type_name -> ecs.v1.RotateGossipKey
+	39,  // 33: ecs.v1.Command.confirm_gossip_key:type_name -> ecs.v1.ConfirmGossipKey
+	40,  // 34: ecs.v1.Command.advance_gossip_key:type_name -> ecs.v1.AdvanceGossipKey
+	0,   // 35: ecs.v1.Submit.task:type_name -> ecs.v1.Task
+	9,   // 36: ecs.v1.Register.node:type_name -> ecs.v1.Node
+	14,  // 37: ecs.v1.Register.running:type_name -> ecs.v1.Token
+	16,  // 38: ecs.v1.Place.decisions:type_name -> ecs.v1.Decision
+	14,  // 39: ecs.v1.Progress.token:type_name -> ecs.v1.Token
+	14,  // 40: ecs.v1.Finish.token:type_name -> ecs.v1.Token
+	5,   // 41: ecs.v1.Finish.result:type_name -> ecs.v1.Result
+	8,   // 42: ecs.v1.Finish.bill:type_name -> ecs.v1.Bill
+	14,  // 43: ecs.v1.LoseAttempt.token:type_name -> ecs.v1.Token
+	1,   // 44: ecs.v1.Wish.spec:type_name -> ecs.v1.Spec
+	27,  // 45: ecs.v1.Resume.waited:type_name -> ecs.v1.Waited
+	30,  // 46: ecs.v1.ForgetNodes.nodes:type_name -> ecs.v1.GoneNode
+	32,  // 47: ecs.v1.MoveOutputs.moves:type_name -> ecs.v1.MovedOutput
+	44,  // 48: ecs.v1.PutKey.key:type_name -> ecs.v1.APIKey
+	45,  // 49: ecs.v1.PutToken.token:type_name -> ecs.v1.JoinToken
+	46,  // 50: ecs.v1.RevokeCertificate.certificate:type_name -> ecs.v1.RevokedCertificate
+	41,  // 51: ecs.v1.RotateGossipKey.old:type_name -> ecs.v1.GossipKey
+	41,  // 52: ecs.v1.RotateGossipKey.new:type_name -> ecs.v1.GossipKey
+	41,  // 53: ecs.v1.GossipKeys.ring:type_name -> ecs.v1.GossipKey
+	48,  // 54: ecs.v1.SnapshotRecord.header:type_name -> ecs.v1.SnapshotHeader
+	9,   // 55: ecs.v1.SnapshotRecord.node:type_name -> ecs.v1.Node
+	0,   // 56: ecs.v1.SnapshotRecord.task:type_name -> ecs.v1.Task
+	25,  // 57: ecs.v1.SnapshotRecord.wish:type_name -> ecs.v1.Wish
+	44,  // 58: ecs.v1.SnapshotRecord.key:type_name -> ecs.v1.APIKey
+	45,  // 59: ecs.v1.SnapshotRecord.token:type_name -> ecs.v1.JoinToken
+	46,  // 60: ecs.v1.SnapshotRecord.revoked:type_name -> ecs.v1.RevokedCertificate
+	42,  // 61: ecs.v1.SnapshotRecord.gossip_keys:type_name -> ecs.v1.GossipKeys
+	43,  // 62: ecs.v1.SnapshotRecord.gossip_holder:type_name -> ecs.v1.GossipHolder
+	51,  // 63: ecs.v1.AgentMessage.hello:type_name -> ecs.v1.Hello
+	52,  // 64: ecs.v1.AgentMessage.heartbeat:type_name -> ecs.v1.Heartbeat
+	54,  // 65: ecs.v1.AgentMessage.status:type_name -> ecs.v1.AttemptStatus
+	57,  // 66: ecs.v1.AgentMessage.goodbye:type_name -> ecs.v1.Goodbye
+	55,  // 67: ecs.v1.AgentMessage.hand_on:type_name -> ecs.v1.HandOn
+	56,  // 68: ecs.v1.AgentMessage.taken:type_name -> ecs.v1.Taken
+	9,   // 69: ecs.v1.Hello.node:type_name -> ecs.v1.Node
+	14,  // 70: ecs.v1.Hello.running:type_name -> ecs.v1.Token
+	53,  // 71: ecs.v1.Heartbeat.parked:type_name -> ecs.v1.Parked
+	14,  // 72: ecs.v1.AttemptStatus.token:type_name -> ecs.v1.Token
+	5,   // 73: ecs.v1.AttemptStatus.result:type_name -> ecs.v1.Result
+	8,   // 74: ecs.v1.AttemptStatus.bill:type_name -> ecs.v1.Bill
+	14,  // 75: ecs.v1.Taken.token:type_name -> ecs.v1.Token
+	64,  // 76: ecs.v1.ControlMessage.welcome:type_name -> ecs.v1.Welcome
+	65,  // 77: ecs.v1.ControlMessage.heartbeat:type_name -> ecs.v1.HeartbeatAnswer
+	66,  // 78: ecs.v1.ControlMessage.assignment:type_name -> ecs.v1.Assignment
+	67,  // 79: ecs.v1.ControlMessage.stop:type_name -> ecs.v1.StopAttempt
+	68,  // 80: ecs.v1.ControlMessage.status:type_name -> ecs.v1.StatusAnswer
+	69,  // 81: ecs.v1.ControlMessage.redirect:type_name -> ecs.v1.Redirect
+	70,  // 82: ecs.v1.ControlMessage.refused:type_name -> ecs.v1.Refused
+	63,  // 83: ecs.v1.ControlMessage.leave:type_name -> ecs.v1.Leave
+	59,  // 84: ecs.v1.ControlMessage.grant:type_name -> ecs.v1.Grant
+	60,  // 85: ecs.v1.ControlMessage.take:type_name -> ecs.v1.Take
+	62,  // 86: ecs.v1.ControlMessage.handed_on:type_name -> ecs.v1.HandedOn
+	14,  // 87: ecs.v1.Grant.token:type_name -> ecs.v1.Token
+	14,  // 88: ecs.v1.Take.token:type_name -> ecs.v1.Token
+	61,  // 89: ecs.v1.Take.stdout:type_name -> ecs.v1.Held
+	61,  // 90: ecs.v1.Take.stderr:type_name -> ecs.v1.Held
+	61,  // 91: ecs.v1.Take.outputs:type_name -> ecs.v1.Held
+	14,  // 92: ecs.v1.Welcome.forget:type_name -> ecs.v1.Token
+	25,  // 93: ecs.v1.HeartbeatAnswer.wishes:type_name -> ecs.v1.Wish
+	14,  // 94: ecs.v1.Assignment.token:type_name -> ecs.v1.Token
+	1,   // 95: ecs.v1.Assignment.spec:type_name -> ecs.v1.Spec
+	3,   // 96: ecs.v1.Assignment.secrets:type_name -> ecs.v1.Secrets
+	14,  // 97: ecs.v1.StopAttempt.token:type_name -> ecs.v1.Token
+	14,  // 98: ecs.v1.StatusAnswer.token:type_name -> ecs.v1.Token
+	14,  // 99: ecs.v1.OutputRequest.token:type_name -> ecs.v1.Token
+	14,  // 100: ecs.v1.AttachInput.token:type_name -> ecs.v1.Token
+	74,  // 101: ecs.v1.AttachInput.data:type_name -> ecs.v1.InputData
+	75,  // 102: ecs.v1.AttachInput.resize:type_name -> ecs.v1.WindowSize
+	11,  // 103: ecs.v1.ForwardRequest.commands:type_name -> ecs.v1.Command
+	79,  // 104: ecs.v1.ForwardAnswer.forwarded:type_name -> ecs.v1.Forwarded
+	0,   // 105: ecs.v1.Forwarded.made:type_name -> ecs.v1.Task
+	9,   // 106: ecs.v1.Forwarded.node:type_name -> ecs.v1.Node
+	82,  // 107: ecs.v1.Forwarded.refusal:type_name -> ecs.v1.Refusal
+	11,  // 108: ecs.v1.ProposeRequest.command:type_name -> ecs.v1.Command
+	0,   // 109: ecs.v1.ProposeAnswer.task:type_name -> ecs.v1.Task
+	9,   // 110: ecs.v1.ProposeAnswer.node:type_name -> ecs.v1.Node
+	82,  // 111: ecs.v1.ProposeAnswer.refusal:type_name -> ecs.v1.Refusal
+	82,  // 112: ecs.v1.ReadIndexAnswer.refusal:type_name -> ecs.v1.Refusal
+	82,  // 113: ecs.v1.ExplainAnswer.refusal:type_name -> ecs.v1.Refusal
+	89,  // 114: ecs.v1.ImagesAnswer.images:type_name -> ecs.v1.ImageCount
+	82,  // 115: ecs.v1.ImagesAnswer.refusal:type_name -> ecs.v1.Refusal
+	82,  // 116: ecs.v1.JoinAnswer.refusal:type_name -> ecs.v1.Refusal
+	82,  // 117: ecs.v1.LeaveAnswer.refusal:type_name -> ecs.v1.Refusal
+	82,  // 118: ecs.v1.GoAnswer.refusal:type_name -> ecs.v1.Refusal
+	82,  // 119: ecs.v1.RenewAnswer.refusal:type_name -> ecs.v1.Refusal
+	46,  // 120: ecs.v1.RevokedCertificates.certificates:type_name -> ecs.v1.RevokedCertificate
+	82,  // 121: ecs.v1.GossipRing.refusal:type_name -> ecs.v1.Refusal
+	122, // [122:122] is the sub-list for method output_type
+	122, // [122:122] is the sub-list for method input_type
+	122, // [122:122] is the sub-list for extension type_name
+	122, // [122:122] is the sub-list for extension extendee
+	0,   // [0:122] is the sub-list for field type_name
 }
 
 func init() { file_ecs_v1_ecs_proto_init() }
@@ -8432,8 +9083,11 @@ func file_ecs_v1_ecs_proto_init() {
 		(*Command_SpendToken)(nil),
 		(*Command_RevokeCertificate)(nil),
 		(*Command_MoveOutputs)(nil),
+		(*Command_RotateGossipKey)(nil),
+		(*Command_ConfirmGossipKey)(nil),
+		(*Command_AdvanceGossipKey)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[41].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[47].OneofWrappers = []any{
 		(*SnapshotRecord_Header)(nil),
 		(*SnapshotRecord_Node)(nil),
 		(*SnapshotRecord_Task)(nil),
@@ -8441,8 +9095,10 @@ func file_ecs_v1_ecs_proto_init() {
 		(*SnapshotRecord_Key)(nil),
 		(*SnapshotRecord_Token)(nil),
 		(*SnapshotRecord_Revoked)(nil),
+		(*SnapshotRecord_GossipKeys)(nil),
+		(*SnapshotRecord_GossipHolder)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[44].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[50].OneofWrappers = []any{
 		(*AgentMessage_Hello)(nil),
 		(*AgentMessage_Heartbeat)(nil),
 		(*AgentMessage_Status)(nil),
@@ -8450,7 +9106,7 @@ func file_ecs_v1_ecs_proto_init() {
 		(*AgentMessage_HandOn)(nil),
 		(*AgentMessage_Taken)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[52].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[58].OneofWrappers = []any{
 		(*ControlMessage_Welcome)(nil),
 		(*ControlMessage_Heartbeat)(nil),
 		(*ControlMessage_Assignment)(nil),
@@ -8463,7 +9119,7 @@ func file_ecs_v1_ecs_proto_init() {
 		(*ControlMessage_Take)(nil),
 		(*ControlMessage_HandedOn)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[67].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[73].OneofWrappers = []any{
 		(*AttachInput_Data)(nil),
 		(*AttachInput_Resize)(nil),
 		(*AttachInput_Signal)(nil),
@@ -8474,7 +9130,7 @@ func file_ecs_v1_ecs_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ecs_v1_ecs_proto_rawDesc), len(file_ecs_v1_ecs_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   98,
+			NumMessages:   106,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
