@@ -89,8 +89,10 @@ func (o *options) check() error {
 		faults = append(faults, fmt.Errorf("--memory %s: the smallest task needs %d bytes", o.memory.String(), task.MinMemory))
 	}
 	var err error
-	if o.node, o.gossipKey, err = o.Trust.Load(pki.RoleAgent); err != nil {
-		faults = append(faults, err)
+	if !o.Trust.Awaited() {
+		if o.node, o.gossipKey, err = o.Trust.Load(pki.RoleAgent); err != nil {
+			faults = append(faults, err)
+		}
 	}
 	if o.capacity, err = o.measure(); err != nil {
 		faults = append(faults, err)

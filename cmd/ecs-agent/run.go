@@ -30,6 +30,11 @@ import (
 )
 
 func (o *options) run(ctx context.Context, log *slog.Logger, ring *telemetry.Ring) (err error) {
+	if o.node == nil {
+		if err := o.Trust.AwaitJoin(ctx, &o.Place, pki.RoleAgent, "", o.check, log); err != nil {
+			return err
+		}
+	}
 	id := o.node.Identity()
 	data, err := daemon.OpenDataDir(o.DataDir, id.ID)
 	if err != nil {

@@ -93,16 +93,8 @@ func (o *options) check() error {
 	if o.snapshotInterval < time.Second {
 		faults = append(faults, fmt.Errorf("--snapshot-interval %s: want 1s or more", o.snapshotInterval))
 	}
-	if o.node, o.gossipKey, err = o.Trust.Load(pki.RoleControl); err != nil {
-		faults = append(faults, err)
-	}
-	if key, err := clusterfiles.ReadKey(o.sealKey); err != nil {
-		faults = append(faults, fmt.Errorf("read the seal key: %w", err))
-	} else if o.box, err = seal.NewBox(key); err != nil {
-		faults = append(faults, err)
-	}
-	if o.authority, err = o.openAuthority(); err != nil {
-		faults = append(faults, err)
+	if !o.Trust.Awaited() {
+		faults = append(faults, o.openTrust())
 	}
 	if _, err := tracing.Wanted(o.otlp, os.Getenv); err != nil {
 		faults = append(faults, err)
@@ -113,6 +105,24 @@ func (o *options) check() error {
 	}
 	if o.keys, err = api.NewHtpasswd(o.htpasswd); err != nil {
 		faults = append(faults, fmt.Errorf("read the API keys: %w", err))
+	}
+	return errors.Join(faults...)
+}
+
+// openTrust reads what this node proves itself with and keeps secrets by.
+func (o *options) openTrust() error {
+	var faults []error
+	var err error
+	if o.node, o.gossipKey, err = o.Trust.Load(pki.RoleControl); err != nil {
+		faults = append(faults, err)
+	}
+	if key, err := clusterfiles.ReadKey(o.sealKey); err != nil {
+		faults = append(faults, fmt.Errorf("read the seal key: %w", err))
+	} else if o.box, err = seal.NewBox(key); err != nil {
+		faults = append(faults, err)
+	}
+	if o.authority, err = o.openAuthority(); err != nil {
+		faults = append(faults, err)
 	}
 	return errors.Join(faults...)
 }

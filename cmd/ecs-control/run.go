@@ -55,6 +55,12 @@ func (l *listeners) close() {
 }
 
 func (o *options) run(ctx context.Context, log *slog.Logger, ring *telemetry.Ring) (err error) {
+	if o.node == nil {
+		if err := o.Trust.AwaitJoin(ctx, &o.Place, pki.RoleControl, o.sealKey, o.check, log); err != nil {
+			return err
+		}
+		o.expect = 0 // a token is for a cluster that is there: this node forms none
+	}
 	id := o.node.Identity()
 	log = log.With("node", id.ID)
 	data, err := daemon.OpenDataDir(o.DataDir, id.ID)

@@ -90,13 +90,13 @@ func TestOnlyTheTokensAuthorityIsTrusted(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(t.TempDir(), "node")
-	if err := clusterfiles.WriteAdmission(dir, files); err != nil {
+	if err := clusterfiles.WriteAdmission(clusterfiles.In(dir), files); err != nil {
 		t.Fatal(err)
 	}
 	if info, err := os.Stat(filepath.Join(dir, clusterfiles.NodeKey)); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("got %v, %v", info, err)
 	}
-	if err := clusterfiles.WriteAdmission(dir, files); err == nil {
+	if err := clusterfiles.WriteAdmission(clusterfiles.In(dir), files); err == nil {
 		t.Error("files of a node were written over")
 	}
 	if _, err := admitted(token, answer(other), key); err == nil || !strings.Contains(err.Error(), "another authority") {

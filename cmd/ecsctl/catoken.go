@@ -1,10 +1,10 @@
 package main
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -48,45 +48,72 @@ func (a *app) caRequest() *cobra.Command {
 	c.Flags().StringVar(&token, "token", "", "the join `token` (ECS_JOIN_TOKEN)")
 	c.Flags().StringVar(&role, "role", api.NodeAgent, "`role` of the node: control or agent, as the token's")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		if token == "" {
-			token = a.env("ECS_JOIN_TOKEN")
+		if role != api.NodeAgent && role != api.NodeControl {
+			return usage("--role %q: want %s or %s", role, api.NodeControl, api.NodeAgent)
 		}
-		if token == "" {
-			return usage("a token is needed: make one with `ecsctl ca token`, and give it with --token or ECS_JOIN_TOKEN")
-		}
-		parsed, err := api.ParseJoinToken(token)
-		if err != nil {
-			return usage("%w", err)
-		}
-		if err := sealed(a.endpoints()); err != nil {
-			return err
-		}
-		a.key, a.secret = "join", "token" // the token is the key; the service asks for no other
-		client, err := a.client()
+		parsed, err := a.joinToken(token)
 		if err != nil {
 			return err
 		}
-		defer client.Close()
-		request, key, err := pki.NewRequest()
+		places := clusterfiles.In(args[0])
+		got, err := a.admit(c.Context(), parsed, role, places)
 		if err != nil {
 			return err
 		}
-		got, err := client.Admit(c.Context(), api.Admission{Token: parsed.String(), Role: role, Request: string(request)})
-		if err != nil {
-			return fmt.Errorf("join with a token: %w", err)
-		}
-		files, err := admitted(parsed, got, key)
-		if err != nil {
-			return err
-		}
-		if err := clusterfiles.WriteAdmission(args[0], files); err != nil {
-			return fmt.Errorf("keep what the token brought (it is used up: make another): %w", err)
-		}
-		fmt.Fprintf(a.stdout, "%s  for %s %s of cluster %s\njoin through %s\n", filepath.Join(args[0], clusterfiles.NodeCert),
+		fmt.Fprintf(a.stdout, "%s  for %s %s of cluster %s\njoin through %s\n", places.Cert,
 			cell(role), cell(got.Node), cell(got.Cluster), cell(strings.Join(got.Join, ",")))
 		return nil
 	}
 	return c
+}
+
+// joinToken reads the token that was given, here or in the environment.
+func (a *app) joinToken(given string) (api.JoinToken, error) {
+	text := a.pick(given, "ECS_JOIN_TOKEN", "")
+	if text == "" {
+		return api.JoinToken{}, usage("a token is needed: make one with `ecsctl ca token`, and give it with --token or ECS_JOIN_TOKEN")
+	}
+	token, err := api.ParseJoinToken(text)
+	if err != nil {
+		return token, usage("%w", err)
+	}
+	return token, nil
+}
+
+// admit uses a token up for a certificate and writes all that comes with it.
+func (a *app) admit(ctx context.Context, token api.JoinToken, role string, places clusterfiles.Places) (*api.Admitted, error) {
+	if err := sealed(a.endpoints()); err != nil {
+		return nil, err
+	}
+	// Before the token is used up.
+	if err := places.Free(); err != nil {
+		return nil, fmt.Errorf("files of a node are never written over: move it away if it is not wanted: %w", err)
+	}
+	a.key, a.secret = "join", "token" // the token is the key; the service asks for no other
+	client, err := a.client()
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close()
+	request, key, err := pki.NewRequest()
+	if err != nil {
+		return nil, err
+	}
+	got, err := client.Admit(ctx, api.Admission{Token: token.String(), Role: role, Request: string(request)})
+	switch {
+	case errors.Is(err, &api.Problem{Code: api.CodeToken}):
+		return nil, fmt.Errorf("%w; make a new one, where an admin key is: ecsctl ca token --role %s", err, role)
+	case err != nil:
+		return nil, fmt.Errorf("join with a token through %s: %w", strings.Join(a.endpoints(), ","), err)
+	}
+	files, err := admitted(token, got, key)
+	if err != nil {
+		return nil, err
+	}
+	if err := clusterfiles.WriteAdmission(places, files); err != nil {
+		return nil, fmt.Errorf("keep what the token brought (it is used up: make another): %w", err)
+	}
+	return got, nil
 }
 
 // admitted checks that the answer is of the authority that the token names, and

@@ -25,24 +25,47 @@ const gossipPort = "7946"
 var dataDirs = []string{"/var/lib/ecs/control", "/var/lib/ecs/agent"}
 
 func (a *app) joinCommand() *cobra.Command {
-	var dataDir string
-	c := &cobra.Command{Use: "join ADDR...", Args: atLeastOne("the gossip address of a control node"),
+	var dataDir, token string
+	c := &cobra.Command{Use: "join [--token TOKEN] ADDR...",
 		Short: "Have this machine's daemon join the cluster of control nodes at ADDR",
 		Long: "Have the daemon on this machine, agent or control node, join the cluster that the\n" +
 			"control nodes at the gossip addresses ADDR (host[:port], 7946 unless given)\n" +
 			"belong to. It goes through the daemon's admin socket: as root, on the node.\n\n" +
-			"The node's certificate and the cluster's keys must be there beforehand (see:\n" +
-			"ecsctl ca request, ecsctl ca issue)."}
+			"A daemon that was started with --await-join has no certificate yet: --token (or\n" +
+			"ECS_JOIN_TOKEN, which no list of processes shows) gets it one, through a control\n" +
+			"node's HTTPS (--endpoint), and the addresses to join through when none are given.\n" +
+			"`ecsctl ca token` makes a token; it is good once."}
+	c.Flags().StringVar(&token, "token", "", "the join `token` of a new node (ECS_JOIN_TOKEN)")
 	c.Flags().StringVar(&dataDir, "data-dir", "", "the daemon's data `directory` (default: the one of "+strings.Join(dataDirs, ", ")+" that is there)")
 	c.RunE = func(c *cobra.Command, args []string) error {
+		daemon, err := localDaemon(dataDir)
+		if err != nil {
+			return err
+		}
+		about, err := daemon.About(c.Context())
+		if err != nil {
+			return err
+		}
+		switch {
+		case about.Awaits != nil:
+			found, err := a.letIn(c.Context(), daemon, about, token)
+			if err != nil {
+				return err
+			}
+			if len(args) == 0 {
+				args = found
+			}
+		case token != "":
+			return usage("the daemon has a certificate, as %s %s of cluster %s: leave --token out. It counts where a daemon was started with --await-join and without one",
+				about.Role, about.ID, about.Cluster)
+		}
+		if len(args) == 0 {
+			return usage("the gossip address of a control node is needed: ecsctl join ADDR...")
+		}
 		for i, addr := range args {
 			if _, _, err := net.SplitHostPort(addr); err != nil {
 				args[i] = net.JoinHostPort(strings.Trim(addr, "[]"), gossipPort)
 			}
-		}
-		daemon, err := localDaemon(dataDir)
-		if err != nil {
-			return err
 		}
 		if err := daemon.Join(c.Context(), args, a.progress); err != nil {
 			return fmt.Errorf("join: %w", err)

@@ -17,6 +17,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"ecs/internal/clusterfiles"
 )
 
 // Socket is the socket's name in the data directory.
@@ -41,6 +43,16 @@ type About struct {
 	Name    string `json:"name"`
 	Cluster string `json:"cluster"`
 	State   string `json:"state"` // for people
+	// Awaits, when set, says that the daemon has no certificate yet: it goes on once
+	// the files are there and it is told to.
+	Awaits *Awaited `json:"awaits,omitzero"`
+}
+
+// Awaited is where a daemon without a certificate wants its files.
+type Awaited struct {
+	Files clusterfiles.Places `json:"files"` // absolute
+	UID   int                 `json:"uid"`   // whose they have to be
+	GID   int                 `json:"gid"`
 }
 
 // Step is one line of progress.

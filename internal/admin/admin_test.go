@@ -82,3 +82,40 @@ func TestNoDaemonIsSaidWithWhatToDo(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A daemon without a certificate starts once, when what was put in place is good.
+func TestADaemonWaitsForItsCertificate(t *testing.T) {
+	dir := t.TempDir()
+	l, err := Listen(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad, starts := errors.New("no such certificate"), 0
+	start := func() error { starts++; return bad }
+	type end struct {
+		started bool
+		err     error
+	}
+	ended := make(chan end, 1)
+	go func() {
+		started, err := ServeAwaiting(context.Background(), l, About{Role: "agent", Awaits: &Awaited{UID: 7}}, start)
+		ended <- end{started, err}
+	}()
+	c := NewClient(dir)
+	if a, err := c.About(t.Context()); err != nil || a.Awaits == nil || a.Awaits.UID != 7 {
+		t.Errorf("got %+v, %v", a, err)
+	}
+	if err := c.Join(t.Context(), []string{"a:1"}, func(string) {}); err == nil || !strings.Contains(err.Error(), "ecsctl ca token") {
+		t.Errorf("got %v, want told how to get a certificate", err)
+	}
+	if err := c.Start(t.Context()); err == nil || err.Error() != bad.Error() {
+		t.Errorf("got %v, want what is wrong with the files", err)
+	}
+	bad = nil
+	if err := c.Start(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if e := <-ended; e.err != nil || !e.started || starts != 2 {
+		t.Errorf("got %+v after %d starts", e, starts)
+	}
+}

@@ -48,6 +48,11 @@ func (c *Client) Join(ctx context.Context, addrs []string, say func(string)) err
 	return c.follow(ctx, "/join", joinRequest{Addrs: addrs}, say)
 }
 
+// Start tells a daemon that waited for its certificate that the files are there.
+func (c *Client) Start(ctx context.Context) error {
+	return c.follow(ctx, "/start", struct{}{}, func(string) {})
+}
+
 // Leave has the daemon leave its cluster and end.
 func (c *Client) Leave(ctx context.Context, force bool, say func(string)) error {
 	return c.follow(ctx, "/leave", leaveRequest{Force: force}, say)

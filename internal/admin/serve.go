@@ -32,6 +32,48 @@ func Serve(ctx context.Context, l net.Listener, n Node) error {
 		// What has begun goes on when the operator hangs up.
 		stream(w, func(say func(string)) error { return n.Leave(context.WithoutCancel(r.Context()), req.Force, say) })
 	})
+	return serve(ctx, l, mux)
+}
+
+// ServeAwaiting answers for a daemon that waits for its certificate, until ctx ends or
+// start has taken what an operator put in place. It reports whether it did.
+func ServeAwaiting(ctx context.Context, l net.Listener, about About, start func() error) (started bool, err error) {
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	var mu sync.Mutex
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /about", func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(about) // who hung up asks again
+	})
+	for _, path := range []string{"POST /join", "POST /leave"} {
+		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "the daemon has no certificate yet and is in no cluster: "+
+				"make a join token (ecsctl ca token) and give it to ecsctl join --token", http.StatusConflict)
+		})
+	}
+	mux.HandleFunc("POST /start", func(w http.ResponseWriter, _ *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		stream(w, func(func(string)) error {
+			if started {
+				return nil
+			}
+			err := start()
+			started = err == nil
+			return err
+		})
+		if started {
+			end()
+		}
+	})
+	err = serve(ctx, l, mux)
+	mu.Lock()
+	defer mu.Unlock()
+	return started, err
+}
+
+// serve serves until ctx ends.
+func serve(ctx context.Context, l net.Listener, mux http.Handler) error {
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()

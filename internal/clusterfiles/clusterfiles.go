@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"ecs/internal/pki"
@@ -26,6 +27,9 @@ const (
 	SealKey   = "seal.key" // control nodes only
 	NodeCert  = "node.crt"
 	NodeKey   = "node.key"
+	// GossipRing is in a node's data directory: the gossip keys that the cluster has
+	// given it, in place of GossipKey.
+	GossipRing = "gossip-ring.json"
 )
 
 // Init makes the authority and the keys of a new cluster in dir, which it
@@ -96,22 +100,65 @@ type Admission struct {
 	GossipKey, SealKey   []byte // SealKey: of control nodes alone
 }
 
-// WriteAdmission writes them into dir, which it creates.
-func WriteAdmission(dir string, a Admission) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
+// Places are the paths of a node's files.
+type Places struct {
+	CA        string `json:"ca"`
+	Cert      string `json:"cert"`
+	Key       string `json:"key"`
+	GossipKey string `json:"gossip_key"`
+	SealKey   string `json:"seal_key,omitzero"` // of control nodes alone
+}
+
+// In gives the usual names in a directory.
+func In(dir string) Places {
+	return Places{CA: filepath.Join(dir, CACert), Cert: filepath.Join(dir, NodeCert), Key: filepath.Join(dir, NodeKey),
+		GossipKey: filepath.Join(dir, GossipKey), SealKey: filepath.Join(dir, SealKey)}
+}
+
+// All gives those that there are, the certificate last: whoever waits for it finds
+// the others.
+func (p Places) All() []string {
+	return slices.DeleteFunc([]string{p.CA, p.Key, p.GossipKey, p.SealKey, p.Cert}, func(path string) bool { return path == "" })
+}
+
+// Free reports the first file that is there already; none is ever overwritten.
+func (p Places) Free() error {
+	for _, path := range p.All() {
+		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+			if err == nil {
+				err = fs.ErrExist
+			}
+			return fmt.Errorf("%s: %w", path, err)
+		}
 	}
+	return nil
+}
+
+// WriteAdmission writes the files of an admission where they belong and makes the
+// directories for that. It leaves none out and stops at the first that fails.
+func WriteAdmission(p Places, a Admission) error {
 	encoded := func(key []byte) []byte { return append(base64.StdEncoding.AppendEncode(nil, key), '\n') }
-	err := errors.Join(
-		write(filepath.Join(dir, CACert), a.Authority, 0o644),
-		write(filepath.Join(dir, NodeKey), a.Key, 0o600),
-		write(filepath.Join(dir, NodeCert), a.Cert, 0o644),
-		write(filepath.Join(dir, GossipKey), encoded(a.GossipKey), 0o600),
-	)
-	if len(a.SealKey) > 0 {
-		err = errors.Join(err, write(filepath.Join(dir, SealKey), encoded(a.SealKey), 0o600))
+	type file struct {
+		text []byte
+		mode fs.FileMode
 	}
-	return err
+	files := map[string]file{p.CA: {a.Authority, 0o644}, p.Key: {a.Key, 0o600}, p.GossipKey: {encoded(a.GossipKey), 0o600}, p.Cert: {a.Cert, 0o644}}
+	if len(a.SealKey) > 0 {
+		files[p.SealKey] = file{encoded(a.SealKey), 0o600}
+	}
+	for _, path := range p.All() {
+		f, ok := files[path]
+		if !ok {
+			continue // the seal key, of an agent
+		}
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := write(path, f.text, f.mode); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // ReadKey reads a key file: seal.KeySize bytes in base64, on one line.

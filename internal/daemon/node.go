@@ -23,6 +23,18 @@ type DataDir struct {
 // and ties it to the node's id: the first id to open it stays its only one, so
 // that a node never wakes up with the state of another.
 func OpenDataDir(path, id string) (*DataDir, error) {
+	d, err := takeDataDir(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.claim(id); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+// takeDataDir is OpenDataDir without an id.
+func takeDataDir(path string) (*DataDir, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("make the data directory: %w", err)
 	}
@@ -33,9 +45,6 @@ func OpenDataDir(path, id string) (*DataDir, error) {
 	d := &DataDir{path: path, lock: lock}
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return nil, errors.Join(fmt.Errorf("take the data directory %s: another process has it: %w", path, err), d.Close())
-	}
-	if err := d.claim(id); err != nil {
-		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -86,6 +87,7 @@ func CheckAddr(setting, addr string) error {
 // itself to others.
 type Trust struct {
 	CA, Cert, Key, GossipKey string
+	Await                    bool
 }
 
 // Define declares the settings.
@@ -93,7 +95,14 @@ func (t *Trust) Define(fs *flag.FlagSet) {
 	fs.StringVar(&t.CA, "ca", "/etc/ecs/ca.crt", "`file` with the certificate of the cluster's authority")
 	fs.StringVar(&t.Cert, "cert", "/etc/ecs/node.crt", "`file` with this node's certificate, which names its role and id")
 	fs.StringVar(&t.Key, "key", "/etc/ecs/node.key", "`file` with this node's private key")
-	fs.StringVar(&t.GossipKey, "gossip-key", "/etc/ecs/gossip.key", "`file` with the cluster's gossip key")
+	fs.StringVar(&t.GossipKey, "gossip-key", "/etc/ecs/gossip.key", "`file` with the cluster's gossip key, with which the node begins; the cluster's own rotations follow it")
+	fs.BoolVar(&t.Await, "await-join", false, "where the file of --cert is not there yet, wait for ecsctl join --token to get it")
+}
+
+// Awaited reports whether the node is to wait for its certificate.
+func (t *Trust) Awaited() bool {
+	_, err := os.Lstat(t.Cert)
+	return t.Await && errors.Is(err, fs.ErrNotExist)
 }
 
 // Load reads the files; the certificate must be one for role.
