@@ -22,8 +22,8 @@ import (
 
 // Authority is what a control node needs to let others in.
 type Authority struct {
-	CA                 *pki.CA
-	GossipKey, SealKey []byte
+	CA      *pki.CA
+	SealKey []byte
 }
 
 // MakeToken makes a join token. Only its hash enters the record.
@@ -63,7 +63,7 @@ func (s *Server) Admit(ctx context.Context, token protoapi.JoinToken, role strin
 	if err := s.change(ctx, spend, "use a join token"); err != nil {
 		return api.Admitted{}, err
 	}
-	got := api.Admitted{Cluster: id.Cluster, Node: id.ID, CertPEM: cert, AuthorityPEM: a.CA.CertPEM(), GossipKey: a.GossipKey, Join: []string{}}
+	got := api.Admitted{Cluster: id.Cluster, Node: id.ID, CertPEM: cert, AuthorityPEM: a.CA.CertPEM(), GossipKey: s.cfg.Gossip.Keys.Ring().Keys[0], Join: []string{}}
 	if id.Role == pki.RoleControl {
 		got.SealKey = a.SealKey
 	}

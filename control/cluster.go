@@ -43,6 +43,7 @@ func (s *Server) Info(context.Context) api.ClusterInfo {
 		info.Members = append(info.Members, api.Member{ID: m.ID, Name: m.Name, Role: m.Role, Zone: m.Zone, Version: m.Version,
 			HTTPAddr: m.HTTPAddr, Draining: m.Draining})
 	}
+	info.Gossip = s.rotation()
 	return info
 }
 

@@ -118,6 +118,7 @@ func (c *Config) Validate() error {
 		"--bootstrap-expect is 0, 1, 3 or 5: an even number of voters survives no more losses than one fewer")
 	need(c.HTTP != nil && c.RPC != nil && c.Raft != nil && c.Health != nil, "listeners for HTTP, health, RPC and Raft are needed")
 	need(c.Stores != nil || c.DataDir != "", "a data directory is needed: --data-dir")
+	need(c.Gossip.Keys != nil, "the cluster's gossip key is needed: --gossip-key")
 	need(c.Seal != nil, "the cluster's seal key is needed: --seal-key")
 	return errors.Join(errs...)
 }

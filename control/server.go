@@ -205,6 +205,7 @@ func (s *Server) serveRPC(ctx context.Context) error {
 	rpc.RegisterPeersServer(server, peers)
 	rpc.RegisterLogsServer(server, telemetry.NewLogServer(s.cfg.Recent, peers.authorize))
 	rpc.RegisterCertificatesServer(server, &certificates{s: s})
+	rpc.RegisterGossipKeysServer(server, &gossipKeys{s: s})
 	return serve(ctx, func() error { return server.Serve(s.cfg.RPC) }, server.Stop)
 }
 

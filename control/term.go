@@ -92,6 +92,7 @@ func (s *Server) lead(ctx context.Context, term uint64) error {
 	g.Go(func() error { return s.reap(ctx) })
 	g.Go(func() error { return s.keepVoters(ctx) })
 	g.Go(func() error { return s.forgetGone(ctx) })
+	g.Go(func() error { return s.seeRotationThrough(ctx) })
 	return g.Wait()
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/armon/go-metrics"
@@ -59,8 +60,12 @@ func (o *options) run(ctx context.Context, log *slog.Logger, ring *telemetry.Rin
 	outer := o.outerFence(log)
 	engine := docker.New(docker.Config{Host: o.dockerHost, Cluster: id.Cluster, Node: id.ID, Egress: o.egress, EgressDeny: o.egressDeny,
 		InitBinary: o.init, StateDir: data.Path("containers"), Starts: o.starts, Fence: outer, Log: log, Metrics: measured})
-	gossiping, err := o.gossip(ctx, log, measured, data.Peers(log))
+	peers := data.Peers(log)
+	gossiping, err := o.gossip(ctx, log, measured, peers)
 	if err != nil {
+		return err
+	}
+	if gossiping.Keys, err = data.Keyring(o.gossipKey); err != nil {
 		return err
 	}
 	members := gossip.New(gossiping)
@@ -89,7 +94,9 @@ func (o *options) run(ctx context.Context, log *slog.Logger, ring *telemetry.Rin
 	renewal := daemon.Renewal{Node: o.node, File: o.Cert, Dial: dial, Log: log,
 		Controls: func() []string { addrs, _ := controls(members); return addrs }}
 	revoked := daemon.RevocationWatch{Node: o.node, Controls: renewal.Controls, Dial: dial, Log: log}
-	services = append(services, renewal.Run, revoked.Run)
+	rings := daemon.RingWatch{Keys: gossiping.Keys, Controls: renewal.Controls, Dial: dial, Log: log,
+		Known: append(data.Controls(log), daemon.GuessControls(slices.Concat(o.Join, peers))...)}
+	services = append(services, renewal.Run, revoked.Run, rings.Run)
 	if o.healthAddr != "" {
 		services = append(services, func(ctx context.Context) error { return serveHTTP(ctx, o.healthAddr, health(a, scrape)) })
 	}
@@ -163,7 +170,7 @@ func (o *options) gossip(ctx context.Context, log *slog.Logger, measured *metric
 	return gossip.Config{
 		Self: gossip.Member{ID: id.ID, Role: string(pki.RoleAgent), Zone: o.Zone, Version: version.String(),
 			MilliCPU: o.capacity.MilliCPU, Memory: o.capacity.Memory},
-		Name: id.ID, Key: o.gossipKey, Label: id.Cluster, BindAddr: o.GossipAddr, AdvertiseAddr: advertised,
+		Name: id.ID, Label: id.Cluster, BindAddr: o.GossipAddr, AdvertiseAddr: advertised,
 		Join: o.Join, Rejoin: func() []string { return peers }, Logger: log, Metrics: measured,
 	}, err
 }

@@ -149,5 +149,5 @@ func (o *options) openAuthority() (*control.Authority, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the seal key: %w", err)
 	}
-	return &control.Authority{CA: ca, GossipKey: o.gossipKey, SealKey: sealKey}, nil
+	return &control.Authority{CA: ca, SealKey: sealKey}, nil
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -77,10 +78,16 @@ func (o *options) run(ctx context.Context, log *slog.Logger, ring *telemetry.Rin
 		log.Warn("keys and secrets cross the network in the clear: HTTP listens beyond loopback without TLS", "addr", o.httpAddr)
 	}
 	daemon.WarnOfExpiry(log, o.node)
-	cfg, err := o.config(ctx, log, ports, data.Peers(log))
+	keys, err := data.Keyring(o.gossipKey)
 	if err != nil {
 		return err
 	}
+	peers := data.Peers(log)
+	cfg, err := o.config(ctx, log, ports, peers)
+	if err != nil {
+		return err
+	}
+	cfg.Gossip.Keys = keys
 	cfg.Recent, cfg.AuditArgv = ring, o.auditArgv
 	if o.auditLog != "" {
 		if cfg.Audit, err = telemetry.OpenAudit(o.auditLog, log, slog.String("node", id.ID)); err != nil {
@@ -120,7 +127,13 @@ func (o *options) run(ctx context.Context, log *slog.Logger, ring *telemetry.Rin
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	var beside errgroup.Group
 	beside.Go(func() error { return admin.Serve(life, admitted, operated{server, o}) })
+	known := append(data.Controls(log), daemon.GuessControls(slices.Concat(o.Join, peers))...)
 	beside.Go(func() error { data.KeepPeers(life, server.Members(), log); return nil })
+	beside.Go(func() error {
+		watch := daemon.RingWatch{Keys: keys, Controls: server.ControlAddrs, Known: known, Dial: daemon.Dialer(o.node, pki.RoleControl), Log: log}
+		_ = watch.Run(life) // it only ends with its context
+		return nil
+	})
 	err = server.Run(ctx)
 	end()
 	if errors.Is(err, control.ErrStale) || errors.Is(err, control.ErrApart) {
@@ -157,7 +170,7 @@ func (o *options) config(ctx context.Context, log *slog.Logger, ports listeners,
 		ID: id.ID, Name: o.Name, Zone: o.Zone, Version: version.String(), Cluster: id.Cluster,
 		DataDir: o.DataDir, BootstrapExpect: o.expect,
 		HTTP: ports.http, Health: ports.health, RPC: ports.rpc,
-		Gossip: gossip.Config{Name: id.ID, Key: o.gossipKey, Label: id.Cluster, BindAddr: o.GossipAddr,
+		Gossip: gossip.Config{Name: id.ID, Label: id.Cluster, BindAddr: o.GossipAddr,
 			Join: o.Join, Rejoin: func() []string { return peers }, Logger: log, Metrics: metrics},
 		ServerCreds:     credentials.NewTLS(o.node.ServerTLS(pki.RoleControl, pki.RoleAgent)),
 		DialPeer:        daemon.Dialer(o.node, pki.RoleControl),

@@ -29,7 +29,7 @@ func (a *app) clusterCommand() *cobra.Command {
 		return showCluster(a.stdout, info)
 	}
 	return group("cluster", "Look at the cluster as a whole, save and recover it", c,
-		a.clusterSnapshot(), a.clusterRestore(), a.clusterRecover())
+		a.clusterSnapshot(), a.clusterRestore(), a.clusterRecover(), a.rotateGossipKey())
 }
 
 func showCluster(w io.Writer, c *api.Cluster) error {
@@ -45,6 +45,7 @@ func showCluster(w io.Writer, c *api.Cluster) error {
 	s.line("Term", strconv.FormatUint(c.Term, 10))
 	s.line("Applied", strconv.FormatUint(c.Applied, 10))
 	s.line("Tasks", fmt.Sprintf("%d pending, %d backing off, %d live, %d finished", c.Tasks.Pending, c.Tasks.BackingOff, c.Tasks.Live, c.Tasks.Finished))
+	showGossipKey(s, c)
 	health := "ready"
 	if !c.Health.Ready {
 		health = "not ready"

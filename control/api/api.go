@@ -72,6 +72,9 @@ type Cluster interface {
 	// node. With force one that can't be asked is taken out all the same. It says
 	// what happens now; that goes on after it returned.
 	SendAway(ctx context.Context, node string, force bool) (detail string, err error)
+	// RotateGossipKey begins a rotation; it goes on after it returned, and Info
+	// says how far it is. by is the key that asks.
+	RotateGossipKey(ctx context.Context, by string) error
 	Health(ctx context.Context) Health
 }
 
@@ -116,6 +119,25 @@ type ClusterInfo struct {
 	Term    uint64
 	Voters  []Voter
 	Members []Member
+	Gossip  Rotation
+}
+
+// Rotation is the gossip key, and how far its last rotation is.
+type Rotation struct {
+	Version       uint64 // of the ring; 0: the key is that of the settings, none was rotated
+	KeyID, NextID string // the key that encrypts, and the one that a rotation brings; NextID: while there is one
+	Step          string // add, use or remove; empty: no rotation is under way
+	StartedAt     time.Time
+	EndedAt       time.Time
+	StartedBy     string
+	Waiting       []Holder // who has not confirmed the ring
+	Skipped       []string // who was not waited for, by id
+}
+
+// Holder is a node that has not confirmed the newest ring.
+type Holder struct {
+	ID, Name, Role string
+	Gone           bool // nothing is heard of it: it catches up when it is back
 }
 
 // Voter is one control node of the replicated configuration.

@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"log/slog"
 	"net/http"
 
 	"github.com/julienschmidt/httprouter"
@@ -161,8 +162,37 @@ func (h *Handler) cluster(w http.ResponseWriter, r *http.Request, _ httprouter.P
 		v.Members = append(v.Members, api.Member{ID: m.ID, Name: m.Name, Role: m.Role, Zone: m.Zone, Version: m.Version,
 			HTTP: m.HTTPAddr, Draining: m.Draining})
 	}
+	v.GossipKey = renderRotation(info.Gossip)
 	h.json(w, r, http.StatusOK, v)
 	return nil
+}
+
+// rotateGossipKey serves POST /v2/cluster/gossip-key.
+func (h *Handler) rotateGossipKey(w http.ResponseWriter, r *http.Request, _ httprouter.Params) error {
+	if err := noBody(w, r); err != nil {
+		return err
+	}
+	if _, err := query(r, nil); err != nil {
+		return err
+	}
+	by := exchangeOf(r).owner
+	if err := h.cfg.Cluster.RotateGossipKey(r.Context(), by); err != nil {
+		return err
+	}
+	rotation := h.cfg.Cluster.Info(r.Context()).Gossip
+	exchangeOf(r).asked = []slog.Attr{slog.String("key", rotation.NextID)}
+	h.cfg.Log.InfoContext(r.Context(), "rotation of the gossip key begun", "key", rotation.NextID, "by", by)
+	h.json(w, r, http.StatusAccepted, renderRotation(rotation))
+	return nil
+}
+
+func renderRotation(r Rotation) api.GossipKey {
+	v := api.GossipKey{Version: r.Version, ID: r.KeyID, Next: r.NextID, Step: r.Step, StartedAt: r.StartedAt, StartedBy: r.StartedBy,
+		EndedAt: r.EndedAt, Skipped: r.Skipped}
+	for _, holder := range r.Waiting {
+		v.Waiting = append(v.Waiting, api.KeyHolder{ID: holder.ID, Name: holder.Name, Role: holder.Role, Gone: holder.Gone})
+	}
+	return v
 }
 
 // snapshot serves POST /v2/cluster/snapshot: the whole record, as of a moment after

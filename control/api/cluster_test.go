@@ -172,3 +172,18 @@ func TestBillExplainsTheWholeTime(t *testing.T) {
 		t.Errorf("got %+v, want only what happened to a task that never ran", never)
 	}
 }
+
+func TestTheGossipKeyIsRotatedOnceAtATimeByAdmins(t *testing.T) {
+	w := newWorld(t)
+	w.problem(w.do(http.MethodPost, "/v2/cluster/gossip-key", "", "Authorization", basic(olga, "o-secret")), http.StatusForbidden, api.CodeForbidden)
+	a := w.do(http.MethodPost, "/v2/cluster/gossip-key", "")
+	if k := decodeAs[api.GossipKey](t, a); a.status != http.StatusAccepted || k.Step != api.RotationAdd || k.Next != "bb" || k.StartedBy != root {
+		t.Errorf("got %d %s", a.status, a.body)
+	}
+	w.problem(w.do(http.MethodPost, "/v2/cluster/gossip-key", ""), http.StatusConflict, api.CodeRotation)
+	w.problem(w.do(http.MethodPost, "/v2/cluster/gossip-key?now=1", ""), http.StatusBadRequest, api.CodeBadRequest)
+	c := decodeAs[api.Cluster](t, w.do(http.MethodGet, "/v2/cluster", ""))
+	if k := c.GossipKey; len(k.Waiting) != 1 || !k.Waiting[0].Gone || k.Waiting[0].Name != "one" || len(k.Skipped) != 1 {
+		t.Errorf("got %+v", k)
+	}
+}

@@ -52,6 +52,7 @@ func every(w *world) map[string]func() int {
 		"POST /v2/images/warm":        call(post, "/v2/images/warm", `{"image":"busybox:1","count":1}`),
 		"GET /v2/cluster":             call(get, "/v2/cluster", ""),
 		"POST /v2/cluster/snapshot":   call(post, "/v2/cluster/snapshot", ""),
+		"POST /v2/cluster/gossip-key": call(post, "/v2/cluster/gossip-key", ""),
 		"GET /v2/keys":                call(get, "/v2/keys", ""),
 		"POST /v2/keys":               call(post, "/v2/keys", `{"role":"run"}`),
 		"DELETE /v2/keys/{id}": func() int {

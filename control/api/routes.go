@@ -48,6 +48,7 @@ func (h *Handler) routes() []route {
 		{post, "/v2/nodes/:id/leave", h.leave, false},
 		{get, "/v2/cluster", h.cluster, false},
 		{post, "/v2/cluster/snapshot", h.snapshot, false},
+		{post, "/v2/cluster/gossip-key", h.rotateGossipKey, false},
 
 		{get, "/v2/keys", h.keys, false},
 		{post, "/v2/keys", h.makeKey, false},

@@ -208,6 +208,15 @@ func (w *world) SendAway(_ context.Context, node string, force bool) (string, er
 	return node + " goes", nil
 }
 
+func (w *world) RotateGossipKey(_ context.Context, by string) error {
+	if w.info.Gossip.Step != "" {
+		return &task.Error{Code: task.CodeRotation, Message: "one is under way"}
+	}
+	w.info.Gossip = Rotation{Version: 1, KeyID: "aa", NextID: "bb", Step: api.RotationAdd, StartedBy: by, StartedAt: time.Now(),
+		Waiting: []Holder{{ID: "a1", Name: "one", Role: api.NodeAgent, Gone: true}}, Skipped: []string{"a2"}}
+	return nil
+}
+
 func (w *world) Logs(_ context.Context, s LogSearch) LogsFound {
 	w.search = s
 	return w.logs

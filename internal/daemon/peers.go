@@ -18,13 +18,22 @@ import (
 // that its settings name may have left since.
 const peersFile = "peers"
 
-// mostPeers bounds the file.
+// controlsFile names them by their gRPC addresses: a node that gossip does not let in
+// gets the keys for it there.
+const controlsFile = "controls"
+
+// mostPeers bounds each file.
 const mostPeers = 32
 
-// Peers reads the addresses that KeepPeers wrote. A file that can't be read is as
-// good as none: it only helps.
-func (d *DataDir) Peers(log *slog.Logger) []string {
-	text, err := os.ReadFile(d.Path(peersFile))
+// Peers reads the gossip addresses that KeepPeers wrote. A file that can't be read
+// is as good as none: it only helps.
+func (d *DataDir) Peers(log *slog.Logger) []string { return d.addresses(peersFile, log) }
+
+// Controls reads the gRPC addresses that KeepPeers wrote.
+func (d *DataDir) Controls(log *slog.Logger) []string { return d.addresses(controlsFile, log) }
+
+func (d *DataDir) addresses(file string, log *slog.Logger) []string {
+	text, err := os.ReadFile(d.Path(file))
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
 			log.Warn("known control nodes not read", "err", err)
@@ -37,14 +46,17 @@ func (d *DataDir) Peers(log *slog.Logger) []string {
 // KeepPeers writes down where gossip shows control nodes, whenever that changes,
 // until ctx ends. What gossip shows no more stays until others take its place.
 func (d *DataDir) KeepPeers(ctx context.Context, members *gossip.Members, log *slog.Logger) {
-	written := d.Peers(log)
+	kept := []*addressList{
+		{file: peersFile, of: func(m gossip.Member) string { return m.GossipAddr }},
+		{file: controlsFile, of: func(m gossip.Member) string { return m.RPCAddr }},
+	}
+	for _, list := range kept {
+		list.written = d.addresses(list.file, log)
+	}
 	for {
 		changed := members.Changed()
-		if now := peers(members, written); len(now) > 0 && !slices.Equal(now, written) {
-			if err := writeSynced(d.Path(peersFile), strings.Join(now, "\n")+"\n"); err != nil {
-				log.Warn("known control nodes not written down", "err", err)
-			}
-			written = now
+		for _, list := range kept {
+			list.keep(d, members, log)
 		}
 		select {
 		case <-changed:
@@ -54,15 +66,33 @@ func (d *DataDir) KeepPeers(ctx context.Context, members *gossip.Members, log *s
 	}
 }
 
-// peers are the control nodes but this one, and of those before as many as it
-// takes to have a few.
-func peers(members *gossip.Members, before []string) []string {
+// addressList is one of the files.
+type addressList struct {
+	file    string
+	of      func(gossip.Member) string
+	written []string
+}
+
+func (l *addressList) keep(d *DataDir, members *gossip.Members, log *slog.Logger) {
+	now := peers(members, l.of, l.written)
+	if len(now) == 0 || slices.Equal(now, l.written) {
+		return
+	}
+	if err := writeSynced(d.Path(l.file), strings.Join(now, "\n")+"\n"); err != nil {
+		log.Warn("known control nodes not written down", "err", err)
+	}
+	l.written = now
+}
+
+// peers are the addresses of control nodes but this one, and of those before as many
+// as it takes to have a few.
+func peers(members *gossip.Members, of func(gossip.Member) string, before []string) []string {
 	const few = 5
-	self := members.Addr()
+	self := of(members.Self())
 	var now []string
 	for _, m := range members.Snapshot() {
-		if m.Role == "control" && m.GossipAddr != "" && m.GossipAddr != self {
-			now = append(now, m.GossipAddr)
+		if addr := of(m); m.Role == "control" && addr != "" && addr != self {
+			now = append(now, addr)
 		}
 	}
 	for _, addr := range before {
@@ -78,7 +108,7 @@ func peers(members *gossip.Members, before []string) []string {
 // the peers, and the parts of the directory that are named.
 func (d *DataDir) Forget(parts ...string) error {
 	var faults []error
-	for _, part := range append(parts, peersFile) {
+	for _, part := range append(parts, peersFile, controlsFile) {
 		if err := os.RemoveAll(d.Path(part)); err != nil {
 			faults = append(faults, fmt.Errorf("forget the cluster that was left: %w", err))
 		}

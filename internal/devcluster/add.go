@@ -99,7 +99,7 @@ func (c *cluster) add(ctx context.Context, role, zone string, o Options) error {
 	if err := c.save(); err != nil {
 		return err
 	}
-	err = c.writeNode(ca, n, 0)
+	err = errors.Join(c.writeNode(ca, n, 0), c.giveRing(n))
 	if err == nil {
 		o.say("%s: starting (%s, zone %s)", n.Name, n.Role, n.Zone)
 		err = c.startNode(n, o.Binaries)
@@ -119,6 +119,22 @@ func (c *cluster) add(ctx context.Context, role, zone string, o Options) error {
 		return errors.Join(err, fmt.Errorf("%s is there still (ecsctl dev remove --force %[1]s): %w", n.Name, kept))
 	}
 	return errors.Join(err, c.discard(ctx, n))
+}
+
+// giveRing gives a new node the gossip keys that another one has: the key in the
+// cluster's own file opens nothing once it was rotated.
+func (c *cluster) giveRing(n node) error {
+	for _, other := range c.Nodes {
+		ring, err := os.ReadFile(c.path(other.Name, "data", clusterfiles.GossipRing))
+		if err != nil {
+			continue // not rotated, or just gone
+		}
+		if err := os.MkdirAll(c.path(n.Name, "data"), 0o700); err != nil {
+			return err
+		}
+		return os.WriteFile(c.path(n.Name, "data", clusterfiles.GossipRing), ring, 0o600)
+	}
+	return nil
 }
 
 // planOne draws up one more node.

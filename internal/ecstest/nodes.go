@@ -107,12 +107,12 @@ func (c *Cluster) join() []string {
 	return c.through()
 }
 
-func (c *Cluster) gossipConfig(h *memnet.Host) gossip.Config {
+func (c *Cluster) gossipConfig(h *memnet.Host, keys *gossip.Keyring) gossip.Config {
 	transport, err := gossip.NewMemTransport(h, gossipPort)
 	if err != nil {
 		c.T.Fatalf("gossip transport of %s: %v", h.Name(), err)
 	}
-	return gossip.Config{Name: h.Name(), Key: c.gossip, Label: "bubble", Transport: transport, Join: c.join(),
+	return gossip.Config{Name: h.Name(), Keys: keys, Label: "bubble", Transport: transport, Join: c.join(),
 		Logger: c.logger(h.Name()), Metrics: telemetry.Discard()}
 }
 
@@ -124,6 +124,7 @@ type Control struct {
 	zone   string
 	late   bool // it came when the cluster was there, and forms none
 	stores *replica.Stores
+	disk   ringDisk
 	server *control.Server
 }
 
@@ -153,12 +154,13 @@ func (n *Control) Start() {
 	if c.opts.Audit != nil {
 		audit = telemetry.NewAudit(c.opts.Audit, slog.String("node", h.Name()))
 	}
+	keys := n.disk.keyring(c)
 	server, err := control.New(control.Config{
 		ID: h.Name(), Name: h.Name(), Zone: n.zone, Version: "test", Cluster: "bubble", BootstrapExpect: expect,
 		HTTPAdvertise: addr(httpPort), RPCAdvertise: addr(rpcPort), RaftAdvertise: addr(raftPort),
 		HTTP: listen(httpPort), Health: listen(healthPort), RPC: listen(rpcPort),
 		Raft:   replica.NewStream(listen(raftPort), addr(raftPort), h.DialFunc()),
-		Stores: n.stores, Gossip: c.gossipConfig(h),
+		Stores: n.stores, Gossip: c.gossipConfig(h, keys),
 		ServerCreds: insecure.NewCredentials(), DialPeer: dialer(h), DialAgent: dialer(h), Peer: peerOf,
 		Seal: box, Auth: anyone{}, Log: c.logger(h.Name()), Recent: c.ring(h.Name()), Audit: audit, Metrics: telemetry.Discard(),
 		Now: since(time.Now()), DrainFor: c.opts.Drain,
@@ -168,7 +170,15 @@ func (n *Control) Start() {
 	}
 	n.server = server
 	c.watch.control(n)
-	n.launch(c, h.Name(), server.Run)
+	n.launch(c, h.Name(), func(ctx context.Context) error {
+		watching, stop := context.WithCancel(context.WithoutCancel(ctx))
+		watched := make(chan struct{})
+		go func() { defer close(watched); n.disk.follow(watching, c, h, keys, server.Members()) }()
+		err := server.Run(ctx)
+		stop()
+		<-watched
+		return err
+	})
 }
 
 // Crash cuts the node off at once and ends its process.
@@ -192,6 +202,7 @@ type Agent struct {
 	zone   string
 	engine *fake.Engine
 	dir    string
+	disk   ringDisk
 	boot   int
 	clock  func() time.Duration
 	agent  *agent.Agent
@@ -230,7 +241,8 @@ func (a *Agent) Start() {
 	if err != nil {
 		c.T.Fatalf("listen on %s: %v", h.Name(), err)
 	}
-	cfg := c.gossipConfig(h)
+	keys := a.disk.keyring(c)
+	cfg := c.gossipConfig(h, keys)
 	cfg.Self = gossip.Member{ID: h.Name(), Role: "agent", Zone: a.zone, Version: "test"}
 	members := gossip.New(cfg)
 	dial := dialer(h)
@@ -241,13 +253,7 @@ func (a *Agent) Start() {
 		JournalDir: filepath.Join(a.dir, "journal"), BootID: strconv.Itoa(a.boot),
 		Controls: func() ([]string, <-chan struct{}) {
 			changed := members.Changed()
-			var addrs []string
-			for _, m := range members.Snapshot() {
-				if m.Role == "control" {
-					addrs = append(addrs, m.RPCAddr)
-				}
-			}
-			return addrs, changed
+			return controlsIn(members), changed
 		},
 		Dial:      func(_ context.Context, addr string) (*grpc.ClientConn, error) { return dial(addr) },
 		DialAgent: dial,
@@ -264,13 +270,15 @@ func (a *Agent) Start() {
 		served := make(chan struct{})
 		go func() { defer close(served); _ = server.Serve(l) }()
 		life, stop := context.WithCancel(context.WithoutCancel(ctx))
-		gossiped := make(chan struct{})
+		gossiped, watched := make(chan struct{}), make(chan struct{})
 		go func() { defer close(gossiped); _ = members.Run(life) }()
+		go func() { defer close(watched); a.disk.follow(life, c, h, keys, members) }()
 		err := a.agent.Run(ctx)
 		stop()
 		server.Stop()
 		<-served
 		<-gossiped
+		<-watched
 		return err
 	})
 }

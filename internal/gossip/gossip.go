@@ -38,8 +38,8 @@ const (
 // Config is what a member is given.
 type Config struct {
 	Self Member
-	Name string // unique in the cluster; default: the node's id
-	Key  []byte // KeySize bytes, the cluster's gossip key; always needed
+	Name string   // unique in the cluster; default: the node's id
+	Keys *Keyring // the cluster's gossip keys; always needed
 	// Label is the cluster's name: packets of another cluster are dropped.
 	Label string
 	// BindAddr is the IP address and port to listen on, port 0 for any. Unused
@@ -94,7 +94,7 @@ func New(cfg Config) *Members {
 }
 
 // Run joins and gossips until ctx ends, then leaves in good order. It fails only
-// when it can't start: no address, a wrong key length, metadata too large. A
+// when it can't start: no address, no key, metadata too large. A
 // cluster that can't be found is looked for for ever. Run it once.
 func (m *Members) Run(ctx context.Context) error {
 	if err := m.validate(); err != nil {
@@ -132,8 +132,8 @@ func (m *Members) Run(ctx context.Context) error {
 }
 
 func (m *Members) validate() error {
-	if len(m.cfg.Key) != KeySize {
-		return fmt.Errorf("the gossip key has %d bytes, want %d: gossip is always encrypted", len(m.cfg.Key), KeySize)
+	if m.cfg.Keys == nil {
+		return errors.New("a key is needed: gossip is always encrypted")
 	}
 	if m.cfg.Name == "" {
 		return errors.New("a name is needed")
@@ -154,7 +154,7 @@ func (m *Members) config(network *network) *memberlist.Config {
 		c.SuspicionMult = 4 // a local cluster still has busy cores
 	}
 	c.TCPTimeout = m.times.dial
-	c.Name, c.SecretKey, c.Label = m.cfg.Name, m.cfg.Key, m.cfg.Label
+	c.Name, c.Keyring, c.Label = m.cfg.Name, m.cfg.Keys.list, m.cfg.Label
 	c.DeadNodeReclaimTime = reclaimAfter
 	c.Delegate, c.Events, c.Conflict = delegate{m}, events{m}, conflicts{m}
 	c.Logger = stdLogger(m.cfg.Logger)

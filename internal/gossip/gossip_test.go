@@ -58,7 +58,10 @@ func (s *swarm) start(host string, cfg Config) *Members {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	cfg.Transport, cfg.Key, cfg.Label = transport, make([]byte, KeySize), "test"
+	cfg.Transport, cfg.Label = transport, "test"
+	if cfg.Keys == nil {
+		cfg.Keys = keyring(s.t, Ring{Keys: [][]byte{testKey(0)}})
+	}
 	cfg.Join = []string{MemAddr("m0", 7946), "m1:7946"}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -232,7 +235,7 @@ func TestMetadataThatDoesNotFitIsRefused(t *testing.T) {
 	if _, err := encode(fits); err != nil {
 		t.Errorf("500 bytes of id: %v", err)
 	}
-	m := New(Config{Self: Member{ID: strings.Repeat("x", 600)}, Key: make([]byte, 32), BindAddr: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler)})
+	m := New(Config{Self: Member{ID: strings.Repeat("x", 600)}, Keys: keyring(t, Ring{Keys: [][]byte{testKey(0)}}), BindAddr: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler)})
 	if err := m.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "512") {
 		t.Errorf("got %v, want an error that names the bound", err)
 	}
@@ -258,7 +261,7 @@ func TestAnotherKeyStaysOutside(t *testing.T) {
 	defer cancel()
 	said := &lines{}
 	start := func(id string, key byte, join ...string) *Members {
-		m := New(Config{Self: Member{ID: id}, Key: append(make([]byte, 31), key), Label: "real", BindAddr: "127.0.0.1:0",
+		m := New(Config{Self: Member{ID: id}, Keys: keyring(t, Ring{Keys: [][]byte{testKey(key)}}), Label: "real", BindAddr: "127.0.0.1:0",
 			Join: join, Fast: true, Logger: slog.New(said).With("id", id)})
 		running.Go(func() {
 			if err := m.Run(ctx); err != nil {

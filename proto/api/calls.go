@@ -172,6 +172,14 @@ func (c *Client) Cluster(ctx context.Context) (*Cluster, error) {
 	return cl, err
 }
 
+// RotateGossipKey begins a rotation of the key that encrypts gossip; Cluster says how
+// far it is.
+func (c *Client) RotateGossipKey(ctx context.Context) (*GossipKey, error) {
+	k := new(GossipKey)
+	_, err := c.do(ctx, call{method: http.MethodPost, path: "/v2/cluster/gossip-key", into: k})
+	return k, err
+}
+
 func (c *Client) task(ctx context.Context, q call) (*Task, error) {
 	t := new(Task)
 	q.into = t

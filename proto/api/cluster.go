@@ -44,6 +44,37 @@ type Cluster struct {
 	Members []Member `json:"members"`
 	Tasks   Counts   `json:"tasks"`
 	Health  Health   `json:"health"`
+
+	GossipKey GossipKey `json:"gossip_key"`
+}
+
+// The steps of a rotation of the gossip key. Each is over when every node that is
+// there has confirmed it.
+const (
+	RotationAdd    = "add"    // the old key encrypts, both decrypt
+	RotationUse    = "use"    // the new one encrypts, both decrypt
+	RotationRemove = "remove" // the new one alone
+)
+
+// GossipKey says which key encrypts gossip, and how far its last rotation is.
+type GossipKey struct {
+	Version   uint64      `json:"version"`       // of the ring of keys; 0: it was never rotated
+	ID        string      `json:"id"`            // a hash of the key that encrypts
+	Next      string      `json:"next,omitzero"` // of the one that a rotation under way brings
+	Step      string      `json:"step,omitzero"` // add | use | remove; absent: none is under way
+	StartedAt time.Time   `json:"started_at,omitzero"`
+	StartedBy string      `json:"started_by,omitzero"`
+	EndedAt   time.Time   `json:"ended_at,omitzero"`
+	Waiting   []KeyHolder `json:"waiting,omitzero"` // who has not confirmed the newest ring
+	Skipped   []string    `json:"skipped,omitzero"` // nodes that were gone, by id: they get the keys when they are back
+}
+
+// KeyHolder is a node that has not confirmed the newest ring.
+type KeyHolder struct {
+	ID   string `json:"id"`
+	Name string `json:"name,omitzero"`
+	Role string `json:"role"`           // control | agent
+	Gone bool   `json:"gone,omitempty"` // nothing is heard of it; the rotation waits for a while
 }
 
 // Voter is one control node of the replicated configuration.

@@ -28,6 +28,7 @@ const (
 	CodeStale         Code = "stale"
 	CodeOutputLost    Code = "output_lost"
 	CodeMembership    Code = "membership_refused"
+	CodeRotation      Code = "rotation_refused"
 	CodeTooLarge      Code = "too_large"
 	CodeMediaType     Code = "unsupported_encoding"
 	CodeRange         Code = "range_not_satisfiable"
@@ -94,6 +95,8 @@ func Codes() []CodeInfo {
 			"The task ran and its result stands, but the node that kept its output does not have it any more; lost gives size and hash."},
 		{CodeMembership, http.StatusConflict, "The node can't join or leave so", false,
 			"It would cost the cluster its majority, or the node is not reachable, or belongs elsewhere; the detail says what to do."},
+		{CodeRotation, http.StatusConflict, "The gossip key is not rotated now", false,
+			"Another rotation is under way, or control nodes of different versions run; the detail says what to do."},
 		{CodeTooLarge, http.StatusRequestEntityTooLarge, "Too large", false,
 			"The body, an argument or a variable is beyond its bound."},
 		{CodeMediaType, http.StatusUnsupportedMediaType, "Content-Encoding is not supported", false,

@@ -89,9 +89,13 @@ func (o *processAgent) run(ctx context.Context, log *slog.Logger, _ *telemetry.R
 		return err
 	}
 	capacity := task.Capacity{MilliCPU: int64(o.cpus), Memory: int64(o.memory)}
+	keys, err := data.Keyring(o.gossipKey)
+	if err != nil {
+		return err
+	}
 	members := gossip.New(gossip.Config{
 		Self: gossip.Member{ID: id.ID, Role: string(pki.RoleAgent), Zone: o.Zone, Version: "chaos", MilliCPU: capacity.MilliCPU, Memory: capacity.Memory},
-		Name: id.ID, Key: o.gossipKey, Label: id.Cluster, BindAddr: o.GossipAddr, Join: o.Join, Logger: log, Metrics: telemetry.Discard(),
+		Name: id.ID, Keys: keys, Label: id.Cluster, BindAddr: o.GossipAddr, Join: o.Join, Logger: log, Metrics: telemetry.Discard(),
 	})
 	dial := daemon.Dialer(o.node, pki.RoleControl, new(gossipmonger).option())
 	a := agent.New(agent.Config{

@@ -21,6 +21,10 @@ const (
 // strangers hold none; grpc-go's default is 2 minutes.
 const handshakeWithin = 5 * time.Second
 
+// RingHold is how long a control node holds a call for the ring of gossip keys when
+// the caller has the newest.
+const RingHold = 30 * time.Second
+
 // MaxMessage bounds one message, in bytes. The largest is an assignment with a
 // full request body, or an output chunk; both are far below it.
 const MaxMessage = 4 << 20

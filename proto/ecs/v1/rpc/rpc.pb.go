@@ -48,7 +48,10 @@ const file_ecs_v1_rpc_rpc_proto_rawDesc = "" +
 	"\x04Find\x12\x12.ecs.v1.LogRequest\x1a\x11.ecs.v1.LogAnswer2\x82\x01\n" +
 	"\fCertificates\x122\n" +
 	"\x05Renew\x12\x14.ecs.v1.RenewRequest\x1a\x13.ecs.v1.RenewAnswer\x12>\n" +
-	"\aRevoked\x12\x14.ecs.v1.WatchRevoked\x1a\x1b.ecs.v1.RevokedCertificates0\x01B\x1aZ\x18ecs/proto/ecs/v1/rpc;rpcb\x06proto3"
+	"\aRevoked\x12\x14.ecs.v1.WatchRevoked\x1a\x1b.ecs.v1.RevokedCertificates0\x012<\n" +
+	"\n" +
+	"GossipKeys\x12.\n" +
+	"\x04Ring\x12\x12.ecs.v1.GossipHeld\x1a\x12.ecs.v1.GossipRingB\x1aZ\x18ecs/proto/ecs/v1/rpc;rpcb\x06proto3"
 
 var file_ecs_v1_rpc_rpc_proto_goTypes = []any{
 	(*v1.AgentMessage)(nil),        // 0: ecs.v1.AgentMessage
@@ -64,19 +67,21 @@ var file_ecs_v1_rpc_rpc_proto_goTypes = []any{
 	(*v1.LogRequest)(nil),          // 10: ecs.v1.LogRequest
 	(*v1.RenewRequest)(nil),        // 11: ecs.v1.RenewRequest
 	(*v1.WatchRevoked)(nil),        // 12: ecs.v1.WatchRevoked
-	(*v1.ControlMessage)(nil),      // 13: ecs.v1.ControlMessage
-	(*v1.ForwardAnswer)(nil),       // 14: ecs.v1.ForwardAnswer
-	(*v1.ReadIndexAnswer)(nil),     // 15: ecs.v1.ReadIndexAnswer
-	(*v1.ExplainAnswer)(nil),       // 16: ecs.v1.ExplainAnswer
-	(*v1.ImagesAnswer)(nil),        // 17: ecs.v1.ImagesAnswer
-	(*v1.JoinAnswer)(nil),          // 18: ecs.v1.JoinAnswer
-	(*v1.LeaveAnswer)(nil),         // 19: ecs.v1.LeaveAnswer
-	(*v1.GoAnswer)(nil),            // 20: ecs.v1.GoAnswer
-	(*v1.OutputChunk)(nil),         // 21: ecs.v1.OutputChunk
-	(*v1.AttachAck)(nil),           // 22: ecs.v1.AttachAck
-	(*v1.LogAnswer)(nil),           // 23: ecs.v1.LogAnswer
-	(*v1.RenewAnswer)(nil),         // 24: ecs.v1.RenewAnswer
-	(*v1.RevokedCertificates)(nil), // 25: ecs.v1.RevokedCertificates
+	(*v1.GossipHeld)(nil),          // 13: ecs.v1.GossipHeld
+	(*v1.ControlMessage)(nil),      // 14: ecs.v1.ControlMessage
+	(*v1.ForwardAnswer)(nil),       // 15: ecs.v1.ForwardAnswer
+	(*v1.ReadIndexAnswer)(nil),     // 16: ecs.v1.ReadIndexAnswer
+	(*v1.ExplainAnswer)(nil),       // 17: ecs.v1.ExplainAnswer
+	(*v1.ImagesAnswer)(nil),        // 18: ecs.v1.ImagesAnswer
+	(*v1.JoinAnswer)(nil),          // 19: ecs.v1.JoinAnswer
+	(*v1.LeaveAnswer)(nil),         // 20: ecs.v1.LeaveAnswer
+	(*v1.GoAnswer)(nil),            // 21: ecs.v1.GoAnswer
+	(*v1.OutputChunk)(nil),         // 22: ecs.v1.OutputChunk
+	(*v1.AttachAck)(nil),           // 23: ecs.v1.AttachAck
+	(*v1.LogAnswer)(nil),           // 24: ecs.v1.LogAnswer
+	(*v1.RenewAnswer)(nil),         // 25: ecs.v1.RenewAnswer
+	(*v1.RevokedCertificates)(nil), // 26: ecs.v1.RevokedCertificates
+	(*v1.GossipRing)(nil),          // 27: ecs.v1.GossipRing
 }
 var file_ecs_v1_rpc_rpc_proto_depIdxs = []int32{
 	0,  // 0: ecs.v1.rpc.Sessions.Session:input_type -> ecs.v1.AgentMessage
@@ -92,21 +97,23 @@ var file_ecs_v1_rpc_rpc_proto_depIdxs = []int32{
 	10, // 10: ecs.v1.rpc.Logs.Find:input_type -> ecs.v1.LogRequest
 	11, // 11: ecs.v1.rpc.Certificates.Renew:input_type -> ecs.v1.RenewRequest
 	12, // 12: ecs.v1.rpc.Certificates.Revoked:input_type -> ecs.v1.WatchRevoked
-	13, // 13: ecs.v1.rpc.Sessions.Session:output_type -> ecs.v1.ControlMessage
-	14, // 14: ecs.v1.rpc.Peers.Forward:output_type -> ecs.v1.ForwardAnswer
-	15, // 15: ecs.v1.rpc.Peers.ReadIndex:output_type -> ecs.v1.ReadIndexAnswer
-	16, // 16: ecs.v1.rpc.Peers.Explain:output_type -> ecs.v1.ExplainAnswer
-	17, // 17: ecs.v1.rpc.Peers.Images:output_type -> ecs.v1.ImagesAnswer
-	18, // 18: ecs.v1.rpc.Peers.Join:output_type -> ecs.v1.JoinAnswer
-	19, // 19: ecs.v1.rpc.Peers.Leave:output_type -> ecs.v1.LeaveAnswer
-	20, // 20: ecs.v1.rpc.Peers.Go:output_type -> ecs.v1.GoAnswer
-	21, // 21: ecs.v1.rpc.Output.Read:output_type -> ecs.v1.OutputChunk
-	22, // 22: ecs.v1.rpc.Attach.Attach:output_type -> ecs.v1.AttachAck
-	23, // 23: ecs.v1.rpc.Logs.Find:output_type -> ecs.v1.LogAnswer
-	24, // 24: ecs.v1.rpc.Certificates.Renew:output_type -> ecs.v1.RenewAnswer
-	25, // 25: ecs.v1.rpc.Certificates.Revoked:output_type -> ecs.v1.RevokedCertificates
-	13, // [13:26] is the sub-list for method output_type
-	0,  // [0:13] is the sub-list for method input_type
+	13, // 13: ecs.v1.rpc.GossipKeys.Ring:input_type -> ecs.v1.GossipHeld
+	14, // 14: ecs.v1.rpc.Sessions.Session:output_type -> ecs.v1.ControlMessage
+	15, // 15: ecs.v1.rpc.Peers.Forward:output_type -> ecs.v1.ForwardAnswer
+	16, // 16: ecs.v1.rpc.Peers.ReadIndex:output_type -> ecs.v1.ReadIndexAnswer
+	17, // 17: ecs.v1.rpc.Peers.Explain:output_type -> ecs.v1.ExplainAnswer
+	18, // 18: ecs.v1.rpc.Peers.Images:output_type -> ecs.v1.ImagesAnswer
+	19, // 19: ecs.v1.rpc.Peers.Join:output_type -> ecs.v1.JoinAnswer
+	20, // 20: ecs.v1.rpc.Peers.Leave:output_type -> ecs.v1.LeaveAnswer
+	21, // 21: ecs.v1.rpc.Peers.Go:output_type -> ecs.v1.GoAnswer
+	22, // 22: ecs.v1.rpc.Output.Read:output_type -> ecs.v1.OutputChunk
+	23, // 23: ecs.v1.rpc.Attach.Attach:output_type -> ecs.v1.AttachAck
+	24, // 24: ecs.v1.rpc.Logs.Find:output_type -> ecs.v1.LogAnswer
+	25, // 25: ecs.v1.rpc.Certificates.Renew:output_type -> ecs.v1.RenewAnswer
+	26, // 26: ecs.v1.rpc.Certificates.Revoked:output_type -> ecs.v1.RevokedCertificates
+	27, // 27: ecs.v1.rpc.GossipKeys.Ring:output_type -> ecs.v1.GossipRing
+	14, // [14:28] is the sub-list for method output_type
+	0,  // [0:14] is the sub-list for method input_type
 	0,  // [0:0] is the sub-list for extension type_name
 	0,  // [0:0] is the sub-list for extension extendee
 	0,  // [0:0] is the sub-list for field type_name
@@ -125,7 +132,7 @@ func file_ecs_v1_rpc_rpc_proto_init() {
 			NumEnums:      0,
 			NumMessages:   0,
 			NumExtensions: 0,
-			NumServices:   6,
+			NumServices:   7,
 		},
 		GoTypes:           file_ecs_v1_rpc_rpc_proto_goTypes,
 		DependencyIndexes: file_ecs_v1_rpc_rpc_proto_depIdxs,

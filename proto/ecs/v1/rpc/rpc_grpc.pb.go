@@ -932,3 +932,109 @@ var Certificates_ServiceDesc = grpc.ServiceDesc{
 	},
 	Metadata: "ecs/v1/rpc/rpc.proto",
 }
+
+const (
+	GossipKeys_Ring_FullMethodName = "/ecs.v1.rpc.GossipKeys/Ring"
+)
+
+// GossipKeysClient is the client API for GossipKeys service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// GossipKeys is served by every control node, beside Sessions, to every node.
+type GossipKeysClient interface {
+	Ring(ctx context.Context, in *v1.GossipHeld, opts ...grpc.CallOption) (*v1.GossipRing, error)
+}
+
+type gossipKeysClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewGossipKeysClient(cc grpc.ClientConnInterface) GossipKeysClient {
+	return &gossipKeysClient{cc}
+}
+
+func (c *gossipKeysClient) Ring(ctx context.Context, in *v1.GossipHeld, opts ...grpc.CallOption) (*v1.GossipRing, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.GossipRing)
+	err := c.cc.Invoke(ctx, GossipKeys_Ring_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// GossipKeysServer is the server API for GossipKeys service.
+// All implementations must embed UnimplementedGossipKeysServer
+// for forward compatibility.
+//
+// GossipKeys is served by every control node, beside Sessions, to every node.
+type GossipKeysServer interface {
+	Ring(context.Context, *v1.GossipHeld) (*v1.GossipRing, error)
+	mustEmbedUnimplementedGossipKeysServer()
+}
+
+// UnimplementedGossipKeysServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedGossipKeysServer struct{}
+
+func (UnimplementedGossipKeysServer) Ring(context.Context, *v1.GossipHeld) (*v1.GossipRing, error) {
+	return nil, status.Error(codes.Unimplemented, "method Ring not implemented")
+}
+func (UnimplementedGossipKeysServer) mustEmbedUnimplementedGossipKeysServer() {}
+func (UnimplementedGossipKeysServer) testEmbeddedByValue()                    {}
+
+// UnsafeGossipKeysServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to GossipKeysServer will
+// result in compilation errors.
+type UnsafeGossipKeysServer interface {
+	mustEmbedUnimplementedGossipKeysServer()
+}
+
+func RegisterGossipKeysServer(s grpc.ServiceRegistrar, srv GossipKeysServer) {
+	// If the following call panics, it indicates UnimplementedGossipKeysServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&GossipKeys_ServiceDesc, srv)
+}
+
+func _GossipKeys_Ring_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.GossipHeld)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GossipKeysServer).Ring(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GossipKeys_Ring_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GossipKeysServer).Ring(ctx, req.(*v1.GossipHeld))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// GossipKeys_ServiceDesc is the grpc.ServiceDesc for GossipKeys service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var GossipKeys_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "ecs.v1.rpc.GossipKeys",
+	HandlerType: (*GossipKeysServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Ring",
+			Handler:    _GossipKeys_Ring_Handler,
+		},
+	},
+	Streams:  []grpc.StreamDesc{},
+	Metadata: "ecs/v1/rpc/rpc.proto",
+}
