@@ -96,6 +96,9 @@ type session struct {
 	mark string // correlation id, idempotency key and label of this run
 	task string // a finished one
 	node string // an agent's
+	key  string // one that was made, and its secret
+
+	secret string
 }
 
 // answer is what came back, whole.
@@ -178,7 +181,7 @@ func (s *session) want(ctx context.Context, status int, into any, method, path, 
 	if err != nil {
 		return a, err
 	}
-	if a.status == http.StatusForbidden && status < http.StatusBadRequest && !ofEveryKey(path) {
+	if a.status == http.StatusForbidden && status != http.StatusForbidden && !ofEveryKey(path) {
 		return a, fmt.Errorf("%w: the key's role does not allow it", ErrSkipped)
 	}
 	if a.status != status {

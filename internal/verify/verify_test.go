@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -10,6 +11,10 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"ecs/proto/api"
 )
 
 // A service that answers everything with an empty 200 passes nothing that has a
@@ -34,6 +39,48 @@ func TestAServiceThatSaysYesToEverythingFails(t *testing.T) {
 		// Their answers hold nothing that is looked at.
 		if operation != "/v1.1/_version" && operation != "/v1.1/_noop" {
 			t.Errorf("%s passed", operation)
+		}
+	}
+}
+
+// What the contract has is checked, and what is checked it has.
+func TestEveryOperationOfTheContractIsChecked(t *testing.T) {
+	var described struct {
+		Paths map[string]map[string]yaml.Node
+	}
+	if err := yaml.Unmarshal([]byte(api.OpenAPI()), &described); err != nil {
+		t.Fatal(err)
+	}
+	want := make(map[string]bool)
+	for path, methods := range described.Paths {
+		for _, method := range []string{"get", "post", "delete"} {
+			node, there := methods[method]
+			if !there {
+				continue
+			}
+			var operation struct {
+				OperationID string `yaml:"operationId"`
+			}
+			if err := node.Decode(&operation); err != nil {
+				t.Fatal(err)
+			}
+			// Both versions of the small ones are asked by one check.
+			want[cmp.Or(operation.OperationID, strings.Replace(path, "/v1.0/_", "/v1.1/_", 1))] = false
+		}
+	}
+	delete(want, "/") // not yet
+	if len(want) < 30 {
+		t.Fatalf("the contract has %d operations, want all of them", len(want))
+	}
+	for _, c := range Checks() {
+		if _, there := want[c.Operation]; !there && c.Operation != "/v2/nodes" {
+			t.Errorf("%q is checked, and the contract does not have it", c.Operation)
+		}
+		want[c.Operation] = true
+	}
+	for operation, checked := range want {
+		if !checked {
+			t.Errorf("%q is not checked", operation)
 		}
 	}
 }
