@@ -20,9 +20,6 @@ import (
 const (
 	// maxSecret bounds what is hashed for a caller nobody knows yet.
 	maxSecret = 256
-	// maxBcrypt is what bcrypt looks at of a secret, in bytes. A longer one is
-	// refused rather than cut.
-	maxBcrypt = 72
 	// maxRemembered bounds the pairs that are remembered: more than there may be
 	// keys.
 	maxRemembered = 2 * state.MaxKeys
@@ -50,9 +47,9 @@ var ErrWrongSecret = errors.New("wrong key or secret")
 // A check of a hash costs tens of milliseconds on purpose. A pair that was
 // right once is therefore remembered, as a keyed hash under a key of this
 // process over key, secret and stored hash, so that it counts for no longer than
-// that hash is there. All others queue for one core, and an address that guesses
-// is refused before that, so that guessing slows nobody down who is known. A key
-// that does not exist takes as long as a wrong secret.
+// that hash is there. All others queue for half of one core, and an address that guesses
+// is refused before that, so that guessing slows nobody down who is known; see
+// hashSlice too. A key that does not exist takes as long as a wrong secret.
 type Keyring struct {
 	file     *Htpasswd
 	fileRole access.Role
@@ -107,9 +104,7 @@ func (k *Keyring) find(key string) (lock, bool) {
 }
 
 func matcher(hash string) func(string) bool {
-	return func(secret string) bool {
-		return len(secret) <= maxBcrypt && bcrypt.CompareHashAndPassword([]byte(hash), []byte(secret)) == nil
-	}
+	return func(secret string) bool { return matchesBcrypt(hash, secret) }
 }
 
 // Remembered reports who holds a pair that was right before and still counts. It

@@ -2,9 +2,12 @@ package api
 
 import (
 	"fmt"
+	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,6 +15,7 @@ import (
 
 	"ecs/control/state"
 	"ecs/internal/access"
+	"ecs/internal/telemetry"
 	"ecs/proto/api"
 	ecsv1 "ecs/proto/ecs/v1"
 )
@@ -190,3 +194,40 @@ func TestAddressesCountBySubscriber(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkARefusedGuess is what it costs to turn a stranger away who has guessed
+// too often.
+func BenchmarkARefusedGuess(b *testing.B) {
+	h := New(Config{Auth: NewKeyring(nil, access.Run, (&keysOnly{access.Key{ID: "good", Role: access.Run, Hash: nobodysHash}}).snapshot(b)),
+		Sealer: benchSealer{}, Log: telemetry.NewLogger(io.Discard, slog.LevelInfo), Limits: DefaultLimits()})
+	b.ReportAllocs()
+	for b.Loop() {
+		r := httptest.NewRequest(http.MethodPost, "/v2/tasks", strings.NewReader("{}"))
+		r.SetBasicAuth("good", "wrong")
+		h.ServeHTTP(httptest.NewRecorder(), r)
+	}
+}
+
+// BenchmarkAKnownKey is what it costs to know a key again whose secret was right
+// before. It must stay under 0.2 ms.
+func BenchmarkAKnownKey(b *testing.B) {
+	hash, err := HashSecret("right")
+	if err != nil {
+		b.Fatal(err)
+	}
+	ring := NewKeyring(nil, access.Run, (&keysOnly{access.Key{ID: "good", Role: access.Run, Hash: hash}}).snapshot(b))
+	if _, err := ring.Authenticate(b.Context(), Attempt{Key: "good", Secret: "right", From: "127.0.0.1"}); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, ok := ring.Remembered("good", "right"); !ok {
+			b.Fatal("it is not remembered")
+		}
+	}
+}
+
+type benchSealer struct{}
+
+func (benchSealer) Seal(plain, _ []byte) ([]byte, error) { return plain, nil }
+func (benchSealer) MAC(data []byte) []byte               { return data }
