@@ -237,6 +237,8 @@ type Handler struct {
 	stats  stats
 	audit  auditing
 
+	refusals *sparing // lines of the log
+
 	root     http.Handler // everything, from the outermost on
 	attached attached
 }
@@ -266,6 +268,8 @@ func New(cfg Config) *Handler {
 		gates:  newGates(cfg.Limits),
 		stats:  stats{sink: cfg.Stats},
 		audit:  newAuditing(&cfg),
+
+		refusals: newSparing(),
 	}
 	h.attached.closing = make(chan struct{})
 	h.root = h.outermost(h.router())

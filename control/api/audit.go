@@ -16,26 +16,49 @@ import (
 	"ecs/internal/telemetry"
 )
 
-// Strangers whose key or secret is wrong could fill the disk with records: so
-// many a second are written, and how many were left out.
+// Strangers whose key or secret is wrong could fill the disk with records and with
+// lines of the log: of either so many a second are written, and how many were left
+// out.
 const (
 	strangersRate  = 10
 	strangersBurst = 100
 )
 
+// sparing says which of the refusals are written.
+type sparing struct {
+	rate *rate.Limiter
+	left atomic.Int64
+}
+
+func newSparing() *sparing {
+	return &sparing{rate: rate.NewLimiter(strangersRate, strangersBurst)}
+}
+
+// allow reports whether the next one is written, and how many were left out before
+// it.
+func (s *sparing) allow() (leftOut int64, ok bool) {
+	if !s.rate.Allow() {
+		s.left.Add(1)
+		return 0, false
+	}
+	return s.left.Swap(0), true
+}
+
 // auditing writes who asked for what, and what came of it.
 type auditing struct {
-	stream *telemetry.Audit // nil: nothing is written
-	argv   bool             // command lines as they are
-	mac    func([]byte) []byte
-
-	strangers *rate.Limiter
-	left      atomic.Int64 // records of strangers that were left out
+	stream   *telemetry.Audit // nil: nothing is written
+	argv     bool             // command lines as they are
+	mac      func([]byte) []byte
+	refusals *sparing
 }
 
 func newAuditing(cfg *Config) auditing {
-	return auditing{stream: cfg.Audit, argv: cfg.AuditArgv, mac: cfg.Sealer.MAC,
-		strangers: rate.NewLimiter(strangersRate, strangersBurst)}
+	return auditing{stream: cfg.Audit, argv: cfg.AuditArgv, mac: cfg.Sealer.MAC, refusals: newSparing()}
+}
+
+// refused says that a request was turned away for who sent it, or how many did.
+func (x *exchange) refused() bool {
+	return x.status == http.StatusUnauthorized || x.status == http.StatusForbidden || x.status == http.StatusTooManyRequests
 }
 
 // request notes what was changed or refused. What only looks is in the log.
@@ -43,22 +66,22 @@ func (a *auditing) request(r *http.Request, x *exchange, took time.Duration) {
 	if a.stream == nil {
 		return
 	}
-	refused := x.status == http.StatusUnauthorized || x.status == http.StatusForbidden || x.status == http.StatusTooManyRequests
 	looks := (r.Method == http.MethodGet || r.Method == http.MethodHead) && !strings.HasSuffix(x.route, "/attach")
-	if looks && !refused {
+	if looks && !x.refused() {
 		return
+	}
+	leftOut := int64(0)
+	if x.refused() {
+		var ok bool
+		if leftOut, ok = a.refusals.allow(); !ok {
+			return
+		}
 	}
 	attrs := []slog.Attr{slog.String("who", x.owner), slog.String("from", host(r.RemoteAddr)),
 		slog.String("method", r.Method), slog.String("action", x.route), slog.String("path", r.URL.Path),
 		slog.Int("status", x.status), slog.Duration("took", took)}
-	if refused {
-		if !a.strangers.Allow() {
-			a.left.Add(1)
-			return
-		}
-		if n := a.left.Swap(0); n > 0 {
-			attrs = append(attrs, slog.Int64("left_out", n))
-		}
+	if leftOut > 0 {
+		attrs = append(attrs, slog.Int64("left_out", leftOut))
 	}
 	if x.code != "" {
 		attrs = append(attrs, slog.String("code", string(x.code)))

@@ -1,8 +1,10 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"ecs/internal/access"
+	"ecs/internal/telemetry"
 	"ecs/proto/api"
 )
 
@@ -194,5 +197,20 @@ func TestAnswersLastUnderHTTP2(t *testing.T) {
 	got, err := io.ReadAll(resp.Body)
 	if err != nil || string(got) != "late" || resp.ProtoMajor != 2 || resp.Trailer.Get(api.HeaderBytes) != "4" {
 		t.Errorf("got %q, %v over HTTP/%d with trailers %v, want it all", got, err, resp.ProtoMajor, resp.Trailer)
+	}
+}
+
+// A flood of wrong secrets fills no disk: what is left out of the log is counted.
+func TestStrangersAreSparedInTheLog(t *testing.T) {
+	ring := telemetry.NewRing(io.Discard, 0)
+	w := newWorld(t, func(c *Config) { c.Log = telemetry.NewLogger(ring, slog.LevelInfo) })
+	for range strangersBurst + 20 {
+		w.do(http.MethodPost, "/v2/tasks", hello, "Authorization", "")
+	}
+	w.submitted(hello) // who is known is always there
+	log := string(bytes.Join(ring.Lines(""), []byte("\n")))
+	lines := strings.Count(log, `"status":401`)
+	if lines < strangersBurst || lines > strangersBurst+15 || !strings.Contains(log, `"status":202`) {
+		t.Errorf("got %d lines of strangers, want about %d", lines, strangersBurst)
 	}
 }

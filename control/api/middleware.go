@@ -102,11 +102,32 @@ func (h *Handler) finished(rec *recorder, r *http.Request) {
 	h.stats.request(x, r.Method, took)
 	h.audit.request(r, x, took)
 	x.trace.end(r.Method+" "+x.route, telemetry.CID(r.Context()), x.status)
+	h.line(r, x, took, aborted)
+	if panicked != nil && (aborted || begun) {
+		panic(http.ErrAbortHandler) // the answer is not whole; cut the connection
+	}
+}
+
+// line logs a request. Of those that strangers were refused some are left out, see
+// sparing.
+func (h *Handler) line(r *http.Request, x *exchange, took time.Duration, aborted bool) {
 	level := slog.LevelDebug
 	if r.Method != http.MethodGet && r.Method != http.MethodHead || x.status >= http.StatusInternalServerError {
 		level = slog.LevelInfo
 	}
+	if !h.cfg.Log.Enabled(r.Context(), level) {
+		return
+	}
 	line := []any{"method", r.Method, "path", r.URL.Path, "status", x.status, "owner", x.owner, "took", took, "aborted", aborted}
+	if x.refused() && x.owner == "" {
+		leftOut, ok := h.refusals.allow()
+		if !ok {
+			return
+		}
+		if leftOut > 0 {
+			line = append(line, "left_out", leftOut)
+		}
+	}
 	if id := telemetry.TraceID(x.trace.parent); id != "" {
 		line = append(line, "trace", id)
 	}
@@ -114,9 +135,6 @@ func (h *Handler) finished(rec *recorder, r *http.Request) {
 		line = append(line, "task", x.task)
 	}
 	h.cfg.Log.Log(r.Context(), level, "request", line...)
-	if panicked != nil && (aborted || begun) {
-		panic(http.ErrAbortHandler) // the answer is not whole; cut the connection
-	}
 }
 
 // authenticate finds out who calls. Every refusal is the same, whatever was
