@@ -197,3 +197,21 @@ func TestUnknownKeysCostWhatWrongSecretsCost(t *testing.T) {
 		t.Error("one unknown key is checked against different hashes, which shows in its time")
 	}
 }
+
+// testdata/htpasswd is as Debian's htpasswd (apache2-utils 2.4) made it: -B, -m
+// and -5, the kinds that clients of the old service have.
+func TestFilesOfDebiansHtpasswdCountAsTheyAre(t *testing.T) {
+	h, err := NewHtpasswd("testdata/htpasswd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := NewKeyring(h, access.Operate, nil)
+	for key, secret := range map[string]string{"bcrypt": "right", "apr1": "right", "sha512": "right", "with space": "p:w d"} {
+		if !right(k, key, secret) {
+			t.Errorf("%s: the right secret is refused", key)
+		}
+		if right(k, key, secret+"x") {
+			t.Errorf("%s: a wrong secret is taken", key)
+		}
+	}
+}
