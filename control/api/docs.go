@@ -72,6 +72,7 @@ var docsPage = sync.OnceValues(func() ([]byte, error) {
 type docsData struct {
 	Style              template.CSS
 	Title, Description string
+	LatencyOn          string // the machine that latencies are of
 	Tags               []docsTag
 	Schemas            []docsSchema
 	Codes              []api.CodeInfo
@@ -111,6 +112,7 @@ type document struct {
 	Tags       []struct{ Name, Description string }
 	Paths      yaml.Node
 	Latency    map[string]docsLatency `yaml:"x-latency"`
+	LatencyOn  string                 `yaml:"x-latency-on"`
 	Components struct {
 		Parameters map[string]docsParameter
 		Responses  map[string]struct{ Description string }
@@ -144,7 +146,7 @@ func readDocs(text []byte) (docsData, error) {
 	if err := yaml.Unmarshal(text, &doc); err != nil {
 		return docsData{}, err
 	}
-	d := docsData{Title: doc.Info.Title, Description: doc.Info.Description}
+	d := docsData{Title: doc.Info.Title, Description: doc.Info.Description, LatencyOn: doc.LatencyOn}
 	place := make(map[string]int, len(doc.Tags))
 	for i, t := range doc.Tags {
 		place[t.Name] = i

@@ -52,6 +52,7 @@ type cluster struct {
 	DockerHost string `json:"docker_host,omitempty"`
 	MadeDir    bool   `json:"made_dir"` // the directory itself is ours, not only what is in it
 	Fenced     bool   `json:"fenced"`   // each agent has a fence; only root can run one
+	Limited    bool   `json:"limited,omitempty"`
 	// Agents is what agents are started with, those that come later too.
 	Agents agentSettings `json:"agents"`
 	// HadAgents says that agents were removed: what they made for all is there.
@@ -99,7 +100,7 @@ func plan(o Options) (*cluster, error) {
 	credentials := clusterfiles.NewCredentials()
 	c := &cluster{dir: o.Dir, patience: termWithin, Name: "dev-" + credentials.Key[:8], DockerHost: o.DockerHost,
 		Key: credentials.Key, Secret: credentials.Secret,
-		Fenced: os.Geteuid() == 0, Zones: o.Zones,
+		Fenced: os.Geteuid() == 0, Zones: o.Zones, Limited: o.Limits,
 		Agents: agentSettings{CPUs: o.AgentCPUs, Memory: o.AgentMemory, WarmCount: o.WarmCount,
 			Starts:          max(1, engineStarts/max(1, o.Agents)),
 			DefaultRegistry: o.DefaultRegistry, InsecureRegistries: o.InsecureRegistries}}

@@ -46,6 +46,9 @@ type Options struct {
 	// Binaries is the directory with ecs-control, ecs-agent, ecs-init and
 	// ecs-fence; default that of the running executable.
 	Binaries string
+	// Limits has control nodes bound callers as in a deployment. By default
+	// nothing does: nobody shares the cluster.
+	Limits bool
 	// Debug has control nodes serve Go's profiles; see Node.Debug.
 	Debug bool
 	// Within is how long the cluster may take to become ready; default 60s.

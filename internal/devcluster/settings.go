@@ -44,8 +44,8 @@ func (c *cluster) writeSettings(n node, expect int) error {
 		settings["htpasswd"] = c.path(htpasswdFile)
 		settings["ca_key"] = c.path(clusterfiles.CAKey)
 		settings["htpasswd_role"] = "admin" // there is one key, and it is its maker's
-		for _, limit := range []string{"key_rate", "key_concurrency", "key_quota", "address_rate", "address_concurrency", "docs_rate", "docs_concurrency"} {
-			settings[limit] = 0 // none: nobody shares it
+		for _, limit := range c.unlimited() {
+			settings[limit] = 0
 		}
 		settings["seal_key"] = c.path(clusterfiles.SealKey)
 	} else {
@@ -70,6 +70,14 @@ func (c *cluster) writeSettings(n node, expect int) error {
 		}
 	}
 	return writeYAML(c.path(n.Name, configFile), settings)
+}
+
+// unlimited are the settings of limits that don't count.
+func (c *cluster) unlimited() []string {
+	if c.Limited {
+		return nil
+	}
+	return []string{"key_rate", "key_concurrency", "key_quota", "address_rate", "address_concurrency", "docs_rate", "docs_concurrency"}
 }
 
 func writeYAML(path string, settings map[string]any) error {

@@ -38,10 +38,12 @@ type options struct {
 	warmup   time.Duration
 	batch    int // tasks of one throughput run at most
 	profiles string
+
+	doorRounds, doorRequests int // quiet and attacked, of each attack
 }
 
 // parts in the order in which they run.
-var parts = []string{"single", "throughput", "operations", "idle", "swarm", "nomad", "prototype", "controlplane"}
+var parts = []string{"single", "throughput", "operations", "idle", "swarm", "nomad", "prototype", "controlplane", "door"}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -50,6 +52,8 @@ func main() {
 	err := error(nil)
 	if len(os.Args) == 3 && os.Args[1] == fleetCommand {
 		err = runFleet(ctx, os.Args[2])
+	} else if len(os.Args) == 3 && os.Args[1] == attackCommand {
+		err = runAttack(ctx, os.Args[2])
 	} else if len(os.Args) > 1 && os.Args[1] == soakCommand {
 		err = runSoak(ctx, os.Args[2:])
 	} else if o, wrong := parse(os.Args[1:]); wrong != nil {
@@ -64,10 +68,10 @@ func main() {
 }
 
 func parse(args []string) (options, error) {
-	o := options{inFlight: []int{1, 64, 512}, warmups: 5, repeats: 3, warmup: 5 * time.Second, span: 8 * time.Second, batch: 120}
+	o := options{inFlight: []int{1, 64, 512}, warmups: 5, repeats: 3, warmup: 5 * time.Second, span: 8 * time.Second, batch: 120, doorRounds: 5, doorRequests: 1000}
 	f := flag.NewFlagSet("load", flag.ExitOnError)
 	only := f.String("only", "", "parts to run, of "+strings.Join(parts, ",")+"; all by default")
-	quick := f.Bool("quick", false, "fewer rounds and repeats: under 3 minutes")
+	quick := f.Bool("quick", false, "fewer rounds and repeats: under 5 minutes")
 	f.StringVar(&o.bin, "bin", "bin", "directory of the built binaries")
 	f.IntVar(&o.port, "port", 18448, "first of the ports that clusters may take")
 	f.StringVar(&o.json, "json", "", "also write the report as JSON to this file")
@@ -80,6 +84,7 @@ func parse(args []string) (options, error) {
 	_ = f.Parse(args) // it exits
 	if *quick {
 		o.rounds, o.warmups, o.idleFor, o.repeats, o.warmup, o.span, o.batch = 15, 2, 5*time.Second, 2, 3*time.Second, 3*time.Second, 40
+		o.doorRequests = 500
 	}
 	bin, err := filepath.Abs(o.bin) // processes start in directories of their own
 	if err != nil {

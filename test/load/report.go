@@ -3,37 +3,49 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
+// origin is where and when something was measured.
+type origin struct {
+	Machine string    `json:"machine"`
+	Engine  string    `json:"engine,omitempty"`
+	When    time.Time `json:"when"`
+}
+
 // report is what one run found.
 type report struct {
-	Machine      string        `json:"machine"`
-	Engine       string        `json:"engine,omitempty"`
-	When         time.Time     `json:"when"`
+	origin
 	Rows         []row         `json:"rows,omitempty"`
 	Parked       *parked       `json:"parked,omitempty"`
 	Throughput   []throughput  `json:"throughput,omitempty"`
 	Idle         []idle        `json:"idle,omitempty"`
 	ControlPlane *controlPlane `json:"control_plane,omitempty"`
+	Door         *door         `json:"door,omitempty"`
 	// Operations are how long each operation of the API takes, by method and
 	// path, as openapi.yaml states them.
 	Operations map[string]latency `json:"operations,omitempty"`
 	// Prototype is the engine beside the runtime that it calls itself.
 	Prototype           []row        `json:"prototype,omitempty"`
 	PrototypeThroughput []throughput `json:"prototype_throughput,omitempty"`
+	// Parts say where those were measured that a later run than the whole one
+	// measured alone, by name.
+	Parts map[string]origin `json:"parts,omitempty"`
 	// Notes say why a row is missing.
 	Notes []string `json:"notes,omitempty"`
 }
 
 func newReport() *report {
-	return &report{Machine: machine(), When: time.Now().UTC().Truncate(time.Second)}
+	return &report{origin: origin{Machine: machine(), When: time.Now().UTC().Truncate(time.Second)}}
 }
 
 // note says why a row is missing.
@@ -43,7 +55,11 @@ func (r *report) note(format string, args ...any) {
 
 func (r *report) write(o options) error {
 	if o.json != "" {
-		text, err := json.MarshalIndent(r, "", "  ")
+		whole, err := r.within(o)
+		if err != nil {
+			return err
+		}
+		text, err := json.MarshalIndent(whole, "", "  ")
 		if err != nil {
 			return err
 		}
@@ -55,6 +71,57 @@ func (r *report) write(o options) error {
 		return nil
 	}
 	return r.plot(o.svg)
+}
+
+// within is the report that is in the file with the parts of this run in place of
+// its own; this run's, where it is of all parts or there is no other.
+func (r *report) within(o options) (*report, error) {
+	if len(o.only) == 0 {
+		return r, nil
+	}
+	text, err := os.ReadFile(o.json)
+	if errors.Is(err, fs.ErrNotExist) {
+		return r, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	whole := new(report)
+	if err := json.Unmarshal(text, whole); err != nil {
+		return nil, fmt.Errorf("read the report that is in %s: %w", o.json, err)
+	}
+	if whole.Parts == nil {
+		whole.Parts = make(map[string]origin)
+	}
+	for _, part := range o.only {
+		whole.Parts[part] = r.origin
+		whole.replace(part, r)
+	}
+	return whole, nil
+}
+
+// replace takes one part of another report.
+func (r *report) replace(part string, by *report) {
+	switch part {
+	case "single":
+		r.Rows, r.Parked = by.Rows, by.Parked
+	case "swarm", "nomad": // rows beside those of single
+		r.Rows = append(slices.DeleteFunc(r.Rows, func(old row) bool {
+			return slices.ContainsFunc(by.Rows, func(now row) bool { return now.Name == old.Name })
+		}), by.Rows...)
+	case "throughput":
+		r.Throughput = by.Throughput
+	case "operations":
+		r.Operations = by.Operations
+	case "idle":
+		r.Idle = by.Idle
+	case "prototype":
+		r.Prototype, r.PrototypeThroughput = by.Prototype, by.PrototypeThroughput
+	case "controlplane":
+		r.ControlPlane = by.ControlPlane
+	case "door":
+		r.Door = by.Door
+	}
 }
 
 func (r *report) text() string {
@@ -81,6 +148,9 @@ func (r *report) text() string {
 	}
 	if r.ControlPlane != nil {
 		r.ControlPlane.print(w)
+	}
+	if r.Door != nil {
+		r.Door.print(w)
 	}
 	for _, note := range r.Notes {
 		fmt.Fprintln(w, note)

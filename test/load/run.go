@@ -23,6 +23,13 @@ func run(ctx context.Context, o options) error {
 		}
 		rep.ControlPlane = found
 	}
+	if o.wants("door") {
+		found, err := measureDoor(ctx, o)
+		if err != nil {
+			return fmt.Errorf("the door: %w", err)
+		}
+		rep.Door = found
+	}
 	if o.wants("single") || o.wants("throughput") || o.wants("operations") || o.wants("idle") || o.wants("swarm") || o.wants("nomad") || o.wants("prototype") {
 		if err := withEngine(ctx, o, rep); err != nil {
 			return err

@@ -11,7 +11,7 @@ import (
 )
 
 func TestPlotIsWellFormedAndShowsEveryRow(t *testing.T) {
-	r := &report{Machine: "a & b", Rows: []row{{Name: rawName, P50: 200}, {Name: "ECS <cold>", P50: 170}},
+	r := &report{origin: origin{Machine: "a & b"}, Rows: []row{{Name: rawName, P50: 200}, {Name: "ECS <cold>", P50: 170}},
 		Throughput: []throughput{{Name: rawName, InFlight: 8, PerSec: 8.5}}, ControlPlane: &controlPlane{Closed: []closedRun{{InFlight: 64, PerSec: 3000}}}}
 	file := filepath.Join(t.TempDir(), "plot.svg")
 	if err := r.plot(file); err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"testing"
 )
 
@@ -15,7 +16,7 @@ func TestOpenAPIStatesWhatTheBenchFound(t *testing.T) {
 	}
 	found, err := Read("../../../docs/bench.json")
 	if errors.Is(err, fs.ErrNotExist) {
-		found, err = nil, nil // then it must state nothing
+		found, err = Measured{}, nil // then it must state nothing
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -24,25 +25,41 @@ func TestOpenAPIStatesWhatTheBenchFound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(found) == 0 {
-		want = want[:len(want)-1] + " {}\n"
-	}
 	if string(text) != want {
 		t.Error("x-latency in proto/api/openapi.yaml is not what docs/bench.json says: go run ./test/load/describe docs/bench.json proto/api/openapi.yaml")
 	}
 }
 
 func TestStatedReplacesWhatWasStated(t *testing.T) {
-	const before = "openapi: 3.1.0\n\n" + begin + " {}\n"
-	got, err := Stated(before, map[string]Latency{"POST /v2/tasks": {P50: 1.26, P99: 30}, "GET /v2/tasks/{id}": {P50: 0.5, P99: 2}})
-	want := "openapi: 3.1.0\n\n" + begin + "\n  'GET /v2/tasks/{id}': {p50_ms: 0.5, p99_ms: 2.0}\n  'POST /v2/tasks': {p50_ms: 1.3, p99_ms: 30.0}\n"
+	const head = "openapi: 3.1.0\n\n" + begin
+	const before = head + "x-latency: {}\n"
+	got, err := Stated(before, Measured{map[string]Latency{"POST /v2/tasks": {P50: 1.26, P99: 30}, "GET /v2/tasks/{id}": {P50: 0.5, P99: 2}}, "2 cores, 'fast'"})
+	want := head + "x-latency-on: '2 cores, ''fast'''\nx-latency:\n  'GET /v2/tasks/{id}': {p50_ms: 0.5, p99_ms: 2.0}\n  'POST /v2/tasks': {p50_ms: 1.3, p99_ms: 30.0}\n"
 	if err != nil || got != want {
 		t.Errorf("got %q, %v, want %q", got, err, want)
 	}
-	if again, err := Stated(got, map[string]Latency{"GET /x": {P50: 1, P99: 1}}); err != nil || again != "openapi: 3.1.0\n\n"+begin+"\n  'GET /x': {p50_ms: 1.0, p99_ms: 1.0}\n" {
+	if again, err := Stated(got, Measured{map[string]Latency{"GET /x": {P50: 1, P99: 1}}, "x"}); err != nil || again != head+"x-latency-on: 'x'\nx-latency:\n  'GET /x': {p50_ms: 1.0, p99_ms: 1.0}\n" {
 		t.Errorf("got %q, %v", again, err)
 	}
-	if _, err := Stated("openapi: 3.1.0\n", nil); err == nil {
+	if none, err := Stated(got, Measured{}); err != nil || none != before {
+		t.Errorf("got %q, %v without a measurement", none, err)
+	}
+	if _, err := Stated("openapi: 3.1.0\n", Measured{}); err == nil {
 		t.Error("a description without the place is taken")
+	}
+}
+
+func TestReadSaysWhereAPartWasMeasured(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "bench.json")
+	for text, want := range map[string]string{
+		`{"machine":"a","engine":"e","when":"2026-01-02T03:04:05Z"}`:                                                                                   "a; e; 2026-01-02",
+		`{"machine":"a","engine":"e","when":"2026-01-02T03:04:05Z","parts":{"operations":{"machine":"b","engine":"f","when":"2026-02-03T00:00:00Z"}}}`: "b; f; 2026-02-03",
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := Read(path); err != nil || got.On != want {
+			t.Errorf("got %q, %v, want %q", got.On, err, want)
+		}
 	}
 }

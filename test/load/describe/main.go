@@ -23,7 +23,7 @@ func describe(bench, openapi string) error {
 	if err != nil {
 		return err
 	}
-	if len(found) == 0 {
+	if len(found.Operations) == 0 {
 		return nil // the operations were not measured this time
 	}
 	text, err := os.ReadFile(openapi)
