@@ -62,57 +62,77 @@ func freeAddrs(t *testing.T, n int) []string {
 	return addrs
 }
 
-// TestANewClusterLetsItsOperatorInOverTLS runs one control node as a deployment
-// would, without an htpasswd file, and goes from its first admin key to the
-// certificate of a new node.
-func TestANewClusterLetsItsOperatorInOverTLS(t *testing.T) {
+// live is one control node as a deployment would run it: with TLS, and without an
+// htpasswd file.
+type live struct {
+	ca                              *pki.CA
+	http, health, rpc, raft, gossip string // addresses
+	log                             said
+	id, secret                      string // of the first admin key
+	client                          *api.Client
+}
+
+// startLive runs the node until the test ends.
+func startLive(t *testing.T) *live {
+	t.Helper()
 	dir, flags := settings(t, pki.RoleControl)
 	file := func(name string) string { return filepath.Join(dir, name) }
 	addrs := freeAddrs(t, 5)
+	n := &live{http: addrs[0], health: addrs[1], rpc: addrs[2], raft: addrs[3], gossip: addrs[4]}
 	flags = append(flags, "--htpasswd", "", "--zone", "a", "--bootstrap-expect", "1", "--drain", "0s", "--ca-key", file(clusterfiles.CAKey),
 		"--tls-cert", file("public.crt"), "--tls-key", file("public.key"),
-		"--http-addr", addrs[0], "--health-addr", addrs[1], "--rpc-addr", addrs[2], "--raft-addr", addrs[3], "--gossip-addr", addrs[4])
-	ca, err := clusterfiles.OpenCA(dir)
-	if err != nil {
+		"--http-addr", n.http, "--health-addr", n.health, "--rpc-addr", n.rpc, "--raft-addr", n.raft, "--gossip-addr", n.gossip)
+	var err error
+	if n.ca, err = clusterfiles.OpenCA(dir); err != nil {
 		t.Fatal(err)
 	}
-	cert, key, err := ca.Issue(pki.Identity{Cluster: "test", Role: pki.RoleControl, ID: "public"}, []string{"127.0.0.1"}, time.Now(), time.Hour)
+	cert, key, err := n.ca.Issue(pki.Identity{Cluster: "test", Role: pki.RoleControl, ID: "public"}, []string{"127.0.0.1"}, time.Now(), time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := errors.Join(os.WriteFile(file("public.crt"), cert, 0o600), os.WriteFile(file("public.key"), key, 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	var log said
 	signals, ended := make(chan os.Signal, 2), make(chan int, 1)
-	go func() { ended <- program().Main(flags, &log, &log, signals) }()
-	defer func() {
+	go func() { ended <- program().Main(flags, &n.log, &n.log, signals) }()
+	t.Cleanup(func() {
 		signals <- os.Interrupt
 		if status := <-ended; status != daemon.ExitOK {
-			t.Errorf("got status %d: %s", status, log.String())
+			t.Errorf("got status %d: %s", status, n.log.String())
 		}
-	}()
+	})
 	var first []byte
 	within(t, 30*time.Second, "the first admin key", func() bool {
 		first, err = os.ReadFile(file("data/" + firstKeyFile))
-		return err == nil && bytes.HasSuffix(first, []byte("\n")) && strings.Contains(log.String(), "first admin key made")
+		return err == nil && bytes.HasSuffix(first, []byte("\n")) && strings.Contains(n.log.String(), "first admin key made")
 	})
-	id, secret, _ := strings.Cut(strings.TrimSpace(string(first)), ":")
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(ca.CertPEM())
-	client, err := api.New([]string{"https://" + addrs[0]}, id, secret, api.WithRoots(roots))
-	if err != nil {
+	n.id, n.secret, _ = strings.Cut(strings.TrimSpace(string(first)), ":")
+	if n.client, err = api.New([]string{"https://" + n.http}, n.id, n.secret, api.WithRoots(n.roots())); err != nil {
 		t.Fatal(err)
 	}
-	defer client.Close()
-	fromTokenToNode(t, client, ca)
-	if keys, err := client.Keys(t.Context()); err != nil || len(keys) != 1 || keys[0].ID != id || keys[0].Role != api.RoleAdmin {
+	t.Cleanup(n.client.Close)
+	return n
+}
+
+// roots are what clients of the HTTP port trust.
+func (n *live) roots() *x509.CertPool {
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(n.ca.CertPEM())
+	return roots
+}
+
+// TestANewClusterLetsItsOperatorInOverTLS goes from the first admin key to the
+// certificate of a new node.
+func TestANewClusterLetsItsOperatorInOverTLS(t *testing.T) {
+	n := startLive(t)
+	fromTokenToNode(t, n.client, n.ca)
+	if keys, err := n.client.Keys(t.Context()); err != nil || len(keys) != 1 || keys[0].ID != n.id || keys[0].Role != api.RoleAdmin {
 		t.Errorf("got %+v, %v", keys, err)
 	}
-	if _, err := client.RevokeKey(t.Context(), id); !errors.Is(err, &api.Problem{Code: api.CodeLastAdmin}) {
+	if _, err := n.client.RevokeKey(t.Context(), n.id); !errors.Is(err, &api.Problem{Code: api.CodeLastAdmin}) {
 		t.Errorf("got %v for the last admin key", err)
 	}
-	if strings.Contains(log.String(), secret) {
+	if strings.Contains(n.log.String(), n.secret) {
 		t.Error("the secret is in the log")
 	}
 }
