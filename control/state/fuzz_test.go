@@ -2,6 +2,9 @@ package state_test
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"errors"
+	"io"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -103,5 +106,37 @@ func FuzzRestore(f *testing.F) {
 			t.Fatal(err)
 		}
 		same(t, again.Snapshot(), s.Snapshot())
+	})
+}
+
+// FuzzArchive opens what an operator may hold out as a saved record.
+func FuzzArchive(f *testing.F) {
+	var whole bytes.Buffer
+	if err := state.NewStore(state.Limits{}).Snapshot().Archive(&whole, 7); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(whole.Bytes())
+	f.Add(whole.Bytes()[:whole.Len()-1])
+	f.Add([]byte("ecs snapshot 1\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		record, _, err := state.OpenArchive(bytes.NewReader(b))
+		if err != nil {
+			return
+		}
+		inside, err := io.ReadAll(record)
+		if err != nil {
+			return
+		}
+		// It is whole: with any other byte it is not.
+		if len(b) < len(inside)+sha256.Size {
+			t.Errorf("%d bytes came out of %d", len(inside), len(b))
+		}
+		b = bytes.Clone(b)
+		b[len(b)-1] ^= 1
+		if record, _, err := state.OpenArchive(bytes.NewReader(b)); err == nil {
+			if _, err := io.ReadAll(record); !errors.Is(err, state.ErrArchive) {
+				t.Errorf("got %v of a checksum that is wrong", err)
+			}
+		}
 	})
 }
