@@ -21,7 +21,7 @@ const (
 // write timeout, which would end long polls: handlers give each write its own.
 func NewServer(handler http.Handler) *http.Server {
 	s := &http.Server{
-		Handler:           handler,
+		Handler:           oneLength(handler),
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
 		IdleTimeout:       idleTimeout,
@@ -30,4 +30,16 @@ func NewServer(handler http.Handler) *http.Server {
 	}
 	(&doorman{set: newcomers.New(maxNewcomers)}).watch(s)
 	return s
+}
+
+// oneLength refuses a body with two lengths, which Go's HTTP/2 takes, by the first,
+// and its HTTP/1 does not.
+func oneLength(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if len(r.Header.Values("Content-Length")) > 1 {
+			http.Error(w, "the request has more than one Content-Length", http.StatusBadRequest)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
