@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"strings"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/oklog/ulid/v2"
 
 	"ecs/control/api"
+	"ecs/control/dashboard"
 	"ecs/internal/task"
 )
 
@@ -18,18 +20,23 @@ import (
 // check fails: an election is shorter, an outage longer.
 const leaderless = 10 * time.Second
 
-// handler is the HTTP API over this node.
-func (s *Server) handler() *api.Handler {
+// handler is the HTTP API over this node, and the dashboard over that.
+func (s *Server) handler() (*api.Handler, error) {
+	pages, err := dashboard.New(api.PagesPath, s.cfg.Log)
+	if err != nil {
+		return nil, err
+	}
 	cfg := api.Config{
 		Tasks: s, Reader: s, Explainer: s, Outputs: s, Inputs: s, Cluster: s, Images: s, Logs: s, Keys: s, Authority: s, Sealer: s.cfg.Seal, Auth: s.authenticator(),
 		Metrics: s.cfg.MetricsHandler, Log: s.cfg.Log, Version: s.cfg.Version, Stats: s.cfg.Metrics, Audit: s.cfg.Audit, AuditArgv: s.cfg.AuditArgv,
 		Limits: s.cfg.Limits,
+		Pages:  func(w http.ResponseWriter, r *http.Request, v *api.Visit) { pages.Serve(w, r, v) },
 		NewID:  func() task.ID { return task.ID(strings.ToLower(ulid.Make().String())) },
 	}
 	if s.cfg.Traces != nil { // a nil one in the interface would not be nil
 		cfg.Traces = s.cfg.Traces
 	}
-	return api.New(cfg)
+	return api.New(cfg), nil
 }
 
 // Info is the cluster as this node sees it.

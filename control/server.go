@@ -210,8 +210,11 @@ func (s *Server) serveRPC(ctx context.Context) error {
 }
 
 func (s *Server) servePublic(ctx context.Context) error {
-	handler := s.handler()
-	err := s.serveHTTP(ctx, s.cfg.HTTP, s.cfg.TLS, handler, handler.Detach)
+	handler, err := s.handler()
+	if err != nil {
+		return err
+	}
+	err = s.serveHTTP(ctx, s.cfg.HTTP, s.cfg.TLS, handler, handler.Detach)
 	handler.Detach() // when it failed by itself
 	return err
 }

@@ -177,6 +177,9 @@ type Sealer interface {
 type Authenticator interface {
 	Remembered(key, secret string) (access.Principal, bool)
 	Authenticate(ctx context.Context, a Attempt) (access.Principal, error)
+	// Holder gives who a key is whose secret was checked before. stamp is
+	// another when the secret is; ok is false when the key counts no more.
+	Holder(key string) (who access.Principal, stamp string, ok bool)
 }
 
 // Keys changes API keys and join tokens. Errors that a caller can act on are
@@ -223,6 +226,8 @@ type Config struct {
 	Audit *telemetry.Audit
 	// AuditArgv has it take command lines as they are, not as hashes.
 	AuditArgv bool
+	// Pages serve the dashboard. Nil: there is none.
+	Pages Pages
 	// Stats takes the handler's own metrics. Nil: none are made.
 	Stats *metrics.Metrics
 }
@@ -240,6 +245,7 @@ type Handler struct {
 	refusals *sparing // lines of the log
 
 	root     http.Handler // everything, from the outermost on
+	router   http.Handler // the routes, behind authentication and limits
 	attached attached
 }
 
@@ -272,7 +278,8 @@ func New(cfg Config) *Handler {
 		refusals: newSparing(),
 	}
 	h.attached.closing = make(chan struct{})
-	h.root = h.outermost(h.router())
+	router, open := h.routed()
+	h.router, h.root = router, h.outermost(router, open)
 	return h
 }
 

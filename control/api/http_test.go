@@ -37,7 +37,7 @@ func TestStrangersGetTheSame401(t *testing.T) {
 	for _, path := range []string{"/nope", "/v1.1/_health", "/v1.1/_version", "/metrics", "/v2/nodes", "/v2/cluster"} {
 		w.problem(w.do(http.MethodGet, path, "", "Authorization", ""), http.StatusUnauthorized, api.CodeUnauthorized)
 	}
-	for path, status := range map[string]int{"/openapi.yaml": 200, "/docs": 200, "/": 501} {
+	for path, status := range map[string]int{"/openapi.yaml": 200, "/docs": 200, "/": 200} {
 		if a := w.do(http.MethodGet, path, "", "Authorization", ""); a.status != status {
 			t.Errorf("%s: got %d, want %d without a key", path, a.status, status)
 		}
@@ -76,7 +76,9 @@ func TestWrongPathsAndMethodsAreProblems(t *testing.T) {
 			t.Errorf("%s: got Allow %q, want %q", path, got, allow)
 		}
 	}
-	w.problem(w.do(http.MethodGet, "/", ""), http.StatusNotImplemented, api.CodeNotYet)
+	if index := decodeAs[api.Index](t, w.do(http.MethodGet, "/", "", "Authorization", "")); index.OpenAPI != "/openapi.yaml" || index.Documentation != "/docs" {
+		t.Errorf("got %+v at the root", index)
+	}
 }
 
 func TestBodiesAreTakenAsTheyAre(t *testing.T) {
@@ -147,6 +149,8 @@ func TestBusyAuthenticatorIsNotAWrongSecret(t *testing.T) {
 }
 
 type stuck struct{}
+
+func (stuck) Holder(string) (access.Principal, string, bool) { return access.Principal{}, "", false }
 
 func (stuck) Remembered(string, string) (access.Principal, bool) { return access.Principal{}, false }
 

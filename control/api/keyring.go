@@ -103,6 +103,13 @@ func (k *Keyring) find(key string) (lock, bool) {
 	return lock{access.Principal{Owner: key, Role: k.fileRole}, p.stored, p.matches}, true
 }
 
+// Holder gives who a key is whose secret was checked before; stamp is the stored
+// hash.
+func (k *Keyring) Holder(key string) (who access.Principal, stamp string, ok bool) {
+	l, ok := k.find(key)
+	return l.Principal, l.stored, ok
+}
+
 func matcher(hash string) func(string) bool {
 	return func(secret string) bool { return matchesBcrypt(hash, secret) }
 }

@@ -97,6 +97,13 @@ func (h *Handler) admit(w http.ResponseWriter, r *http.Request, open bool) (end 
 		h.fail(w, r, err)
 		return nil, false
 	}
+	if h.isPage(r.URL.Path) {
+		end, err := h.admitVisitor(r)
+		if err != nil {
+			h.refusedPage(w, r, err)
+		}
+		return end, err == nil
+	}
 	if open {
 		end, err := h.gates.docs(r, time.Now())
 		if err != nil {

@@ -37,8 +37,14 @@ func badParameter(name, detail string) *api.Problem {
 		Errors: []api.Fault{{Parameter: name, Detail: detail}}}
 }
 
-// fail answers with err. It is the one place where an error becomes a status.
+// fail answers with err.
 func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
+	h.problem(w, r, h.problemFor(r, err))
+}
+
+// problemFor is the one place where an error becomes a problem. It panics when
+// nobody is there to read an answer.
+func (h *Handler) problemFor(r *http.Request, err error) *api.Problem {
 	var refused *task.Error
 	var excess *Excess
 	var p *api.Problem
@@ -49,14 +55,14 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.As(err, &refused):
 		p = problemOf(refused)
 	case errors.Is(err, context.Canceled) && r.Context().Err() != nil:
-		panic(http.ErrAbortHandler) // nobody is there to read an answer
+		panic(http.ErrAbortHandler)
 	case errors.Is(err, context.DeadlineExceeded):
 		p = &api.Problem{Code: api.CodeUnknown, Detail: "the service did not settle the request in time"}
 	default:
 		h.cfg.Log.ErrorContext(r.Context(), "request failed", "path", r.URL.Path, "err", err)
 		p = &api.Problem{Code: api.CodeInternal}
 	}
-	h.problem(w, r, p)
+	return p
 }
 
 func problemOf(e *task.Error) *api.Problem {
@@ -70,9 +76,21 @@ func problemOf(e *task.Error) *api.Problem {
 	return p
 }
 
-// problem answers with p. Status and title come from the table of codes unless
-// p brings its own.
+// problem answers with p.
 func (h *Handler) problem(w http.ResponseWriter, r *http.Request, p *api.Problem) {
+	info := h.complete(r, p)
+	if info.Retry || p.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(retrySeconds(p)))
+	}
+	if p.Status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Basic realm="ecs", charset="UTF-8"`)
+	}
+	h.write(w, r, p.Status, api.ProblemType, p)
+}
+
+// complete gives a problem the rest of what it says. Status and title come from
+// the table of codes unless it brings its own.
+func (h *Handler) complete(r *http.Request, p *api.Problem) api.CodeInfo {
 	info, known := h.codes[p.Code]
 	if !known && p.Status == 0 {
 		h.cfg.Log.ErrorContext(r.Context(), "error with an unknown code", "code", p.Code, "detail", p.Detail)
@@ -89,13 +107,7 @@ func (h *Handler) problem(w http.ResponseWriter, r *http.Request, p *api.Problem
 	}
 	p.Type = "/docs#" + string(p.Code)
 	p.CID = telemetry.CID(r.Context())
-	if info.Retry || p.RetryAfter > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(retrySeconds(p)))
-	}
-	if p.Status == http.StatusUnauthorized {
-		w.Header().Set("WWW-Authenticate", `Basic realm="ecs", charset="UTF-8"`)
-	}
-	h.write(w, r, p.Status, api.ProblemType, p)
+	return info
 }
 
 // retrySeconds is when to come back: as asked for, else after a little while.

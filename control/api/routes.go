@@ -25,7 +25,7 @@ type route struct {
 func (h *Handler) routes() []route {
 	const get, post, del = http.MethodGet, http.MethodPost, http.MethodDelete
 	list := []route{
-		{get, "/", h.notYet, true},
+		{get, "/", h.index, true},
 		{get, "/docs", h.docs, true},
 		{get, "/openapi.yaml", h.openAPI, true},
 		{get, "/metrics", h.metrics, false},
@@ -72,9 +72,9 @@ func (h *Handler) routes() []route {
 	return list
 }
 
-// router serves the routes. It redirects nothing: a path is right or it is not
-// there.
-func (h *Handler) router() (http.Handler, map[string]bool) {
+// routed serves the routes, and the pages for people beside them. It redirects
+// nothing: a path is right or it is not there.
+func (h *Handler) routed() (http.Handler, map[string]bool) {
 	router := httprouter.New()
 	router.RedirectTrailingSlash = false
 	router.RedirectFixedPath = false
@@ -95,6 +95,11 @@ func (h *Handler) router() (http.Handler, map[string]bool) {
 			open[rt.path] = true
 		}
 	}
+	if h.cfg.Pages != nil {
+		for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost} {
+			router.Handle(method, PagesPath+"*page", h.page)
+		}
+	}
 	return router, open
 }
 
@@ -108,11 +113,6 @@ func (h *Handler) serve(rt route) httprouter.Handle {
 			h.fail(w, r, err)
 		}
 	}
-}
-
-// notYet answers for what is designed but not built.
-func (h *Handler) notYet(http.ResponseWriter, *http.Request, httprouter.Params) error {
-	return refusal(api.CodeNotYet, "this is designed but not built in this release")
 }
 
 // query gives the query parameters when all of them are known and none but

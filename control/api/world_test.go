@@ -73,6 +73,10 @@ func (p pairs) Authenticate(_ context.Context, a Attempt) (access.Principal, err
 	return who, nil
 }
 
+func (p pairs) Holder(key string) (access.Principal, string, bool) {
+	return access.Principal{Owner: key, Role: roles[key]}, p[key], p[key] != ""
+}
+
 // roles are what the keys of pairs may do.
 var roles = map[string]access.Role{alice: access.Run, bob: access.Run, olga: access.Operate, root: access.Admin}
 

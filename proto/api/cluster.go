@@ -2,6 +2,14 @@ package api
 
 import "time"
 
+// Index is what a node answers to a program at its root.
+type Index struct {
+	Version       string `json:"version"`
+	Documentation string `json:"documentation"` // paths
+	OpenAPI       string `json:"openapi"`
+	Dashboard     string `json:"dashboard,omitempty"`
+}
+
 // Node is one agent's node.
 type Node struct {
 	ID           string            `json:"id"`
