@@ -95,9 +95,9 @@ func (p *pid1) begin(o initwire.Order) error {
 		unix.Close(p.in.fd) // the terminal comes in its place
 		p.in.fd = -1
 	}
-	p.out[0].buf = make([]byte, initwire.Ring)
+	p.out[0].buf = newRing()
 	if o.TTY == nil {
-		p.out[1].buf = make([]byte, initwire.Ring)
+		p.out[1].buf = newRing()
 	}
 	p.in.begin(o)
 	p.order = &initwire.Order{TTY: o.TTY, RunLimit: o.RunLimit, Caps: o.Caps}

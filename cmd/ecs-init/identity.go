@@ -2,7 +2,6 @@ package main
 
 import (
 	"strconv"
-	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -27,19 +26,17 @@ func (i identity) joinGroups() error {
 }
 
 // become takes the user and leaves every privilege but the capabilities kept,
-// which only root has then.
-func (i identity) become(keep uint64) error {
+// which only root has then. bounding are all that there are to be dropped.
+func (i identity) become(keep, bounding uint64) error {
 	caps, err := capget()
 	if err != nil {
 		return err
 	}
-	for number := range uintptr(64) {
-		if keep&(1<<number) != 0 {
+	for number := range uintptr(capabilityNumbers) {
+		if bounding&^keep&(1<<number) == 0 {
 			continue
 		}
-		switch err := onThread(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, number, 0, 0, 0); err {
-		case nil, syscall.EINVAL: // EINVAL: the kernel has no such capability
-		default:
+		if err := onThread(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, number, 0, 0, 0); err != nil {
 			return &failure{initwire.BadOther, "drop capability " + strconv.Itoa(int(number)), err}
 		}
 	}

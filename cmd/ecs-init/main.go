@@ -52,6 +52,7 @@ func supervise() int {
 	if err != nil {
 		return fault("set up", err)
 	}
+	populate()
 	return p.run()
 }
 

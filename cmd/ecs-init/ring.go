@@ -12,6 +12,16 @@ type ring struct {
 	base, end int64
 }
 
+// newRing makes a stream's buffer. It is not the garbage collector's, which would
+// set to work for its size at the moment that the program begins.
+func newRing() []byte {
+	buf, err := unix.Mmap(-1, 0, initwire.Ring, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return make([]byte, initwire.Ring)
+	}
+	return buf
+}
+
 // room is where the next bytes go; it is empty when the ring is full. Where it
 // ends at the buffer's end there may be more room at its beginning.
 func (r *ring) room() []byte {

@@ -54,13 +54,14 @@ func becomeProgram() {
 	runtime.LockOSThread()
 	unix.CloseOnExec(stageFD)
 	up := &uplink{terminal: -1}
+	known := rehearse()
 	f, err := initwire.NewReader(up).Next()
 	if err != nil {
 		os.Exit(exitFault) // PID 1 is gone, and so is this process
 	}
 	order, err := initwire.ParseOrder(f.Payload)
 	if err == nil {
-		err = prepare(&order, up)
+		err = prepare(&order, known, up)
 	}
 	var why *failure
 	if !errors.As(err, &why) {
@@ -71,7 +72,7 @@ func becomeProgram() {
 }
 
 // prepare returns only if the program can't be executed.
-func prepare(o *initwire.Order, up *uplink) error {
+func prepare(o *initwire.Order, known beforehand, up *uplink) error {
 	if len(o.Argv) == 0 || o.Argv[0] == "" {
 		return &failure{initwire.NoCommand, "no command was given", nil}
 	}
@@ -99,7 +100,7 @@ func prepare(o *initwire.Order, up *uplink) error {
 	if err := setLimits(o.Rlimits); err != nil {
 		return err
 	}
-	if err := who.become(o.Caps); err != nil {
+	if err := who.become(o.Caps, known.bounding); err != nil {
 		return err
 	}
 	if !entered {
@@ -111,7 +112,7 @@ func prepare(o *initwire.Order, up *uplink) error {
 		return err
 	}
 	env := completeEnv(o.Env, who.home, o.TTY != nil)
-	return execute(o.Argv, env, up)
+	return execute(o.Argv, env, known.ignored, up)
 }
 
 // becomeRoot takes user 0 for what only the container's root may do. No program
@@ -136,8 +137,10 @@ func onThread(trap uintptr, args ...uintptr) error {
 	return nil
 }
 
+const oomScoreAdj = "/proc/self/oom_score_adj"
+
 func setOOMScoreAdj(adj int) error {
-	fd, err := syscall.Open("/proc/self/oom_score_adj", syscall.O_WRONLY|syscall.O_CLOEXEC, 0)
+	fd, err := syscall.Open(oomScoreAdj, syscall.O_WRONLY|syscall.O_CLOEXEC, 0)
 	if err == nil {
 		_, err = syscall.Write(fd, []byte(strconv.Itoa(adj)))
 		syscall.Close(fd)
@@ -217,12 +220,12 @@ func openSlave(master int) (int, error) {
 }
 
 // execute says Started and executes the program. It returns only if that fails.
-func execute(argv, env []string, up *uplink) error {
+func execute(argv, env []string, ignored []uintptr, up *uplink) error {
 	path, err := lookPath(argv[0], env)
 	if err != nil {
 		return err
 	}
-	cleanSlate()
+	cleanSlate(ignored)
 	now := initwire.Started{Boottime: boottime(), Unix: clock(unix.CLOCK_REALTIME), PID: os.Getpid()}
 	if err := initwire.NewWriter(up).Send(now); err != nil {
 		return err
@@ -240,11 +243,18 @@ func execute(argv, env []string, up *uplink) error {
 	return why
 }
 
+// What package unix has no names for.
+const (
+	lastSignal = 64
+	ignore     = 1 // SIG_IGN
+)
+
 // cleanSlate gives the program default signal handling, an empty mask and no
-// file descriptor but its standard streams.
-func cleanSlate() {
+// file descriptor but its standard streams. Executing takes the handlers away, but
+// not what is ignored.
+func cleanSlate(ignored []uintptr) {
 	var action [4]uint64 // SIG_DFL, no flags, empty mask
-	for s := uintptr(1); s <= 64; s++ {
+	for _, s := range ignored {
 		_, _, _ = syscall.RawSyscall6(unix.SYS_RT_SIGACTION, s, uintptr(unsafe.Pointer(&action)), 0, 8, 0, 0)
 	}
 	var empty uint64
