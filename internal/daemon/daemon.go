@@ -11,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"sync"
 
 	"ecs/internal/telemetry"
 	"ecs/internal/version"
@@ -70,7 +71,12 @@ func (p Program) Main(args []string, stdout, stderr io.Writer, signals <-chan os
 		fmt.Fprintln(stdout, "the settings are valid")
 		return ExitOK
 	}
-	log, ring := telemetry.NewLoggerWithRing(stderr, set.level, slog.String("daemon", p.Name))
+	lines := telemetry.NewBehind(stderr)
+	var writing sync.WaitGroup
+	writing.Go(lines.Run)
+	defer writing.Wait()
+	defer lines.Close()
+	log, ring := telemetry.NewLoggerWithRing(lines, set.level, slog.String("daemon", p.Name))
 	return p.live(log, ring, set.debugAddr, signals)
 }
 

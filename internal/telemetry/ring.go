@@ -39,6 +39,13 @@ func (r *Ring) Write(p []byte) (int, error) {
 	return r.next.Write(p)
 }
 
+// Flush waits until next has written what it was given, where it takes its time.
+func (r *Ring) Flush() {
+	if f, ok := r.next.(flusher); ok {
+		f.Flush()
+	}
+}
+
 func (r *Ring) keep(line []byte) {
 	if len(line) > r.limit {
 		return

@@ -2,9 +2,9 @@
 // metrics, the correlation id that ties the lines of one request together, and
 // a ring of the most recent log lines.
 //
-// It starts no goroutine. Only NewMetrics touches anything global: it makes its
-// result the default of go-metrics, so that what raft and memberlist emit lands
-// in the same registry.
+// It starts no goroutine: a Behind is set to work by its owner. Only NewMetrics
+// touches anything global: it makes its result the default of go-metrics, so that
+// what raft and memberlist emit lands in the same registry.
 package telemetry
 
 import (
@@ -25,10 +25,14 @@ const (
 
 // NewLogger logs JSON lines to w from level upwards, each with attrs and, where
 // the context of the call carries them, with the correlation id and the owner.
-// What is named like a secret is not written; see Redacted.
+// What is named like a secret is not written; see Redacted. Where w is a Behind, or
+// a Ring before one, warnings and errors are written when the call returns.
 func NewLogger(w io.Writer, level slog.Level, attrs ...slog.Attr) *slog.Logger {
-	json := slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: redact})
-	return slog.New(withContext(json).WithAttrs(attrs))
+	var to slog.Handler = slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: redact})
+	if f, ok := w.(flusher); ok {
+		to = prompt{to, f}
+	}
+	return slog.New(withContext(to).WithAttrs(attrs))
 }
 
 // NewLoggerWithRing is NewLogger whose lines are also kept in a Ring of
