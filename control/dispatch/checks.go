@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 )
@@ -9,6 +10,15 @@ import (
 // checkEvery bounds how often leadership is checked: whoever asks in between
 // shares the next check. It must stay well under the agent's 2 s of silence.
 const checkEvery = time.Second
+
+// What a check found is told to toldAtOnce askers, and then to as many more every
+// now and then, to all within tellWithin. Hundreds of agents answered together
+// would have both ends' machines to themselves, and every task would wait for
+// that, once a second.
+const (
+	toldAtOnce = 16
+	tellWithin = 250 * time.Millisecond
+)
 
 // checks shares leadership checks between heartbeats. Each asker gets the
 // answer of a check that began after it asked.
@@ -64,15 +74,23 @@ func (c *checks) run(ctx context.Context) {
 		c.mu.Unlock()
 		found := check{began: time.Now()}
 		found.err = c.verify(ctx)
-		for _, answer := range asked {
-			answer <- found
-		}
-		pause := time.NewTimer(checkEvery)
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-			pause.Stop()
+		checked := time.Now()
+		found.tell(ctx, asked)
+		if pause(ctx, checkEvery-time.Since(checked)); ctx.Err() != nil {
 			return
+		}
+	}
+}
+
+// tell answers askers; those that are left when ctx ends hear of that themselves.
+func (found check) tell(ctx context.Context, asked []chan check) {
+	groups := slices.Collect(slices.Chunk(asked, toldAtOnce))
+	for i, group := range groups {
+		if i > 0 && found.err == nil {
+			pause(ctx, tellWithin/time.Duration(len(groups)))
+		}
+		for _, answer := range group {
+			answer <- found
 		}
 	}
 }
