@@ -215,6 +215,9 @@ func (c *attempt) gone(until time.Duration) error {
 	return nil
 }
 
+// countOOMKills notes what starved compares with. No program runs yet.
+func (c *attempt) countOOMKills() { c.oomKills, _ = cgroup.OOMKills(c.cgroup) }
+
 // starved reports whether the kernel has killed a process of the container for
 // want of memory since the program began.
 func (c *attempt) starved() bool {

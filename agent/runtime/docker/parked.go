@@ -267,9 +267,12 @@ func (c *attempt) startParked(ctx context.Context) (phase, error) {
 		return unsure, runtime.ErrSpent
 	}
 	c.firstLease()
-	err := c.refence(ctx)
-	if err == nil {
-		err = c.writeDown()
+	fenced := make(chan error, 1)
+	go func() { fenced <- c.refence(ctx) }() // it mostly waits for another process
+	err := c.writeDown()
+	c.countOOMKills()
+	if refused := <-fenced; refused != nil {
+		err = refused
 	}
 	if err == nil {
 		err = c.allowed(ctx)

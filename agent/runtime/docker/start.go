@@ -74,6 +74,7 @@ func (c *attempt) start(ctx context.Context) (phase, error) {
 		return after, err
 	}
 	err = c.bound(ctx)
+	c.countOOMKills()
 	if err == nil {
 		err = c.allowed(ctx)
 	}
@@ -232,7 +233,6 @@ func (c *attempt) fence(ctx context.Context) error {
 
 // begin gives init the order and waits until the program runs or can't.
 func (c *attempt) begin(ctx context.Context, l *line) error {
-	c.oomKills, _ = cgroup.OOMKills(c.cgroup)
 	c.order.Lease = c.lease() - task.FenceAhead
 	err := l.send(*c.order)
 	c.argv0, c.user = c.order.Argv[0], c.order.User
