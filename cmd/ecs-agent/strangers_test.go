@@ -30,9 +30,9 @@ func shown(t *testing.T, ca *pki.CA, role pki.Role, from time.Time) (*tls.Config
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }}, &pair
 }
 
-// TestOnlyControlNodesAreLetInAtTheOutputPort holds the port as the daemon serves
+// TestTheOutputPortLetsInControlNodesAndAgents holds the port as the daemon serves
 // it against every certificate that must not count.
-func TestOnlyControlNodesAreLetInAtTheOutputPort(t *testing.T) {
+func TestTheOutputPortLetsInControlNodesAndAgents(t *testing.T) {
 	now := time.Now()
 	ca, err := pki.NewCA("test", now)
 	if err != nil {
@@ -60,8 +60,9 @@ func TestOnlyControlNodesAreLetInAtTheOutputPort(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	served := make(chan error, 1)
+	guard := &output.Guard{Peer: pki.FromContext}
 	go func() {
-		served <- o.serveOutput(ctx, listener, output.New(kept), output.NewAttach(nil), telemetry.NewLogServer(nil, nil))
+		served <- o.serveOutput(ctx, listener, guard, output.New(kept, guard), output.NewAttach(nil), telemetry.NewLogServer(nil, nil))
 	}()
 	defer func() {
 		cancel()
@@ -82,7 +83,7 @@ func TestOnlyControlNodesAreLetInAtTheOutputPort(t *testing.T) {
 		want   bool
 	}{
 		{"a control node", control, true},
-		{"an agent", agent, false},
+		{"an agent, whose calls the guard judges", agent, true},
 		{"an expired certificate", expired, false},
 		{"a revoked certificate", gone, false},
 		{"another authority's", stranger, false},
