@@ -54,7 +54,7 @@ var drills = map[string]drill{
 func (d drill) floor(rounds int) check.Floor {
 	f := check.Floor{Tasks: 8 * rounds, Faults: rounds, Kinds: 1, Snapshots: 1, Fetches: 50, Resumed: rounds}
 	if d.spares {
-		f.Spared = 5 * rounds
+		f.Spared = 2 * rounds
 	}
 	return f
 }
