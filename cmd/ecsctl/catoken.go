@@ -136,8 +136,9 @@ func admitted(token api.JoinToken, got *api.Admitted, key []byte) (clusterfiles.
 func (a *app) caRevoke() *cobra.Command {
 	var r api.RevocationRequest
 	c := &cobra.Command{Use: "revoke", Short: "Have control nodes accept a node's certificates, or one, no more", Args: none}
-	c.Flags().StringVar(&r.Node, "node", "", "`id` of a node: all certificates that it has so far")
-	c.Flags().StringVar(&r.Serial, "serial", "", "serial `number` of one certificate, hexadecimal")
+	c.Flags().StringVar(&r.Node, "node", "", "`id` or name of a node: all certificates that it has so far")
+	c.Flags().StringVar(&r.Serial, "serial", "", "serial `number` of one certificate, hexadecimal, as openssl x509 -serial prints it")
+	c.Flags().BoolVar(&r.Force, "force", false, "also a node that the cluster does not know; --node is then the id in its certificate")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		client, err := a.client()
 		if err != nil {

@@ -82,13 +82,13 @@ func TestAuditSaysWhoLetsWhomIn(t *testing.T) {
 	k := decodeAs[api.Key](t, w.do(http.MethodPost, "/v2/keys", `{"role":"operate"}`))
 	w.do(http.MethodPost, "/v2/keys", `{"role":"admin"}`, "Authorization", basic(alice, "a-secret"))
 	w.do(http.MethodPost, "/v2/join/tokens", `{"role":"agent"}`)
-	w.do(http.MethodPost, "/v2/revocations", `{"node":"n9"}`)
+	w.do(http.MethodPost, "/v2/revocations", `{"node":"a1"}`)
 	list := kept.all(t, 4)
 	for i, want := range []map[string]any{
 		{"who": root, "status": 201.0, "action": "/v2/keys", "key": k.ID, "role": "operate"},
 		{"who": alice, "status": 403.0, "action": "/v2/keys", "code": "forbidden"},
 		{"who": root, "status": 201.0, "action": "/v2/join/tokens", "role": "agent"},
-		{"who": root, "status": 201.0, "action": "/v2/revocations", "node": "n9"},
+		{"who": root, "status": 201.0, "action": "/v2/revocations", "node": "a1"},
 	} {
 		for name, value := range want {
 			if list[i][name] != value {

@@ -96,6 +96,10 @@ func (h *Handler) findMember(r *http.Request, name string) (id, role string, err
 		id, role = m.ID, m.Role
 	}
 	if id != "" {
+		// Daemons on one machine have its name both, unless they were given another.
+		if n, err := h.nodeNamed(name); id != name && (n != nil || err != nil) {
+			return "", "", badParameter("id", fmt.Sprintf("names more than one node: the control node %s and an agent; use the id", id))
+		}
 		return id, role, nil
 	}
 	n, err := h.findNode(r, name)

@@ -3,12 +3,10 @@ package api
 import (
 	"context"
 	"encoding/base64"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
-	"regexp"
 	"time"
 
 	"github.com/julienschmidt/httprouter"
@@ -140,76 +138,6 @@ func parseAdmission(body []byte) (token api.JoinToken, role string, request []by
 	}
 	o.done()
 	return token, role, request, f.err()
-}
-
-// revocations serves GET /v2/revocations.
-func (h *Handler) revocations(w http.ResponseWriter, r *http.Request, _ httprouter.Params) error {
-	if _, err := query(r, nil); err != nil {
-		return err
-	}
-	if err := h.sync(r.Context()); err != nil {
-		return err
-	}
-	list := api.RevocationList{Revocations: []api.Revocation{}}
-	for v := range h.cfg.Reader.Snapshot().Revoked() {
-		list.Revocations = append(list.Revocations, renderRevocation(v))
-	}
-	h.json(w, r, http.StatusOK, list)
-	return nil
-}
-
-// revoke serves POST /v2/revocations.
-func (h *Handler) revoke(w http.ResponseWriter, r *http.Request, _ httprouter.Params) error {
-	body, err := h.small(w, r)
-	if err != nil {
-		return err
-	}
-	v, err := parseRevocation(body)
-	if err != nil {
-		return err
-	}
-	v.RevokedBy = exchangeOf(r).owner
-	if err := h.cfg.Authority.Revoke(r.Context(), v); err != nil {
-		return err
-	}
-	exchangeOf(r).asked = []slog.Attr{slog.String("node", v.Node), slog.String("serial", v.Serial)}
-	h.cfg.Log.InfoContext(r.Context(), "certificate revoked", "revoked", v.Node, "serial", v.Serial, "by", v.RevokedBy)
-	sn := h.cfg.Reader.Snapshot()
-	made := sn.RevokedNode(v.Node)
-	if v.Serial != "" {
-		made = sn.RevokedSerial(v.Serial)
-	}
-	if made == nil {
-		return fmt.Errorf("the revocation of %s%s is not in the record after it was made", v.Node, v.Serial)
-	}
-	h.json(w, r, http.StatusCreated, renderRevocation(made))
-	return nil
-}
-
-var serialForm = regexp.MustCompile(`^[0-9a-f]{1,40}$`)
-
-func parseRevocation(body []byte) (access.Revoked, error) {
-	f := new(faults)
-	root, ok := decode(body, f)
-	if !ok {
-		return access.Revoked{}, f.err()
-	}
-	o := fieldsOf(root, f)
-	v := access.Revoked{Node: o.text("node"), Serial: o.text("serial")}
-	switch {
-	case (v.Node == "") == (v.Serial == ""):
-		f.add("", "", "must name either a node or a serial number")
-	case v.Serial != "" && !serialForm.MatchString(v.Serial):
-		f.add(o.at("serial"), "", "must be hexadecimal, in lower case, without zeros in front")
-	case len(v.Node) > maxKeyName:
-		f.add(o.at("node"), "", "is longer than %d bytes", maxKeyName)
-	}
-	o.done()
-	return v, f.err()
-}
-
-func renderRevocation(v *access.Revoked) api.Revocation {
-	return api.Revocation{Node: v.Node, Serial: v.Serial, RevokedAt: v.RevokedAt, RevokedBy: v.RevokedBy}
 }
 
 // NoAuthority is the refusal of a control node that can't sign.

@@ -3,7 +3,9 @@ package api
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/x509"
 	"fmt"
+	mathbig "math/big"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -12,6 +14,8 @@ import (
 
 	"ecs/control/state"
 	"ecs/internal/access"
+	"ecs/internal/pki"
+	"ecs/internal/task"
 	"ecs/proto/api"
 )
 
@@ -80,7 +84,7 @@ func TestTokensDoNotCrossANetworkInTheClear(t *testing.T) {
 
 func TestCertificatesAreRevokedAndListed(t *testing.T) {
 	w := newWorld(t)
-	for _, body := range []string{`{"node":"n1"}`, `{"serial":"ab12"}`} {
+	for _, body := range []string{`{"node":"a1"}`, `{"serial":"ab12"}`} {
 		a := w.do(http.MethodPost, "/v2/revocations", body)
 		if v := decodeAs[api.Revocation](t, a); a.status != http.StatusCreated || v.RevokedBy != root || v.RevokedAt.IsZero() {
 			t.Errorf("%s: got %d %s", body, a.status, a.body)
@@ -89,8 +93,44 @@ func TestCertificatesAreRevokedAndListed(t *testing.T) {
 	if list := decodeAs[api.RevocationList](t, w.do(http.MethodGet, "/v2/revocations", "")); len(list.Revocations) != 2 {
 		t.Errorf("got %+v", list)
 	}
-	for _, bad := range []string{`{}`, `{"node":"n","serial":"ab"}`, `{"serial":"XY"}`, `{"node":"n","why":1}`} {
+	for _, bad := range []string{`{}`, `{"node":"n","serial":"ab"}`, `{"serial":"XY"}`, `{"serial":"00"}`, `{"serial":"` + strings.Repeat("a", 41) + `"}`, `{"node":"n","why":1}`} {
 		w.problem(w.do(http.MethodPost, "/v2/revocations", bad), http.StatusBadRequest, api.CodeInvalidTask)
+	}
+}
+
+// A revocation that would match no certificate is mended or refused, never answered
+// as if it had been made.
+func TestWhatIsRevokedIsWhatCertificatesSay(t *testing.T) {
+	w := newWorld(t)
+	w.info.Members[0].Name = "control-1"
+	w.info.Members = append(w.info.Members, Member{ID: "c2", Name: "both", Role: "control"})
+	w.apply(state.Register{Node: task.Node{ID: "a2", Name: "both", Capacity: task.Capacity{MilliCPU: 1000, Memory: 1 << 30}}})
+	revoke := func(body string) answer { return w.do(http.MethodPost, "/v2/revocations", body) }
+	for body, want := range map[string]api.Revocation{
+		`{"serial":"0a3f"}`:                 {Serial: "a3f"}, // as openssl x509 -serial prints it
+		`{"serial":"00:FE:01"}`:             {Serial: "fe01"},
+		`{"node":"agent-1"}`:                {Node: "a1"}, // a name
+		`{"node":"control-1"}`:              {Node: "c1"},
+		`{"node":"c1"}`:                     {Node: "c1"},
+		`{"node":"long-gone","force":true}`: {Node: "long-gone"},
+	} {
+		a := revoke(body)
+		if got := decodeAs[api.Revocation](t, a); a.status != http.StatusCreated || got.Node != want.Node || got.Serial != want.Serial {
+			t.Errorf("%s: got %d %s, want %+v", body, a.status, a.body, want)
+		}
+	}
+	if w.Snapshot().RevokedSerial(pki.SerialOf(&x509.Certificate{SerialNumber: mathbig.NewInt(0xa3f)})) == nil {
+		t.Error("the certificate with the number 0xa3f counts still")
+	}
+	w.problem(revoke(`{"node":"agent-7"}`), http.StatusNotFound, api.CodeNotFound)
+	w.problem(revoke(`{"node":"both"}`), http.StatusBadRequest, api.CodeBadRequest)
+	w.problem(revoke(`{"node":"both","force":true}`), http.StatusBadRequest, api.CodeBadRequest)
+
+	// One that was let in and never came is known by the token that it used up.
+	made := decodeAs[api.IssuedToken](t, w.do(http.MethodPost, "/v2/join/tokens", `{"role":"agent"}`))
+	in := decodeAs[api.Admitted](t, w.do(http.MethodPost, "/v2/join", fmt.Sprintf(`{"token":%q,"role":"agent","request":"r"}`, made.Token)))
+	if a := revoke(fmt.Sprintf(`{"node":%q}`, in.Node)); a.status != http.StatusCreated {
+		t.Errorf("got %d %s for a node that was let in", a.status, a.body)
 	}
 }
 
@@ -106,7 +146,7 @@ func FuzzParseAdmission(f *testing.F) {
 		if r, err := parseTokenRequest(body); err == nil && (r.TTL <= 0 || time.Duration(r.TTL) > api.MaxTokenTTL) {
 			t.Errorf("got %+v", r)
 		}
-		if v, err := parseRevocation(body); err == nil && (v.Serial == "") == (v.Node == "") {
+		if v, _, err := parseRevocation(body); err == nil && ((v.Serial == "") == (v.Node == "") || strings.HasPrefix(v.Serial, "0")) {
 			t.Errorf("got %+v", v)
 		}
 	})

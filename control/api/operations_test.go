@@ -65,7 +65,7 @@ func every(w *world) map[string]func() int {
 			return w.do(post, "/v2/join", fmt.Sprintf(`{"token":%q,"role":"agent","request":"r"}`, made.Token), "Authorization", "").status
 		},
 		"GET /v2/revocations":  call(get, "/v2/revocations", ""),
-		"POST /v2/revocations": call(post, "/v2/revocations", `{"node":"n9"}`),
+		"POST /v2/revocations": call(post, "/v2/revocations", `{"node":"a1"}`),
 		"GET /v2/logs":         call(get, "/v2/logs?cid=c", ""),
 		"GET /metrics":         call(get, "/metrics", ""),
 		"GET /openapi.yaml":    call(get, "/openapi.yaml", ""),

@@ -89,8 +89,11 @@ type Admitted struct {
 // RevocationRequest ends what certificates are good for: one by its serial
 // number, or all that a node has so far.
 type RevocationRequest struct {
-	Node   string `json:"node,omitempty"`
+	Node   string `json:"node,omitempty"`   // its id or name
 	Serial string `json:"serial,omitempty"` // hexadecimal
+	// Force takes a node that the cluster does not know: an id as it is in its
+	// certificate.
+	Force bool `json:"force,omitempty"`
 }
 
 // Revocation is a certificate, or all of a node up to RevokedAt, that no node
