@@ -80,6 +80,8 @@ func (s *Server) checkLeader() api.Check {
 		c.Detail = fmt.Sprintf("no leader heard of for %s", silent.Round(time.Second))
 	case id == "" && time.Since(s.started) < leaderless && s.store.Snapshot().Index() == 0:
 		c.Detail = "not part of a cluster yet"
+	case !s.CaughtUp():
+		c.Detail = "the record is not up to date yet: no leader found since the start"
 	default:
 		c.OK, c.Detail = true, "leader "+id
 	}

@@ -37,5 +37,5 @@ func (s *Server) authenticator() api.Authenticator {
 	if s.cfg.Auth != nil {
 		return s.cfg.Auth
 	}
-	return api.NewKeyring(s.cfg.Keys, s.cfg.KeysRole, s.store.Snapshot)
+	return api.NewKeyring(s.cfg.Keys, s.cfg.KeysRole, s)
 }

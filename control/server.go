@@ -43,6 +43,7 @@ type Server struct {
 	joining  atomic.Pointer[error] // why this node was not taken in last
 	goodbye  goodbye
 	started  time.Time
+	caught   chan struct{} // closed once the record was up to date
 }
 
 // New makes a control node; it does no I/O.
@@ -50,7 +51,7 @@ func New(cfg Config) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, store: state.NewStore(state.Limits{}), peers: newConnections(cfg.DialPeer), outputs: newConnections(cfg.DialAgent), goodbye: newGoodbye()}
+	s := &Server{cfg: cfg, store: state.NewStore(state.Limits{}), peers: newConnections(cfg.DialPeer), outputs: newConnections(cfg.DialAgent), goodbye: newGoodbye(), caught: make(chan struct{})}
 	s.ends.init()
 	s.replica = replica.New(s.replicaConfig())
 	s.forwards = newForwarder(s.forwardToLeader)
@@ -88,6 +89,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return s.serveHealth(life) })
 	g.Go(func() error { return s.serveRedirect(life) })
 	g.Go(func() error { return s.belong(life) })
+	g.Go(func() error { return s.catchUp(life) })
 	g.Go(func() error { return s.terms(life) })
 	g.Go(func() error { return s.forwards.run(life) })
 	g.Go(func() error { return s.tellEnds(life) })

@@ -118,6 +118,36 @@ func (s *Server) Sync(ctx context.Context) error {
 	return nil
 }
 
+// CaughtUp reports whether this node ever held, since it started, everything that
+// was committed. Before that its record may be of any time, or empty.
+func (s *Server) CaughtUp() bool {
+	select {
+	case <-s.caught:
+		return true
+	default:
+		return false
+	}
+}
+
+// catchUp has CaughtUp report so, and returns then, or when ctx ends.
+func (s *Server) catchUp(ctx context.Context) error {
+	select {
+	case <-s.replica.Ready():
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	for {
+		elected := s.replica.LeaderChanged()
+		if s.Sync(ctx) == nil {
+			close(s.caught)
+			return nil
+		}
+		if err := s.pause(ctx, lookForLeader, elected); err != nil {
+			return err
+		}
+	}
+}
+
 // readIndexOfSomeLeader asks until some leader answers, or ctx ends: a read waits
 // an election out, as a write does.
 func (s *Server) readIndexOfSomeLeader(ctx context.Context) (uint64, error) {

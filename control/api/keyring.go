@@ -37,6 +37,20 @@ type Attempt struct {
 	From        string // the address: who guesses is slowed down by it
 }
 
+// ErrBehind says that this node does not know whether a key counts: its record is
+// older than what was committed, and can't be brought up to date now.
+var ErrBehind = errors.New("the record of keys is not up to date")
+
+// Record is where keys are looked up. It may be called by many goroutines.
+type Record interface {
+	Snapshot() *state.Snapshot
+	// Sync waits until Snapshot holds everything committed before the call, for
+	// some seconds at most.
+	Sync(ctx context.Context) error
+	// CaughtUp reports whether Sync has succeeded since this node started.
+	CaughtUp() bool
+}
+
 // ErrWrongSecret says that key and secret do not belong together, or that there
 // is no such key: which of the two is not told.
 var ErrWrongSecret = errors.New("wrong key or secret")
@@ -49,11 +63,12 @@ var ErrWrongSecret = errors.New("wrong key or secret")
 // process over key, secret and stored hash, so that it counts for no longer than
 // that hash is there. All others queue for half of one core, and an address that guesses
 // is refused before that, so that guessing slows nobody down who is known; see
-// hashSlice too. A key that does not exist takes as long as a wrong secret.
+// hashSlice too. A key that does not exist takes as long as a wrong secret. Nobody is
+// refused by a record that may be older than his key: it is brought up to date first.
 type Keyring struct {
 	file     *Htpasswd
 	fileRole access.Role
-	record   func() *state.Snapshot
+	record   Record
 	memory   []byte // the key that verified pairs are remembered under
 	one      chan struct{}
 	guesses  *limiter
@@ -65,7 +80,7 @@ type Keyring struct {
 
 // NewKeyring makes an authenticator of an htpasswd file, whose keys all have the
 // one role, and of the record; either may be nil.
-func NewKeyring(file *Htpasswd, role access.Role, record func() *state.Snapshot) *Keyring {
+func NewKeyring(file *Htpasswd, role access.Role, record Record) *Keyring {
 	memory := make([]byte, sha256.Size)
 	_, _ = rand.Read(memory) // never fails, see crypto/rand
 	return &Keyring{
@@ -86,7 +101,7 @@ type lock struct {
 // find looks a key up, in the record first.
 func (k *Keyring) find(key string) (lock, bool) {
 	if k.record != nil {
-		if r := k.record().Key(key); r != nil {
+		if r := k.record.Snapshot().Key(key); r != nil {
 			if !r.Counts() {
 				return lock{}, false // also where a file has it: revoked is revoked
 			}
@@ -127,42 +142,87 @@ func (k *Keyring) Remembered(key, secret string) (access.Principal, bool) {
 	return l.Principal, true
 }
 
-// Authenticate finds out who holds a pair. ErrWrongSecret: nobody; *Excess: too
-// many were wrong that came from this address; else ctx ended first.
+// Authenticate finds out who holds a pair. ErrWrongSecret: nobody; ErrBehind: this
+// node can't tell now; *Excess: too many were wrong that came from this address;
+// else ctx ended first.
 func (k *Keyring) Authenticate(ctx context.Context, a Attempt) (access.Principal, error) {
 	if p, ok := k.Remembered(a.Key, a.Secret); ok {
 		return p, nil
 	}
-	if err := k.guesses.spare(a.From, k.guessing, time.Now()); err != nil {
-		return access.Principal{}, err
+	if k.record != nil && !k.record.CaughtUp() {
+		return access.Principal{}, ErrBehind
+	}
+	seen, p, err := k.check(ctx, a, true)
+	if !errors.Is(err, ErrWrongSecret) || k.record == nil {
+		return p, err
+	}
+	// The guess is paid for by now: so many at once can't ask the leader for more
+	// than there are. It is given back to who was right.
+	if err := k.record.Sync(ctx); err != nil {
+		return access.Principal{}, errors.Join(ErrBehind, err)
+	}
+	if l, _ := k.find(a.Key); l.stored == seen {
+		return access.Principal{}, ErrWrongSecret
+	}
+	if _, p, err = k.check(ctx, a, false); err == nil {
+		k.guesses.refund(a.From, k.guessing, time.Now())
+	}
+	return p, err
+}
+
+// check compares a pair with what is known here, when its turn has come, and says
+// what that was. With pay a wrong one is a guess of its address.
+func (k *Keyring) check(ctx context.Context, a Attempt, pay bool) (stored string, p access.Principal, err error) {
+	spare := func() error {
+		if !pay {
+			return nil
+		}
+		return k.guesses.spare(a.From, k.guessing, time.Now())
+	}
+	if err := spare(); err != nil {
+		return "", p, err
 	}
 	select {
 	case k.one <- struct{}{}:
 		defer func() { <-k.one }()
 	case <-ctx.Done():
-		return access.Principal{}, ctx.Err()
+		return "", p, ctx.Err()
 	}
 	if p, ok := k.Remembered(a.Key, a.Secret); ok { // a request before this one in the queue asked the same
-		return p, nil
+		return "", p, nil
 	}
 	// Again: a hundred guesses may have come to the queue at once.
-	if err := k.guesses.spare(a.From, k.guessing, time.Now()); err != nil {
-		return access.Principal{}, err
+	if err := spare(); err != nil {
+		return "", p, err
 	}
-	if len(a.Key) > maxSecret || len(a.Secret) > maxSecret {
+	l, right := k.opens(a)
+	if right {
+		return l.stored, l.Principal, nil
+	}
+	if pay {
 		k.guesses.spend(a.From, k.guessing, time.Now())
-		return access.Principal{}, ErrWrongSecret
+	}
+	return l.stored, p, ErrWrongSecret
+}
+
+// opens hashes a secret. The key is looked up again behind that, which takes long
+// enough for it to be revoked.
+func (k *Keyring) opens(a Attempt) (l lock, right bool) {
+	if len(a.Key) > maxSecret || len(a.Secret) > maxSecret {
+		return lock{}, false
 	}
 	l, known := k.find(a.Key)
 	if !known {
 		l.matches = k.somebodys(a.Key)
 	}
 	if right := l.matches(a.Secret); !right || !known {
-		k.guesses.spend(a.From, k.guessing, time.Now())
-		return access.Principal{}, ErrWrongSecret
+		return l, false
+	}
+	if now, _ := k.find(a.Key); now.stored != l.stored {
+		return l, false
 	}
 	k.remember(a.Key, k.mac(a.Key, a.Secret, l.stored))
-	return l.Principal, nil
+	return l, true
 }
 
 // somebodys is what an unknown key's secret is checked against: always the same
@@ -176,7 +236,7 @@ func (k *Keyring) somebodys(key string) func(string) bool {
 		inFile = len(file.order)
 	}
 	if k.record != nil {
-		inRecord = k.record().KeyCount()
+		inRecord = k.record.Snapshot().KeyCount()
 	}
 	drawn := k.mac(key, "", "")
 	n := binary.BigEndian.Uint64(drawn[:]) % uint64(max(inFile+inRecord, 1))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -12,13 +13,14 @@ import (
 
 	"ecs/control/state"
 	"ecs/internal/access"
+	"ecs/proto/api"
 )
 
 // recordRing is a keyring over the world's record and a file.
 func recordRing(t *testing.T, w *world, lines ...string) *Keyring {
 	t.Helper()
 	k := fileRing(t, lines...)
-	k.record = w.store.Snapshot
+	k.record = w
 	return k
 }
 
@@ -103,13 +105,67 @@ func TestGuessesOfOneAddressAreRefusedBeforeAnyCheck(t *testing.T) {
 	}
 }
 
+// A control node that starts or lags refuses no key that counts, and takes none of
+// it for a guess.
+func TestNobodyIsRefusedByARecordThatIsBehind(t *testing.T) {
+	w := newWorld(t)
+	w.handler.cfg.Auth = NewKeyring(nil, access.Run, w)
+	ask := func(key, secret string) answer {
+		return w.do(http.MethodGet, "/v2/tasks", "", "Authorization", basic(key, secret))
+	}
+	w.starting = true
+	for range 3 * guessBurst {
+		p := w.problem(ask("new", "n-secret"), http.StatusServiceUnavailable, api.CodeNoLeader)
+		if p.Detail == "" {
+			t.Fatal("it does not say why")
+		}
+	}
+	if w.syncs != 0 {
+		t.Errorf("a node that starts asked the leader %d times", w.syncs)
+	}
+	w.starting = false
+	for i := range 3 * guessBurst { // made at another node, used at once at this one
+		key := fmt.Sprint("new", i)
+		w.catchUp = func() { w.putKey(key, "n-secret", access.Run, access.Limits{}) }
+		if a := ask(key, "n-secret"); a.status != http.StatusOK {
+			t.Fatalf("key %d: got %d %s", i, a.status, a.body)
+		}
+	}
+	w.behind = true
+	w.problem(ask("newest", "n-secret"), http.StatusServiceUnavailable, api.CodeNoLeader)
+	w.behind = false
+	w.problem(ask("newest", "n-secret"), http.StatusUnauthorized, api.CodeUnauthorized)
+
+	// Guesses ask the leader no oftener than an address may guess.
+	w.syncs = 0
+	for range 5 * guessBurst {
+		ask("new1", "wrong")
+	}
+	if w.syncs == 0 || w.syncs > guessBurst {
+		t.Errorf("%d guesses asked the leader %d times, want 1 to %d", 5*guessBurst, w.syncs, guessBurst)
+	}
+}
+
+func TestAKeyThatIsTakenAwayWhileItIsHashedIsRefused(t *testing.T) {
+	k := fileRing(t, "a:"+hashed(t, "one", bcrypt.MinCost))
+	p := k.file.table.Load()
+	line := p.users["a"]
+	p.users["a"] = password{line.stored, func(s string) bool {
+		k.file.table.Store(&passwords{info: p.info})
+		return line.matches(s)
+	}}
+	if right(k, "a", "one") {
+		t.Error("a key that is gone opens the door")
+	}
+}
+
 // BenchmarkRememberedKey is what authentication costs a caller who is known.
 func BenchmarkRememberedKey(b *testing.B) {
 	hash, err := HashSecret("secret")
 	if err != nil {
 		b.Fatal(err)
 	}
-	k := NewKeyring(nil, access.Run, (&keysOnly{access.Key{ID: "key", Role: access.Run, Hash: hash}}).snapshot(b))
+	k := NewKeyring(nil, access.Run, (&keysOnly{access.Key{ID: "key", Role: access.Run, Hash: hash}}).record(b))
 	a := Attempt{"key", "secret", "1.2.3.4"}
 	if _, err := k.Authenticate(context.Background(), a); err != nil {
 		b.Fatal(err)

@@ -27,7 +27,7 @@ func TestAKeyIsMadeListedUsedAndRevoked(t *testing.T) {
 	if kept.Limits != (access.Limits{Rate: 7, Quota: access.NoLimit}) || bcrypt.CompareHashAndPassword([]byte(kept.Hash), []byte(k.Secret)) != nil {
 		t.Errorf("got %+v in the record", kept)
 	}
-	ring := NewKeyring(nil, access.Run, w.store.Snapshot)
+	ring := NewKeyring(nil, access.Run, w)
 	if !rightAs(ring, k.ID, k.Secret, access.Run) {
 		t.Error("the new key opens nothing")
 	}

@@ -150,5 +150,13 @@ func (l *limiter) spend(who string, b bound, now time.Time) {
 	l.of(who).paced(b, now).AllowN(now, 1)
 }
 
+// refund gives a token back that was spent. A bucket never holds more than its
+// burst.
+func (l *limiter) refund(who string, b bound, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.of(who).paced(b, now).AllowN(now, -1)
+}
+
 // addressOf is whom a request's limits count for.
 func addressOf(r *http.Request) string { return newcomers.Network(r.RemoteAddr) }

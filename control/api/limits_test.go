@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -23,7 +24,13 @@ import (
 // keysOnly is a record that holds one key.
 type keysOnly struct{ key access.Key }
 
-func (k *keysOnly) snapshot(tb testing.TB) func() *state.Snapshot {
+// still is a record that nobody changes.
+type still struct{ *state.Store }
+
+func (still) Sync(context.Context) error { return nil }
+func (still) CaughtUp() bool             { return true }
+
+func (k *keysOnly) record(tb testing.TB) Record {
 	store := state.NewStore(state.Limits{})
 	entry, err := proto.Marshal(&ecsv1.Entry{Commands: []*ecsv1.Command{state.ToWire(state.PutKey{Key: k.key}, time.Now())}})
 	if err == nil {
@@ -32,7 +39,7 @@ func (k *keysOnly) snapshot(tb testing.TB) func() *state.Snapshot {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return store.Snapshot
+	return still{store}
 }
 
 func limited(l Limits) func(*Config) { return func(c *Config) { c.Limits = l } }
@@ -128,7 +135,7 @@ func TestAKeysOwnLimitsComeFirst(t *testing.T) {
 	w := newWorld(t, limited(Limits{KeyRate: 1, AddressRate: 2, KeyQuota: 1}), func(c *Config) {
 		c.Auth = pairs{alice: "a-secret", bob: "b-secret", olga: "o-secret", root: "r-secret", "fast": "f-secret"}
 	})
-	ring := NewKeyring(nil, access.Run, w.store.Snapshot)
+	ring := NewKeyring(nil, access.Run, w)
 	w.handler.cfg.Auth = ring
 	w.putKey("fast", "f", access.Run, access.Limits{Rate: access.NoLimit, Quota: 3})
 	w.putKey("slow", "s", access.Run, access.Limits{})

@@ -63,7 +63,7 @@ func goodWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ring := NewKeyring(nil, access.Run, (&keysOnly{access.Key{ID: "good", Role: access.Run, Hash: hash}}).snapshot(t))
+	ring := NewKeyring(nil, access.Run, (&keysOnly{access.Key{ID: "good", Role: access.Run, Hash: hash}}).record(t))
 	w.handler.cfg.Auth = ring
 	return w
 }

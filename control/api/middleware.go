@@ -152,6 +152,8 @@ func (h *Handler) authenticate(r *http.Request, key, secret string, given bool) 
 		return who, nil
 	case errors.Is(err, ErrWrongSecret):
 		return access.Principal{}, unauthorized
+	case errors.Is(err, ErrBehind):
+		return access.Principal{}, &api.Problem{Code: api.CodeNoLeader, Detail: "this node can't find out now whether the key counts; try again or ask another"}
 	case ctx.Err() != nil:
 		return access.Principal{}, &api.Problem{Code: api.CodeBusy, Detail: "too many secrets wait to be checked"}
 	}

@@ -42,13 +42,14 @@ type world struct {
 	health Health
 	info   ClusterInfo
 
-	explain func(ctx context.Context) (string, int, error)
-	behind  bool   // Sync fails
-	catchUp func() // what Sync brings, if it does not fail
-	drained map[task.NodeID]bool
-	keys    keyboard
-	logs    LogsFound
-	search  LogSearch // the last one
+	explain  func(ctx context.Context) (string, int, error)
+	behind   bool   // Sync fails
+	starting bool   // Sync never succeeded
+	catchUp  func() // what Sync brings, if it does not fail
+	drained  map[task.NodeID]bool
+	keys     keyboard
+	logs     LogsFound
+	search   LogSearch // the last one
 }
 
 const (
@@ -180,6 +181,12 @@ func (w *world) Submit(_ context.Context, t *task.Task, quota int) (*task.Task, 
 func (w *world) Stop(_ context.Context, id task.ID, owner string, outcome task.Outcome, reason string) (*task.Task, error) {
 	out := w.apply(state.Stop{Task: id, Owner: owner, Outcome: outcome, Reason: reason})
 	return out.Task, out.Err
+}
+
+func (w *world) CaughtUp() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return !w.starting
 }
 
 func (w *world) Snapshot() *state.Snapshot { return w.store.Snapshot() }
