@@ -205,7 +205,7 @@ func (o *options) config(ctx context.Context, log *slog.Logger, ports listeners,
 		}
 	}
 	cfg.Raft = replica.NewTLSStream(ports.raft, cfg.RaftAdvertise,
-		o.node.ServerTLS(pki.RoleControl), o.node.ClientTLS(pki.RoleControl))
+		o.node.ServerTLS(pki.RoleControl), o.node.DialFunc(pki.RoleControl))
 	return cfg, nil
 }
 

@@ -76,7 +76,7 @@ func (d *diskNode) start(t testing.TB) {
 	d.addr = l.Addr().String()
 	cfg := DefaultConfig()
 	cfg.ID, cfg.Addr, cfg.Dir = d.id, d.addr, d.dir
-	cfg.Stream = NewTLSStream(l, d.addr, d.cert.ServerTLS(pki.RoleControl), d.cert.ClientTLS(pki.RoleControl))
+	cfg.Stream = NewTLSStream(l, d.addr, d.cert.ServerTLS(pki.RoleControl), d.cert.DialFunc(pki.RoleControl))
 	cfg.Store = state.NewStore(state.Limits{})
 	cfg.Logger, cfg.Metrics = logger(t, d.id), telemetry.Discard()
 	cfg.Fatal = func(err error) { t.Errorf("%s: fatal: %v", d.id, err) }
@@ -203,14 +203,14 @@ func TestStrangersCannotSpeakRaft(t *testing.T) {
 	}
 	control, agent := issue(pki.RoleControl), issue(pki.RoleAgent)
 	l := listen(t)
-	s := NewTLSStream(l, l.Addr().String(), control.ServerTLS(pki.RoleControl), control.ClientTLS(pki.RoleControl))
+	s := NewTLSStream(l, l.Addr().String(), control.ServerTLS(pki.RoleControl), control.DialFunc(pki.RoleControl))
 	defer s.Close()
 	for name, c := range map[string]struct {
 		client *pki.Node
 		ok     bool
 	}{"control node": {control, true}, "agent": {agent, false}} {
 		l := listen(t)
-		client := NewTLSStream(l, l.Addr().String(), nil, c.client.ClientTLS(pki.RoleControl))
+		client := NewTLSStream(l, l.Addr().String(), nil, c.client.DialFunc(pki.RoleControl))
 		defer client.Close()
 		read := make(chan error, 1)
 		go func() {

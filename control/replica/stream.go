@@ -34,12 +34,9 @@ func NewStream(l net.Listener, addr string, dial func(ctx context.Context, addr 
 		strangers: newcomers.New(maxStrangers)}
 }
 
-// NewTLSStream is NewStream over mutual TLS on TCP.
-func NewTLSStream(l net.Listener, addr string, server, client *tls.Config) StreamLayer {
-	dialer := &tls.Dialer{Config: client}
-	s := NewStream(l, addr, func(ctx context.Context, addr string) (net.Conn, error) {
-		return dialer.DialContext(ctx, "tcp", addr)
-	}).(*stream)
+// NewTLSStream is NewStream over TLS, for peers that dial shakes hands with.
+func NewTLSStream(l net.Listener, addr string, server *tls.Config, dial func(ctx context.Context, addr string) (net.Conn, error)) StreamLayer {
+	s := NewStream(l, addr, dial).(*stream)
 	s.tls = server
 	return s
 }

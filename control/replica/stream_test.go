@@ -27,7 +27,7 @@ func TestStrangersWhoHoldConnectionsKeepNobodyOut(t *testing.T) {
 	}
 	open := func() *stream {
 		l := listen(t)
-		s := NewTLSStream(l, l.Addr().String(), node.ServerTLS(pki.RoleControl), node.ClientTLS(pki.RoleControl)).(*stream)
+		s := NewTLSStream(l, l.Addr().String(), node.ServerTLS(pki.RoleControl), node.DialFunc(pki.RoleControl)).(*stream)
 		t.Cleanup(func() { s.Close() })
 		return s
 	}

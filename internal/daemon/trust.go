@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 
 	"ecs/internal/clusterfiles"
 	"ecs/internal/pki"
@@ -129,7 +128,7 @@ func WarnOfExpiry(log *slog.Logger, node *pki.Node) {
 // Dialer makes connections to nodes of the given role, over mutual TLS, with more
 // options if there are any.
 func Dialer(node *pki.Node, role pki.Role, more ...grpc.DialOption) func(addr string) (*grpc.ClientConn, error) {
-	creds := credentials.NewTLS(node.ClientTLS(role))
+	creds := node.ClientCredentials(role)
 	return func(addr string) (*grpc.ClientConn, error) {
 		// Passed through: an address from gossip is not to be looked up by
 		// gRPC's own resolver, which would hold on to what it found.

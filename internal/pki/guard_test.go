@@ -87,6 +87,78 @@ func TestRecheckCutsTheConnectionsOfRevokedCertificates(t *testing.T) {
 	}
 }
 
+// A node that was revoked is not talked to either: what this one dialled before is
+// cut as well, whether plain or gRPC's.
+func TestRecheckCutsTheConnectionsToRevokedNodes(t *testing.T) {
+	ca := newCA(t, "prod")
+	leader, follower := issue(t, ca, RoleControl, "c1", time.Now(), time.Hour), issue(t, ca, RoleControl, "c2", time.Now(), time.Hour)
+	l, err := tls.Listen("tcp", "127.0.0.1:0", follower.ServerTLS(RoleControl))
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer c.Close()
+			_, _ = c.Write([]byte{1}) // the handshake, and then silence
+		}
+	}()
+	defer func() { l.Close(); <-served }()
+	plain := func() (net.Conn, error) { return leader.DialFunc(RoleControl)(t.Context(), l.Addr().String()) }
+	grpc := func() (net.Conn, error) {
+		raw, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			return nil, err
+		}
+		conn, _, err := leader.ClientCredentials(RoleControl).Clone().ClientHandshake(t.Context(), l.Addr().String(), raw)
+		return conn, err
+	}
+	var open []net.Conn
+	for _, dial := range []func() (net.Conn, error){plain, grpc} {
+		conn, err := dial()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+		if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, conn)
+	}
+	leader.Revoked(func(c *x509.Certificate) bool { return c.Subject.CommonName == "c2" })
+	if cut := leader.Recheck(); cut != len(open) {
+		t.Errorf("got %d connections cut, want %d", cut, len(open))
+	}
+	for _, conn := range open {
+		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("got %v on a connection to a revoked node, want it closed", err)
+		}
+	}
+	for _, dial := range []func() (net.Conn, error){plain, grpc} {
+		if _, err := dial(); !errors.Is(err, ErrRevoked) {
+			t.Errorf("got %v from a new connection to a revoked node", err)
+		}
+	}
+}
+
+// A revocation that comes between the check of a certificate and the moment from
+// which Recheck knows the connection is not missed.
+func TestARevocationDuringTheHandshakeCounts(t *testing.T) {
+	ca := newCA(t, "prod")
+	control, agent := issue(t, ca, RoleControl, "c1", time.Now(), time.Hour), issue(t, ca, RoleAgent, "a1", time.Now(), time.Hour)
+	asked := 0
+	control.Revoked(func(*x509.Certificate) bool { asked++; return asked > 1 })
+	if serverErr, _ := handshake(t, control.ServerTLS(RoleAgent), agent.ClientTLS(RoleControl)); !errors.Is(serverErr, ErrRevoked) {
+		t.Errorf("got %v, want it refused", serverErr)
+	}
+}
+
 var errTimeout net.Error = &net.DNSError{IsTimeout: true}
 
 func TestACertificateIsReplacedWhileItIsInUse(t *testing.T) {

@@ -157,8 +157,7 @@ func (n *Node) ServerTLS(roles ...Role) *tls.Config {
 			if err := config.VerifyConnection(state); err != nil {
 				return err
 			}
-			n.guard.admit(hello.Conn, state.PeerCertificates[0])
-			return nil
+			return n.guard.admit(hello.Conn, state.PeerCertificates[0])
 		}
 		return own, nil
 	}
