@@ -60,8 +60,8 @@ func (o *options) define(fs *flag.FlagSet) {
 	fs.StringVar(&o.rpcAddr, "rpc-addr", ":7448", "`host:port` for agents and other control nodes")
 	fs.StringVar(&o.raftAddr, "raft-addr", ":7449", "`host:port` for Raft")
 	fs.StringVar(&o.htpasswd, "htpasswd", defaultHtpasswd, "`file` of API keys and hashes of their secrets, beside the keys of the cluster's own record; empty, or the default one and not there: the record's alone")
-	o.role = daemon.Choice{Value: string(access.Operate), Allowed: []string{string(access.Run), string(access.Operate), string(access.Admin)}}
-	fs.Var(&o.role, "htpasswd-role", "`role` of the keys in the htpasswd file: run, operate or admin")
+	o.role = daemon.Choice{Value: string(access.Run), Allowed: []string{string(access.Run), string(access.Operate), string(access.Admin)}}
+	fs.Var(&o.role, "htpasswd-role", "`role` of the keys in the htpasswd file: run (its own tasks), operate (those of all) or admin")
 	fs.StringVar(&o.caKey, "ca-key", "", "`file` with the key of the cluster's authority: this node then makes join tokens, admits nodes and renews certificates; empty: it does not")
 	o.defineLimits(fs)
 	o.publicOptions.define(fs)

@@ -2,12 +2,14 @@ package main
 
 import (
 	"bytes"
+	"flag"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"ecs/internal/access"
 	"ecs/internal/clusterfiles"
 	"ecs/internal/daemon"
 	"ecs/internal/pki"
@@ -126,6 +128,15 @@ func TestAnOpenPortWithoutTLSIsRefusedWithARemedy(t *testing.T) {
 		if status, said := checkConfig(append(flags, bad...)...); status != daemon.ExitUsage {
 			t.Errorf("%v: got status %d: %s", bad, status, said)
 		}
+	}
+}
+
+// A file of the first ECS let nobody see what others run, and does not now.
+func TestKeysOfAFileRunTheirOwnTasksUnlessToldOtherwise(t *testing.T) {
+	var o options
+	o.define(flag.NewFlagSet("", flag.ContinueOnError))
+	if o.role.Value != string(access.Run) {
+		t.Errorf("got the role %q", o.role.Value)
 	}
 }
 

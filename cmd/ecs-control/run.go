@@ -77,6 +77,9 @@ func (o *options) run(ctx context.Context, log *slog.Logger, ring *telemetry.Rin
 	if !daemon.Loopback(o.httpAddr) && o.public == nil {
 		log.Warn("keys and secrets cross the network in the clear: HTTP listens beyond loopback without TLS", "addr", o.httpAddr)
 	}
+	if o.keys != nil && o.role.Value != string(access.Run) {
+		log.Warn("every key of the htpasswd file may do more than run its own tasks", "role", o.role.Value, "path", o.htpasswd)
+	}
 	daemon.WarnOfExpiry(log, o.node)
 	keys, err := data.Keyring(o.gossipKey)
 	if err != nil {
