@@ -67,7 +67,8 @@ func (h *Htpasswd) logTo(log *slog.Logger) { h.log.CompareAndSwap(nil, log) }
 
 // current gives the present version of the file. A file that turns bad does not
 // lock anybody out: what can still be used of it counts, and when that is
-// nothing, the last good version stands.
+// nothing, the last good version stands. A file without a fault that holds no key
+// is none that turned bad: nobody is in it.
 func (h *Htpasswd) current() *passwords {
 	p := h.table.Load()
 	if !h.looking.CompareAndSwap(false, true) {
@@ -92,12 +93,21 @@ func (h *Htpasswd) current() *passwords {
 		log.Error("htpasswd file not usable, the last good version stands", "path", h.path, "err", err)
 		return p
 	}
+	if len(changed.order) == 0 && justNow(changed.info.ModTime(), now) {
+		return p // perhaps it is being written
+	}
 	if bad != nil {
 		log.Warn("lines of the htpasswd file left out", "path", h.path, "err", bad)
 	}
 	log.Info("htpasswd file read anew", "path", h.path, "keys", len(changed.order))
 	h.table.Store(changed)
 	return changed
+}
+
+// justNow reports whether a file changed so lately that more may be on its way.
+func justNow(at, now time.Time) bool {
+	age := now.Sub(at)
+	return age >= 0 && age < lookAgainAfter
 }
 
 // readPasswords reads the file. bad names the lines that can't be used; err
@@ -138,7 +148,7 @@ func readPasswords(path string) (p *passwords, bad, err error) {
 		return nil, nil, fmt.Errorf("read htpasswd file %s: %w", path, err)
 	}
 	bad = errors.Join(faults...)
-	if len(p.users) == 0 {
+	if len(p.users) == 0 && bad != nil {
 		return nil, nil, errors.Join(fmt.Errorf("htpasswd file %s has no key that can be used", path), bad)
 	}
 	p.order = slices.Sorted(maps.Keys(p.users))

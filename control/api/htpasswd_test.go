@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -92,6 +93,37 @@ func TestHtpasswdKnowsItsHashes(t *testing.T) {
 	}
 }
 
+// Whoever takes the last key out of the file means it.
+func TestTheLastKeyCanBeTakenOutOfTheFile(t *testing.T) {
+	k := fileRing(t, "b:"+hashed(t, "secret", bcrypt.MinCost))
+	if !right(k, "b", "secret") {
+		t.Fatal("the right secret is refused")
+	}
+	write := func(text string, at time.Time) {
+		t.Helper()
+		if err := errors.Join(os.WriteFile(k.file.path, []byte(text), 0o600), os.Chtimes(k.file.path, at, at)); err != nil {
+			t.Fatal(err)
+		}
+		k.file.next = time.Time{}
+	}
+	emptied := time.Now()
+	write("", emptied) // an editor empties it before it writes
+	if !right(k, "b", "secret") && time.Since(emptied) < lookAgainAfter {
+		t.Error("a file that is being written locks a key out")
+	}
+	write("k:plainpw\n", time.Now().Add(-time.Minute)) // a fault
+	if !right(k, "b", "secret") {
+		t.Error("a file that turned bad locks a key out")
+	}
+	write("# nobody\n", time.Now().Add(-2*time.Minute))
+	if right(k, "b", "secret") {
+		t.Error("a key that was taken out of the file opens the door")
+	}
+	if _, err := NewHtpasswd(k.file.path); err != nil {
+		t.Errorf("a node does not start with a file that holds nobody: %v", err)
+	}
+}
+
 func TestHtpasswdRefusesWeakLinesWithoutShowingThem(t *testing.T) {
 	good := "b:" + hashed(t, "secret", bcrypt.MinCost)
 	for name, line := range map[string]string{"plain text": "k:plainpw", "SHA-1": "k:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=", "no colon": "justaword",
@@ -104,8 +136,8 @@ func TestHtpasswdRefusesWeakLinesWithoutShowingThem(t *testing.T) {
 			t.Errorf("%s: got %v, which shows the hash", name, err)
 		}
 	}
-	if _, err := NewHtpasswd(htpasswdFile(t, "# nothing")); err == nil {
-		t.Error("a file without keys is taken")
+	if _, err := NewHtpasswd(htpasswdFile(t, "k:plainpw")); err == nil {
+		t.Error("a file without a key that can be used is taken")
 	}
 	if _, err := NewHtpasswd(filepath.Join(t.TempDir(), "none")); err == nil {
 		t.Error("a file that is not there is taken")
