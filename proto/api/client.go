@@ -21,10 +21,12 @@ import (
 	"time"
 )
 
-// Client calls the service through any of its control nodes. Every call may be
-// repeated safely, and is: on a connection error or a 503 the next endpoint is
-// asked at once, and when none could help they are asked again, not before the
-// answer's Retry-After, until the call's context or the client's patience ends.
+// Client calls the service through any of its control nodes. Calls are repeated: on
+// a connection error or a 503 the next endpoint is asked at once, and when none
+// could help they are asked again, not before the answer's Retry-After, until the
+// call's context or the client's patience ends. MakeKey and MakeToken, which would
+// make another one each time, are repeated only where nothing can have been made;
+// else the error is an *Uncertain.
 //
 // A Client may be used by many goroutines. Errors that the service answered are
 // *Problem.
@@ -147,9 +149,36 @@ type call struct {
 	body         []byte
 	// wait is how long the service may hold the answer back.
 	wait time.Duration
+	// once: the call does something each time it arrives, and is not repeated where
+	// it may have arrived.
+	once bool
 	// into is filled from a JSON answer. When nil, the response itself is
 	// handed out with its body open.
 	into any
+}
+
+// Uncertain is the error of a call that is not repeated, and may have done what it
+// is for.
+type Uncertain struct{ Err error }
+
+// Error implements error.
+func (e *Uncertain) Error() string {
+	return "it may have been done, and was not tried again: " + e.Err.Error()
+}
+
+// Unwrap gives what went wrong.
+func (e *Uncertain) Unwrap() error { return e.Err }
+
+// uncertain reports whether a request that failed may have done something. It did
+// not where no connection was made, and where the service answers that it refused.
+func uncertain(err error) bool {
+	var p *Problem
+	if errors.As(err, &p) {
+		return p.Status >= http.StatusInternalServerError && p.Code != CodeNoLeader && p.Code != CodeBusy &&
+			p.Code != CodeNoAuthority && p.Code != CodeNotYet
+	}
+	var dial *net.OpError
+	return !errors.As(err, &dial) || dial.Op != "dial"
 }
 
 // answerWithin is what the service gets to answer beyond call.wait.
@@ -160,6 +189,9 @@ const answerWithin = 30 * time.Second
 func (c *Client) do(ctx context.Context, q call) (resp *http.Response, err error) {
 	err = c.repeat(ctx, func(endpoint string) error {
 		resp, err = c.once(ctx, endpoint, q)
+		if err != nil && q.once && uncertain(err) {
+			return &Uncertain{err}
+		}
 		return err
 	})
 	if err != nil {
@@ -202,7 +234,8 @@ func (c *Client) round(ctx context.Context, try func(endpoint string) error) (pa
 			c.last.Store(n)
 			return 0, nil
 		}
-		if ctx.Err() != nil {
+		var open *Uncertain
+		if ctx.Err() != nil || errors.As(err, &open) {
 			return -1, err
 		}
 		var p *Problem

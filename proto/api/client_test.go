@@ -269,3 +269,57 @@ func FuzzEvents(f *testing.F) {
 		t.Fatal("more events than bytes")
 	})
 }
+
+// What makes another one each time is not sent again where it may have arrived, and
+// is where it can't have.
+func TestKeysAndTokensAreMadeOnce(t *testing.T) {
+	type answer struct {
+		status int
+		code   Code
+		cut    bool
+		again  bool
+	}
+	var asked atomic.Int32
+	var now atomic.Pointer[answer]
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		a := now.Load()
+		if a.cut {
+			panic(http.ErrAbortHandler)
+		}
+		w.Header().Set("Content-Type", ProblemType)
+		w.WriteHeader(a.status)
+		fmt.Fprintf(w, `{"code":%q}`, a.code)
+	}))
+	defer s.Close()
+	nobody := gone(t)
+	for name, c := range map[string]answer{
+		"the connection breaks":   {cut: true},
+		"nobody knows":            {status: 503, code: CodeUnknown},
+		"a fault":                 {status: 500, code: CodeInternal},
+		"a proxy's answer":        {status: 502},
+		"nothing was written":     {status: 503, code: CodeNoLeader, again: true},
+		"another one has the key": {status: 503, code: CodeNoAuthority, again: true},
+	} {
+		now.Store(&c)
+		client, err := New([]string{nobody, s.URL}, "k", "s", WithPatience(500*time.Millisecond))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, do := range []func() error{
+			func() error { _, err := client.MakeKey(t.Context(), KeyRequest{Role: RoleAdmin}); return err },
+			func() error { _, err := client.MakeToken(t.Context(), TokenRequest{Role: NodeAgent}); return err },
+		} {
+			asked.Store(0)
+			err := do()
+			var open *Uncertain
+			if got := errors.As(err, &open); err == nil || got == c.again {
+				t.Errorf("%s: got %v", name, err)
+			}
+			if n := asked.Load(); c.again != (n > 1) || n == 0 {
+				t.Errorf("%s: asked %d times", name, n)
+			}
+		}
+		client.Close()
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 )
@@ -68,6 +69,33 @@ type IssuedToken struct {
 	ExpiresAt time.Time `json:"expires_at"`
 }
 
+// The states of a join token.
+const (
+	TokenOpen      = "open"      // it admits one node
+	TokenUsed      = "used"      // by Node
+	TokenExpired   = "expired"   // by its time
+	TokenWithdrawn = "withdrawn" // taken back
+	TokenVoid      = "void"      // whoever made it may make none any more
+)
+
+// Token is a join token as the record has it, without its secret.
+type Token struct {
+	ID        string    `json:"id"` // SHA-256 of its secret, hexadecimal
+	Role      string    `json:"role"`
+	State     string    `json:"state"`
+	CreatedAt time.Time `json:"created_at"`
+	CreatedBy string    `json:"created_by,omitempty"` // a key
+	ExpiresAt time.Time `json:"expires_at"`
+	// SpentAt is when it was used or withdrawn.
+	SpentAt time.Time `json:"spent_at,omitzero"`
+	Node    string    `json:"node,omitempty"` // that used it
+}
+
+// TokenList is the join tokens of the record.
+type TokenList struct {
+	Tokens []Token `json:"tokens"`
+}
+
 // Admission asks for a node's first certificate.
 type Admission struct {
 	Token   string `json:"token"`
@@ -110,10 +138,32 @@ type RevocationList struct {
 	Revocations []Revocation `json:"revocations"`
 }
 
-// MakeToken makes a join token.
+// MakeToken makes a join token. When the answer is lost, *Uncertain, there may be
+// one that nobody has: it ends by itself.
 func (c *Client) MakeToken(ctx context.Context, r TokenRequest) (*IssuedToken, error) {
+	body, err := json.Marshal(r)
+	if err != nil {
+		return nil, fmt.Errorf("encode the request for a token: %w", err)
+	}
 	t := new(IssuedToken)
-	return t, c.post(ctx, "/v2/join/tokens", r, t)
+	_, err = c.do(ctx, call{method: http.MethodPost, path: "/v2/join/tokens", body: body, once: true, into: t})
+	return t, err
+}
+
+// Tokens gives the join tokens of the record, used and old ones included until
+// others take their place.
+func (c *Client) Tokens(ctx context.Context) ([]Token, error) {
+	list := new(TokenList)
+	_, err := c.do(ctx, call{method: http.MethodGet, path: "/v2/join/tokens", into: list})
+	return list.Tokens, err
+}
+
+// WithdrawToken has a join token admit nobody. It is named by its ID or so much of
+// its beginning as no other has.
+func (c *Client) WithdrawToken(ctx context.Context, id string) (*Token, error) {
+	t := new(Token)
+	_, err := c.do(ctx, call{method: http.MethodDelete, path: "/v2/join/tokens/" + url.PathEscape(id), into: t})
+	return t, err
 }
 
 // Admit gets a new node its first certificate. It may be repeated with the same

@@ -49,15 +49,15 @@ type KeyList struct {
 }
 
 // MakeKey makes an API key. Its secret is in this answer and nowhere else. When
-// an answer is lost the key may exist without anybody who has its secret: look
-// for it with Keys and revoke it.
+// the answer is lost, *Uncertain, the key may exist without anybody who has its
+// secret: look for it with Keys and revoke it.
 func (c *Client) MakeKey(ctx context.Context, r KeyRequest) (*Key, error) {
 	body, err := json.Marshal(r)
 	if err != nil {
 		return nil, fmt.Errorf("encode key: %w", err)
 	}
 	k := new(Key)
-	_, err = c.do(ctx, call{method: http.MethodPost, path: "/v2/keys", body: body, into: k})
+	_, err = c.do(ctx, call{method: http.MethodPost, path: "/v2/keys", body: body, once: true, into: k})
 	return k, err
 }
 
