@@ -42,7 +42,7 @@ func (s *Server) Logs(ctx context.Context, search api.LogSearch) api.LogsFound {
 	ctx, cancel := context.WithTimeout(ctx, logsAllWithin)
 	defer cancel()
 	sources := s.sources()
-	g := gathering{own: s.owned(search.Owner), most: search.Lines}
+	g := gathering{search: search, own: s.owned(search.Owner)}
 	g.found.Asked = len(sources)
 	ask := &ecsv1.LogRequest{Cid: search.CID, Owner: search.Owner, Lines: uint32(search.Lines), Bytes: telemetry.MaxLogBytes}
 	var all errgroup.Group
@@ -100,8 +100,8 @@ func (s *Server) owned(owner string) func(task.ID) bool {
 
 // gathering puts together what many nodes say.
 type gathering struct {
-	own  func(task.ID) bool
-	most int
+	search api.LogSearch
+	own    func(task.ID) bool
 
 	mu    sync.Mutex
 	lines []logLine
@@ -123,18 +123,27 @@ func (g *gathering) take(from source, answer *ecsv1.LogAnswer, err error) {
 	g.found.Cut = g.found.Cut || answer.GetCut()
 	for _, text := range answer.GetLines() {
 		h, ok := telemetry.HeadOf(text)
-		if ok && (h.Owner != "" || g.own(task.ID(h.Task))) {
+		if ok && g.asked(h) {
 			g.lines = append(g.lines, logLine{h.Time, text})
 		}
 	}
 	g.trim()
 }
 
+// asked reports whether a line is one that the caller may have: who has a node's
+// certificate could answer with any.
+func (g *gathering) asked(h telemetry.Head) bool {
+	if h.CID != g.search.CID {
+		return false
+	}
+	return g.search.Owner == "" || h.Owner == g.search.Owner || h.Owner == "" && g.own(task.ID(h.Task))
+}
+
 // trim keeps the newest lines that the answer may hold, in their order.
 func (g *gathering) trim() {
 	slices.SortStableFunc(g.lines, func(a, b logLine) int { return a.at.Compare(b.at) })
 	first, size := len(g.lines), 0
-	for first > 0 && len(g.lines)-first < g.most && size+len(g.lines[first-1].text) <= maxLogBytes {
+	for first > 0 && len(g.lines)-first < g.search.Lines && size+len(g.lines[first-1].text) <= maxLogBytes {
 		first--
 		size += len(g.lines[first].text)
 	}

@@ -38,7 +38,12 @@ const (
 	limitAddressConcurrency = "address_concurrency"
 	limitDocsRate           = "docs_rate"
 	limitDocsConcurrency    = "docs_concurrency"
+	limitLogsConcurrency    = "logs_concurrency"
 )
+
+// maxGatherings is how many may gather log lines through this node at once: each
+// asks every node there is.
+const maxGatherings = 4
 
 // refusedBody is how long the server may go on reading the body of a request that
 // was refused by its headers.
@@ -48,10 +53,28 @@ const refusedBody = time.Second
 type gates struct {
 	limits               Limits
 	keys, addresses, doc *limiter
+	logs                 *limiter      // gatherings of log lines, by key
+	gatherings           chan struct{} // those of all
 }
 
 func newGates(l Limits) *gates {
-	return &gates{limits: l, keys: newLimiter(maxAddresses), addresses: newLimiter(maxAddresses), doc: newLimiter(maxAddresses)}
+	return &gates{limits: l, keys: newLimiter(maxAddresses), addresses: newLimiter(maxAddresses), doc: newLimiter(maxAddresses),
+		logs: newLimiter(maxAddresses), gatherings: make(chan struct{}, maxGatherings)}
+}
+
+// gather begins a gathering of log lines. What it gives ends it.
+func (g *gates) gather(who string, now time.Time) (func(), error) {
+	end, err := g.logs.take(who, bound{atOnce: 1}, [2]string{"", limitLogsConcurrency}, now)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case g.gatherings <- struct{}{}:
+		return func() { <-g.gatherings; end() }, nil
+	default:
+		end()
+		return nil, &api.Problem{Code: api.CodeBusy, Detail: "this node gathers log lines for as many as it may; try again or ask another"}
+	}
 }
 
 // paced is a bound whose burst is a second's worth.
@@ -142,7 +165,7 @@ func problemOfExcess(e *Excess) *api.Problem {
 	switch e.Limit {
 	case limitGuesses:
 		p.Detail = "too many wrong keys or secrets came from this address"
-	case limitKeyConcurrency, limitAddressConcurrency, limitDocsConcurrency:
+	case limitKeyConcurrency, limitAddressConcurrency, limitDocsConcurrency, limitLogsConcurrency:
 		p.Detail = fmt.Sprintf("too many requests are in progress (%s); end some first", e.Limit)
 	default:
 		p.Detail = fmt.Sprintf("too many requests came (%s)", e.Limit)

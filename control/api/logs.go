@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/julienschmidt/httprouter"
 
@@ -32,6 +33,11 @@ func (h *Handler) logs(w http.ResponseWriter, r *http.Request, _ httprouter.Para
 	if operates(r) {
 		search.Owner = "" // everybody's
 	}
+	end, err := h.gates.gather(exchangeOf(r).owner, time.Now())
+	if err != nil {
+		return err
+	}
+	defer end()
 	found := h.cfg.Logs.Logs(r.Context(), search)
 	list := api.LogList{CID: search.CID, Lines: make([]json.RawMessage, 0, len(found.Lines)), Truncated: found.Cut,
 		Asked: found.Asked, Silent: make([]api.SilentNode, 0, len(found.Silent))}

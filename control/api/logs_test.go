@@ -1,9 +1,11 @@
 package api
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"ecs/proto/api"
 )
@@ -32,5 +34,36 @@ func TestLogsAreSearchedForTheCallerAloneUnlessItOperates(t *testing.T) {
 	}
 	for _, bad := range []string{"", "?cid=", "?cid=a%22b", "?cid=c&limit=0", "?cid=c&limit=5001", "?cid=c&limit=x", "?cid=c&cid=d", "?cid=c&since=1h"} {
 		w.problem(w.do(http.MethodGet, "/v2/logs"+bad, ""), http.StatusBadRequest, api.CodeBadRequest)
+	}
+}
+
+// A gathering asks every node: one key has one at a time, and all of them a few.
+func TestFewGatheringsOfLinesAtATime(t *testing.T) {
+	w := newWorld(t)
+	g := w.handler.gates
+	var ends []func()
+	for i := range maxGatherings {
+		end, err := g.gather(fmt.Sprint("key", i), time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ends = append(ends, end)
+	}
+	w.problem(w.do(http.MethodGet, "/v2/logs?cid=c", ""), http.StatusServiceUnavailable, api.CodeBusy)
+	ends[0]()
+	if a := w.do(http.MethodGet, "/v2/logs?cid=c", ""); a.status != http.StatusOK {
+		t.Errorf("got %d %s", a.status, a.body)
+	}
+	end, err := g.gather(alice, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.excess(w.do(http.MethodGet, "/v2/logs?cid=c", ""), api.CodeRateLimited, limitLogsConcurrency)
+	end()
+	for _, end := range ends[1:] {
+		end()
+	}
+	if len(g.gatherings) != 0 {
+		t.Errorf("%d gatherings never ended", len(g.gatherings))
 	}
 }
