@@ -216,6 +216,11 @@ func (s *Server) servePublic(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	watching.Go(func() { _ = handler.EndLapsed(ctx) }) // it only ends with its context
 	err = s.serveHTTP(ctx, s.cfg.HTTP, s.cfg.TLS, handler, handler.Detach)
 	handler.Detach() // when it failed by itself
 	return err

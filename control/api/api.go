@@ -180,6 +180,11 @@ type Authenticator interface {
 	// Holder gives who a key is whose secret was checked before. stamp is
 	// another when the secret is; ok is false when the key counts no more.
 	Holder(key string) (who access.Principal, stamp string, ok bool)
+	// Counts reports whether who was let in would still be.
+	Counts(who access.Principal) bool
+	// Changed gives a channel that closes when Counts may have changed, and after
+	// how long it may have without one; 0: never.
+	Changed() (changed <-chan struct{}, again time.Duration)
 }
 
 // Keys changes API keys and join tokens. Errors that a caller can act on are
@@ -247,6 +252,7 @@ type Handler struct {
 	root     http.Handler // everything, from the outermost on
 	router   http.Handler // the routes, behind authentication and limits
 	attached attached
+	holders  holders
 }
 
 // New makes the handler of a node's HTTP port.
@@ -277,6 +283,7 @@ func New(cfg Config) *Handler {
 
 		refusals: newSparing(),
 	}
+	h.holders.all = make(map[*holder]struct{})
 	h.attached.closing = make(chan struct{})
 	router, open := h.routed()
 	h.router, h.root = router, h.outermost(router, open)

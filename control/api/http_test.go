@@ -154,6 +154,10 @@ func (stuck) Holder(string) (access.Principal, string, bool) { return access.Pri
 
 func (stuck) Remembered(string, string) (access.Principal, bool) { return access.Principal{}, false }
 
+func (stuck) Counts(access.Principal) bool { return true }
+
+func (stuck) Changed() (<-chan struct{}, time.Duration) { return nil, 0 }
+
 func (stuck) Authenticate(ctx context.Context, _ Attempt) (access.Principal, error) {
 	<-ctx.Done()
 	return access.Principal{}, ctx.Err()

@@ -105,7 +105,7 @@ func (k *Keyring) find(key string) (lock, bool) {
 			if !r.Counts() {
 				return lock{}, false // also where a file has it: revoked is revoked
 			}
-			return lock{access.Principal{Owner: r.ID, Role: r.Role, Limits: r.Limits}, r.Hash, matcher(r.Hash)}, true
+			return lock{access.Principal{Owner: r.ID, Role: r.Role, Limits: r.Limits, Proof: sha256.Sum256([]byte(r.Hash))}, r.Hash, matcher(r.Hash)}, true
 		}
 	}
 	if k.file == nil {
@@ -115,7 +115,7 @@ func (k *Keyring) find(key string) (lock, bool) {
 	if !ok {
 		return lock{}, false
 	}
-	return lock{access.Principal{Owner: key, Role: k.fileRole}, p.stored, p.matches}, true
+	return lock{access.Principal{Owner: key, Role: k.fileRole, Proof: sha256.Sum256([]byte(p.stored))}, p.stored, p.matches}, true
 }
 
 // Holder gives who a key is whose secret was checked before; stamp is the stored
@@ -140,6 +140,30 @@ func (k *Keyring) Remembered(key, secret string) (access.Principal, bool) {
 		return access.Principal{}, false
 	}
 	return l.Principal, true
+}
+
+// Counts reports whether who was let in would still be.
+func (k *Keyring) Counts(who access.Principal) bool {
+	l, ok := k.find(who.Owner)
+	return ok && l.Principal == who
+}
+
+// Holds reports whether a key counts and may do what a role may.
+func (k *Keyring) Holds(key string, role access.Role) bool {
+	l, ok := k.find(key)
+	return ok && l.Role.May(role)
+}
+
+// Changed gives a channel that closes when the record says something else of keys,
+// and when to look again at the file, which tells nobody; 0: there is none.
+func (k *Keyring) Changed() (changed <-chan struct{}, again time.Duration) {
+	if k.record != nil {
+		changed = k.record.Snapshot().WatchKeys()
+	}
+	if k.file != nil {
+		again = lookAgainAfter
+	}
+	return changed, again
 }
 
 // Authenticate finds out who holds a pair. ErrWrongSecret: nobody; ErrBehind: this

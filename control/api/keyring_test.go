@@ -40,7 +40,12 @@ func TestKeysOfTheRecordCountBesideThoseOfTheFile(t *testing.T) {
 	k := recordRing(t, w, "f:"+hashed(t, "file", bcrypt.MinCost), "gone:"+hashed(t, "file", bcrypt.MinCost))
 	w.putKey("r", "record", access.Admin, access.Limits{Rate: 3})
 	ask := func(key, secret string) (access.Principal, error) {
-		return k.Authenticate(t.Context(), Attempt{key, secret, ""})
+		who, err := k.Authenticate(t.Context(), Attempt{key, secret, ""})
+		if err == nil && !k.Counts(who) {
+			t.Errorf("%s was let in and does not count", key)
+		}
+		who.Proof = [32]byte{}
+		return who, err
 	}
 	for range 2 { // once checked, once remembered
 		if who, err := ask("r", "record"); err != nil || who != (access.Principal{Owner: "r", Role: access.Admin, Limits: access.Limits{Rate: 3}}) {
@@ -124,7 +129,7 @@ func TestNobodyIsRefusedByARecordThatIsBehind(t *testing.T) {
 		t.Errorf("a node that starts asked the leader %d times", w.syncs)
 	}
 	w.starting = false
-	for i := range 3 * guessBurst { // made at another node, used at once at this one
+	for i := range guessBurst + 5 { // made at another node, used at once at this one
 		key := fmt.Sprint("new", i)
 		w.catchUp = func() { w.putKey(key, "n-secret", access.Run, access.Limits{}) }
 		if a := ask(key, "n-secret"); a.status != http.StatusOK {
@@ -138,11 +143,13 @@ func TestNobodyIsRefusedByARecordThatIsBehind(t *testing.T) {
 
 	// Guesses ask the leader no oftener than an address may guess.
 	w.syncs = 0
+	begun := time.Now()
 	for range 5 * guessBurst {
 		ask("new1", "wrong")
 	}
-	if w.syncs == 0 || w.syncs > guessBurst {
-		t.Errorf("%d guesses asked the leader %d times, want 1 to %d", 5*guessBurst, w.syncs, guessBurst)
+	most := guessBurst + 1 + int(time.Since(begun).Seconds()*guessesPerMinute/60)
+	if w.syncs == 0 || w.syncs > most {
+		t.Errorf("%d guesses asked the leader %d times, want 1 to %d", 5*guessBurst, w.syncs, most)
 	}
 }
 

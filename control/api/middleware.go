@@ -82,7 +82,18 @@ func (h *Handler) outermost(next http.Handler, open map[string]bool) http.Handle
 			return
 		}
 		defer end()
-		next.ServeHTTP(rec, r.WithContext(telemetry.WithOwner(r.Context(), x.owner)))
+		ctx = telemetry.WithOwner(r.Context(), x.owner)
+		if !open[r.URL.Path] {
+			held, release := h.holders.hold(ctx, x.principal, h.cfg.Auth.Counts)
+			defer release()
+			ctx = held
+		}
+		r = r.WithContext(ctx)
+		if ctx.Err() != nil {
+			h.fail(rec, r, ctx.Err())
+			return
+		}
+		next.ServeHTTP(rec, r)
 	})
 }
 

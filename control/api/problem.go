@@ -54,6 +54,8 @@ func (h *Handler) problemFor(r *http.Request, err error) *api.Problem {
 		p = problemOfExcess(excess)
 	case errors.As(err, &refused):
 		p = problemOf(refused)
+	case errors.Is(err, context.Canceled) && errors.Is(context.Cause(r.Context()), errLapsed):
+		p = &api.Problem{Code: api.CodeUnauthorized, Detail: errLapsed.Error()}
 	case errors.Is(err, context.Canceled) && r.Context().Err() != nil:
 		panic(http.ErrAbortHandler)
 	case errors.Is(err, context.DeadlineExceeded):

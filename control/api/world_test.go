@@ -77,6 +77,9 @@ func (p pairs) Authenticate(_ context.Context, a Attempt) (access.Principal, err
 func (p pairs) Holder(key string) (access.Principal, string, bool) {
 	return access.Principal{Owner: key, Role: roles[key]}, p[key], p[key] != ""
 }
+func (p pairs) Counts(who access.Principal) bool { return p[who.Owner] != "" }
+
+func (pairs) Changed() (<-chan struct{}, time.Duration) { return nil, 0 }
 
 // roles are what the keys of pairs may do.
 var roles = map[string]access.Role{alice: access.Run, bob: access.Run, olga: access.Operate, root: access.Admin}

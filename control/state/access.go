@@ -115,6 +115,15 @@ func (sn *Snapshot) Keys() iter.Seq[*access.Key] { return values(sn.keysByID, ni
 // KeyCount is how many there are, revoked ones included.
 func (sn *Snapshot) KeyCount() int { return sn.keysByID.Len() }
 
+// AccessKnown reports whether there is a key, a token or a revocation: every node
+// that has come so far knows what those are.
+func (sn *Snapshot) AccessKnown() bool {
+	return sn.keysByID.Len() > 0 || sn.tokens.Len() > 0 || sn.revoked.Len() > 0
+}
+
+// WatchKeys gives a channel that closes when a key is made or revoked.
+func (sn *Snapshot) WatchKeys() <-chan struct{} { return watchPrefix(sn.keysByID, nil) }
+
 // Token finds a join token by the SHA-256 of its secret, or nil.
 func (sn *Snapshot) Token(hash [32]byte) *access.Token {
 	t, _ := sn.tokens.Get(hash[:])
@@ -180,14 +189,17 @@ type accessChange struct {
 }
 
 func (a accessRecord) change() accessChange {
-	return accessChange{keysByID: a.keysByID.Txn(), tokens: a.tokens.Txn(), revoked: tracked(a.revoked)}
+	return accessChange{keysByID: tracked(a.keysByID), tokens: a.tokens.Txn(), revoked: tracked(a.revoked)}
 }
 
 func (a accessChange) commit() accessRecord {
 	return accessRecord{keysByID: a.keysByID.CommitOnly(), tokens: a.tokens.CommitOnly(), revoked: a.revoked.CommitOnly()}
 }
 
-func (a accessChange) notify() { a.revoked.Notify() }
+func (a accessChange) notify() {
+	a.keysByID.Notify()
+	a.revoked.Notify()
+}
 
 func (a accessChange) clear() {
 	a.keysByID.DeletePrefix(nil)

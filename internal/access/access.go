@@ -72,6 +72,9 @@ type Principal struct {
 	Owner  string // of the tasks: the key
 	Role   Role
 	Limits Limits
+	// Proof changes with what the secret was compared with: whose key has another
+	// one by now was let in by a secret that counts no more.
+	Proof [32]byte
 }
 
 // Key is an API key in the record. Its secret is nowhere but with its holder.

@@ -329,6 +329,10 @@ func (anyone) Authenticate(context.Context, api.Attempt) (access.Principal, erro
 	return access.Principal{}, api.ErrWrongSecret
 }
 
+func (anyone) Counts(access.Principal) bool { return true }
+
+func (anyone) Changed() (<-chan struct{}, time.Duration) { return nil, 0 }
+
 // Name is the node's host name and id.
 func (n *Control) Name() string { return n.host.Name() }
 
