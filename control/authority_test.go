@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"log/slog"
 	"net"
 	"os"
@@ -15,11 +16,13 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/protobuf/proto"
 
+	"ecs/control/api"
 	"ecs/control/state"
 	"ecs/internal/access"
 	"ecs/internal/clusterfiles"
 	"ecs/internal/daemon"
 	"ecs/internal/pki"
+	"ecs/internal/task"
 	ecsv1 "ecs/proto/ecs/v1"
 	"ecs/proto/ecs/v1/rpc"
 )
@@ -33,6 +36,7 @@ type authority struct {
 	node  *pki.Node
 	addr  string
 	index uint64
+	sync  func() error // what bringing the record up to date brings
 }
 
 func newAuthority(t *testing.T) *authority {
@@ -42,16 +46,16 @@ func newAuthority(t *testing.T) *authority {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &authority{t: t, ca: ca}
+	a := &authority{t: t, ca: ca, sync: func() error { return nil }}
 	a.node, _ = a.issue(pki.RoleControl, "c1", time.Now(), time.Hour)
-	a.s = &Server{store: state.NewStore(state.Limits{}), cfg: Config{Authority: &Authority{CA: ca}, Guard: a.node, Peer: pki.FromContext, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}}
+	a.s = &Server{caught: make(chan struct{}), store: state.NewStore(state.Limits{}), cfg: Config{Authority: &Authority{CA: ca}, Guard: a.node, Peer: pki.FromContext, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	a.addr = l.Addr().String()
 	server := grpc.NewServer(grpc.Creds(credentials.NewTLS(a.node.ServerTLS(pki.RoleControl, pki.RoleAgent))))
-	rpc.RegisterCertificatesServer(server, &certificates{s: a.s})
+	rpc.RegisterCertificatesServer(server, &certificates{s: a.s, caught: a.s.caught, sync: func(context.Context) error { return a.sync() }})
 	ctx, cancel := context.WithCancel(t.Context())
 	served, watched := make(chan error, 1), make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
@@ -169,6 +173,117 @@ func TestARevokedNodeGetsNoCertificateAndLosesItsConnections(t *testing.T) {
 	}
 }
 
+// A control node that lags does not renew what was revoked at another one.
+func TestRenewalIsJudgedByARecordThatIsUpToDate(t *testing.T) {
+	a := newAuthority(t)
+	n, _ := a.issue(pki.RoleAgent, "bad", time.Now(), time.Hour)
+	conn, err := daemon.Dialer(n, pki.RoleControl)(a.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	request, err := n.Request()
+	if err != nil {
+		t.Fatal(err)
+	}
+	renew := func() (*ecsv1.RenewAnswer, error) {
+		return rpc.NewCertificatesClient(conn).Renew(t.Context(), &ecsv1.RenewRequest{Request: request})
+	}
+	a.sync = func() error { return errors.New("no leader") }
+	if answer, err := renew(); err != nil || answer.GetRefusal().GetCode() != string(task.CodeNoLeader) || len(answer.GetCertificate()) > 0 {
+		t.Errorf("got %v, %v without a leader, want a refusal that says so", answer, err)
+	}
+	a.sync = func() error {
+		a.apply(state.RevokeCertificate{Certificate: access.Revoked{Node: "bad"}})
+		return nil
+	}
+	if answer, err := renew(); err == nil {
+		t.Errorf("got %v for a revoked node", answer)
+	}
+}
+
+func TestATokenIsJudgedByTheRecordBeforeAnythingIsSigned(t *testing.T) {
+	a := newAuthority(t)
+	hash, request := [32]byte{1}, [32]byte{2}
+	use := state.SpendToken{Hash: hash, Role: "agent", Node: "n1", Request: request}
+	check := func(what string, use state.SpendToken, at time.Time, again, ok bool) {
+		t.Helper()
+		got, err := admissible(a.s.store.Snapshot(), use, at)
+		if ok && (err != nil || got != again) || !ok && !errors.Is(err, &task.Error{Code: task.CodeToken}) {
+			t.Errorf("%s: got again %v, %v", what, got, err)
+		}
+	}
+	now := time.Now()
+	check("unknown", use, now, false, false)
+	a.apply(state.PutToken{Token: access.Token{Hash: hash, Role: "agent", ExpiresAt: now.Add(time.Minute)}})
+	check("good", use, now, false, true)
+	control := use
+	control.Role = "control"
+	check("of another role", control, now, false, false)
+	check("too old", use, now.Add(2*time.Minute), false, false)
+	a.apply(use)
+	check("the same again", use, now, true, true)
+	long := [32]byte{5}
+	a.apply(state.PutToken{Token: access.Token{Hash: long, Role: "agent", ExpiresAt: now.Add(24 * time.Hour)}})
+	check("of a node whose clock is wrong", state.SpendToken{Hash: long, Role: "agent", Node: "n3", Request: request}, now.Add(2*time.Hour), false, false)
+	other := use
+	other.Request, other.Node = [32]byte{3}, "n2"
+	check("used by another", other, now, false, false)
+	// Whose node was revoked can't get a certificate by asking again.
+	a.apply(state.RevokeCertificate{Certificate: access.Revoked{Node: "n1"}})
+	check("the same again, revoked", use, now, true, false)
+	second := [32]byte{4}
+	a.apply(state.PutToken{Token: access.Token{Hash: second, Role: "agent", ExpiresAt: now.Add(time.Minute)}})
+	use.Hash = second
+	check("another token for the revoked key", use, now, false, false)
+}
+
+// A token is worth no more than the key that made it.
+func TestATokenEndsWithTheKeyThatMadeIt(t *testing.T) {
+	a := newAuthority(t)
+	a.s.keyring = api.NewKeyring(nil, access.Run, a.s)
+	for _, id := range []string{"maker", "other"} {
+		a.apply(state.PutKey{Key: access.Key{ID: id, Role: access.Admin, Hash: "h" + id}})
+	}
+	a.apply(state.PutKey{Key: access.Key{ID: "runner", Role: access.Run, Hash: "h"}})
+	admits := func(hash byte, by string) error {
+		use := state.SpendToken{Hash: [32]byte{hash}, Role: "agent", Node: "n1", Request: [32]byte{2}}
+		a.apply(state.PutToken{Token: access.Token{Hash: use.Hash, Role: "agent", CreatedBy: by, ExpiresAt: time.Now().Add(time.Minute)}})
+		_, err := a.s.admissible(use)
+		return err
+	}
+	if err := admits(1, "maker"); err != nil {
+		t.Error(err)
+	}
+	a.apply(state.RevokeKey{ID: "maker", By: "other"})
+	for i, by := range []string{"maker", "nobody", "runner"} {
+		if err := admits(byte(1+i), by); !errors.Is(err, &task.Error{Code: task.CodeToken}) {
+			t.Errorf("a token that %s made: got %v", by, err)
+		}
+	}
+}
+
+func TestAgentsAreToldNothingByARecordThatIsBehind(t *testing.T) {
+	a := newAuthority(t)
+	agent, _ := a.issue(pki.RoleAgent, "a1", time.Now(), time.Hour)
+	conn, err := daemon.Dialer(agent, pki.RoleControl)(a.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	stream, err := rpc.NewCertificatesClient(conn).Revoked(t.Context(), &ecsv1.WatchRevoked{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The first word is said after the record has come, and says how far.
+	a.apply(state.RevokeCertificate{Certificate: access.Revoked{Serial: "ab"}})
+	close(a.s.caught)
+	all, err := stream.Recv()
+	if err != nil || len(all.GetCertificates()) != 1 || all.GetIndex() != a.index {
+		t.Errorf("got %v, %v, want the revocation as of index %d", all, err, a.index)
+	}
+}
+
 func TestRevocationOfANodeCountsForCertificatesOfBefore(t *testing.T) {
 	a := newAuthority(t)
 	leaf := func(at time.Time) *x509.Certificate {
@@ -231,6 +346,7 @@ func TestAgentsAreToldWhatIsRevoked(t *testing.T) {
 	watched := make(chan error, 1)
 	go func() { watched <- watch.Run(ctx) }()
 	a.apply(state.RevokeCertificate{Certificate: access.Revoked{Node: "bad"}})
+	close(a.s.caught)
 	until(t, "the agent refuses it", func(context.Context) error { return nil }, refused)
 	cancel()
 	<-watched

@@ -11,6 +11,9 @@ import (
 
 // PutKey makes an API key.
 func (s *Server) PutKey(ctx context.Context, k access.Key) error {
+	if err := s.accessKnown(); err != nil {
+		return err
+	}
 	return s.change(ctx, state.PutKey{Key: k}, "make a key")
 }
 
@@ -37,5 +40,36 @@ func (s *Server) authenticator() api.Authenticator {
 	if s.cfg.Auth != nil {
 		return s.cfg.Auth
 	}
-	return api.NewKeyring(s.cfg.Keys, s.cfg.KeysRole, s)
+	return s.keyring
+}
+
+// accessKnown refuses to be the first to write of keys, tokens or revocations while
+// control nodes of another version run: one of before there were any stops at them.
+func (s *Server) accessKnown() error {
+	sn := s.store.Snapshot()
+	if sn.AccessKnown() {
+		return nil
+	}
+	if other := s.otherVersion(); other != "" {
+		return membership("control nodes of another version run (%s), and one that does not know keys and tokens would stop: finish the upgrade first", other)
+	}
+	return nil
+}
+
+// otherVersion is one that another control node has than this one; empty: none. One
+// that is away counts as it was last seen: it comes back to what was written
+// meanwhile.
+func (s *Server) otherVersion() string {
+	known := s.known.note(s.members.Snapshot())
+	for _, m := range known {
+		if m.Version != s.cfg.Version {
+			return m.Version
+		}
+	}
+	for _, v := range s.replica.Voters() {
+		if _, seen := known[v.ID]; !seen && v.ID != s.cfg.ID {
+			return "unknown: that of " + v.ID
+		}
+	}
+	return ""
 }

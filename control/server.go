@@ -43,6 +43,7 @@ type Server struct {
 	joining  atomic.Pointer[error] // why this node was not taken in last
 	goodbye  goodbye
 	started  time.Time
+	keyring  *api.Keyring  // nil: Config.Auth takes its place
 	caught   chan struct{} // closed once the record was up to date
 }
 
@@ -52,6 +53,9 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{cfg: cfg, store: state.NewStore(state.Limits{}), peers: newConnections(cfg.DialPeer), outputs: newConnections(cfg.DialAgent), goodbye: newGoodbye(), caught: make(chan struct{})}
+	if cfg.Auth == nil {
+		s.keyring = api.NewKeyring(cfg.Keys, cfg.KeysRole, s)
+	}
 	s.ends.init()
 	s.replica = replica.New(s.replicaConfig())
 	s.forwards = newForwarder(s.forwardToLeader)
@@ -206,7 +210,7 @@ func (s *Server) serveRPC(ctx context.Context) error {
 	peers := &peerServer{s: s}
 	rpc.RegisterPeersServer(server, peers)
 	rpc.RegisterLogsServer(server, telemetry.NewLogServer(s.cfg.Recent, peers.authorize))
-	rpc.RegisterCertificatesServer(server, &certificates{s: s})
+	rpc.RegisterCertificatesServer(server, s.certificates())
 	rpc.RegisterGossipKeysServer(server, &gossipKeys{s: s})
 	return serve(ctx, func() error { return server.Serve(s.cfg.RPC) }, server.Stop)
 }

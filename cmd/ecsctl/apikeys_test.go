@@ -46,6 +46,20 @@ func TestKeysAreMadeListedAndRevoked(t *testing.T) {
 	}
 }
 
+func TestJoinTokensAreListedAndWithdrawn(t *testing.T) {
+	s := newService(t)
+	out, _, status := s.ctl("ca", "tokens")
+	if status != 0 || !strings.Contains(out, "0123456789ab ") || !strings.Contains(out, "used") || !strings.Contains(out, "n1") {
+		t.Errorf("got %q %d", out, status)
+	}
+	if out, _, status := s.ctl("ca", "withdraw", "0123456789ab"); status != 0 || !strings.Contains(out, "withdrawn") {
+		t.Errorf("got %q %d", out, status)
+	}
+	if _, errOut, status := s.ctl("ca", "withdraw"); status != exitUsage || !strings.Contains(errOut, "the id of a token is needed") {
+		t.Errorf("got %q %d", errOut, status)
+	}
+}
+
 func TestATokenGoesNowhereInTheClear(t *testing.T) {
 	s := newService(t)
 	token := api.JoinToken{}.String()

@@ -42,6 +42,49 @@ func (a *app) caToken() *cobra.Command {
 	return c
 }
 
+func (a *app) caTokens() *cobra.Command {
+	c := &cobra.Command{Use: "tokens", Short: "List join tokens, used and old ones included, without their secrets (takes an admin key)", Args: none}
+	json := asJSON(c)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		client, err := a.client()
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		list, err := client.Tokens(c.Context())
+		if err != nil {
+			return fmt.Errorf("list join tokens: %w", err)
+		}
+		if *json {
+			return printJSON(a.stdout, api.TokenList{Tokens: list})
+		}
+		t := &table{header: []string{"ID", "ROLE", "STATE", "AGE", "BY", "NODE"}}
+		for _, v := range list {
+			t.add(v.ID[:min(len(v.ID), 12)], v.Role, v.State, age(v.CreatedAt, time.Now()), v.CreatedBy, v.Node)
+		}
+		return t.print(a.stdout)
+	}
+	return c
+}
+
+func (a *app) caWithdraw() *cobra.Command {
+	c := &cobra.Command{Use: "withdraw ID", Short: "Have a join token admit nobody; ID as `ecsctl ca tokens` prints it (takes an admin key)", Args: exactlyOne("the id of a token")}
+	c.RunE = func(c *cobra.Command, args []string) error {
+		client, err := a.client()
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		t, err := client.WithdrawToken(c.Context(), args[0])
+		if err != nil {
+			return fmt.Errorf("withdraw join token %s: %w", args[0], err)
+		}
+		fmt.Fprintf(a.stdout, "%s %s\n", cell(t.ID), cell(t.State))
+		return nil
+	}
+	return c
+}
+
 func (a *app) caRequest() *cobra.Command {
 	var token, role string
 	c := &cobra.Command{Use: "request OUT", Short: "Get a new node's certificate and keys for a join token, into the directory OUT", Args: exactlyOne("a directory for the node's files")}

@@ -84,6 +84,10 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		json.NewEncoder(w).Encode(api.KeyList{Keys: []api.Key{{ID: "key", Name: "n\x1b", Role: "run", Quota: new(0), Rate: new(7)}}})
 	case "DELETE /v2/keys/key":
 		json.NewEncoder(w).Encode(api.Key{ID: "key", Role: "run"})
+	case "GET /v2/join/tokens":
+		json.NewEncoder(w).Encode(api.TokenList{Tokens: []api.Token{{ID: "0123456789abcdef", Role: "agent", State: api.TokenUsed, CreatedBy: "key", Node: "n1"}}})
+	case "DELETE /v2/join/tokens/0123456789ab":
+		json.NewEncoder(w).Encode(api.Token{ID: "0123456789abcdef", Role: "agent", State: api.TokenWithdrawn})
 	case "GET /v2/nodes":
 		json.NewEncoder(w).Encode(api.NodeList{Nodes: []api.Node{{ID: "node-id", Name: "node-name"}}})
 	case "GET /v2/tasks/t1":

@@ -46,7 +46,7 @@ func (a *app) credsCommand() *cobra.Command {
 }
 
 func (a *app) caCommand() *cobra.Command {
-	return group("ca", "Make a cluster's certificate authority, keys and node certificates", a.caInit(), a.caIssue(), a.caToken(), a.caRequest(), a.caRevoke(), a.caRevoked())
+	return group("ca", "Make a cluster's certificate authority, keys and node certificates", a.caInit(), a.caIssue(), a.caToken(), a.caTokens(), a.caWithdraw(), a.caRequest(), a.caRevoke(), a.caRevoked())
 }
 
 func (a *app) caInit() *cobra.Command {

@@ -23,6 +23,10 @@ type Authority interface {
 	// Admit uses a token up for one certificate request.
 	Admit(ctx context.Context, token api.JoinToken, role string, requestPEM []byte) (Admitted, error)
 	Revoke(ctx context.Context, r access.Revoked) error
+	// Withdraw has a token admit nobody.
+	Withdraw(ctx context.Context, t *access.Token, by string) error
+	// Vouched reports whether whoever made a token may still make some.
+	Vouched(t *access.Token) bool
 }
 
 // Admitted is what a new node needs.
@@ -67,6 +71,10 @@ func (h *Handler) admitNode(w http.ResponseWriter, r *http.Request, _ httprouter
 	if err != nil {
 		return err
 	}
+	exchangeOf(r).asked = []slog.Attr{slog.String("role", role)}
+	if err := h.knownToken(r, token); err != nil {
+		return err
+	}
 	got, err := h.cfg.Authority.Admit(r.Context(), token, role, request)
 	if err != nil {
 		return err
@@ -76,6 +84,35 @@ func (h *Handler) admitNode(w http.ResponseWriter, r *http.Request, _ httprouter
 	h.json(w, r, http.StatusCreated, api.Admitted{Cluster: got.Cluster, Node: got.Node, Certificate: string(got.CertPEM), Authority: string(got.AuthorityPEM),
 		GossipKey: base64.StdEncoding.EncodeToString(got.GossipKey), SealKey: base64.StdEncoding.EncodeToString(got.SealKey), Join: got.Join})
 	return nil
+}
+
+// knownToken refuses a token that the record does not hold. The leader is asked
+// whether it does as often as an address may guess a secret, and nobody else: what
+// a stranger makes up is signed by nobody and writes nothing.
+func (h *Handler) knownToken(r *http.Request, token api.JoinToken) error {
+	known := func() bool { return h.cfg.Reader.Snapshot().Token(token.Hash()) != nil }
+	if known() {
+		return nil
+	}
+	from, now := addressOf(r), time.Now()
+	if err := h.gates.tokens.spare(from, guesses(), now); err != nil {
+		return err
+	}
+	h.gates.tokens.spend(from, guesses(), now)
+	if err := h.sync(r.Context()); err != nil {
+		return err
+	}
+	if !known() {
+		return TokenRefused()
+	}
+	h.gates.tokens.refund(from, guesses(), time.Now())
+	return nil
+}
+
+// TokenRefused says no more than that a join token is refused: why is nobody's
+// business who has none that is good.
+func TokenRefused() error {
+	return &task.Error{Code: task.CodeToken, Message: "the join token is unknown, used, too old, or for another role"}
 }
 
 // small reads the body of a call that takes no query.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"fmt"
 	mathbig "math/big"
 	"net/http"
@@ -21,6 +22,9 @@ import (
 
 // MakeToken plays package control.
 func (w *world) MakeToken(_ context.Context, role string, ttl time.Duration, by string) (api.JoinToken, time.Time, error) {
+	if w.unmade != nil {
+		return api.JoinToken{}, time.Time{}, w.unmade
+	}
 	t := api.JoinToken{Pin: [32]byte{1}, Secret: sha256.Sum256([]byte(w.newID()))}
 	ends := time.Now().Add(ttl)
 	return t, ends, w.apply(state.PutToken{Token: access.Token{Hash: t.Hash(), Role: role, CreatedBy: by, ExpiresAt: ends}}).Err
@@ -35,6 +39,69 @@ func (w *world) Admit(_ context.Context, token api.JoinToken, role string, reque
 
 func (w *world) Revoke(_ context.Context, r access.Revoked) error {
 	return w.apply(state.RevokeCertificate{Certificate: r}).Err
+}
+
+func (w *world) Withdraw(_ context.Context, t *access.Token, by string) error {
+	return w.apply(state.WithdrawToken(t, by)).Err
+}
+
+func (w *world) Vouched(t *access.Token) bool { return t.CreatedBy != "gone" }
+
+// tokenID is how a token is listed.
+func tokenID(t *testing.T, text string) string {
+	t.Helper()
+	token, err := api.ParseJoinToken(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hash := token.Hash()
+	return hex.EncodeToString(hash[:])
+}
+
+func TestJoinTokensAreListedAndTakenBack(t *testing.T) {
+	w := newWorld(t)
+	issue := func() (token, id string) {
+		made := decodeAs[api.IssuedToken](t, w.do(http.MethodPost, "/v2/join/tokens", `{"role":"agent"}`))
+		return made.Token, tokenID(t, made.Token)
+	}
+	join := func(token string) answer {
+		return w.do(http.MethodPost, "/v2/join", fmt.Sprintf(`{"token":%q,"role":"agent","request":"r"}`, token), "Authorization", "")
+	}
+	used, usedID := issue()
+	in := decodeAs[api.Admitted](t, join(used))
+	back, backID := issue()
+	for range 2 {
+		if a := w.do(http.MethodDelete, "/v2/join/tokens/"+backID[:12], ""); a.status != http.StatusOK || decodeAs[api.Token](t, a).State != api.TokenWithdrawn {
+			t.Errorf("got %d %s", a.status, a.body)
+		}
+	}
+	w.problem(join(back), http.StatusForbidden, api.CodeToken)
+	w.problem(w.do(http.MethodDelete, "/v2/join/tokens/"+usedID, ""), http.StatusConflict, api.CodeStale)
+	w.problem(w.do(http.MethodDelete, "/v2/join/tokens/"+strings.Repeat("0", 64), ""), http.StatusNotFound, api.CodeNotFound)
+	for _, bad := range []string{"abc", "zzzzzzzz", strings.Repeat("a", 65)} {
+		w.problem(w.do(http.MethodDelete, "/v2/join/tokens/"+bad, ""), http.StatusBadRequest, api.CodeBadRequest)
+	}
+	_, openID := issue()
+	w.apply(state.PutToken{Token: access.Token{Hash: [32]byte{7}, Role: "agent", CreatedBy: "gone", ExpiresAt: time.Now().Add(time.Minute)}})
+	a := w.do(http.MethodGet, "/v2/join/tokens", "")
+	states := make(map[string]string)
+	for _, v := range decodeAs[api.TokenList](t, a).Tokens {
+		states[v.ID] = v.State
+		if v.ID == usedID && v.Node != in.Node {
+			t.Errorf("got %+v, want the node that used it", v)
+		}
+	}
+	void := "07" + strings.Repeat("0", 62)
+	for id, want := range map[string]string{usedID: api.TokenUsed, backID: api.TokenWithdrawn, openID: api.TokenOpen, void: api.TokenVoid} {
+		if states[id] != want {
+			t.Errorf("token %s is %q, want %s", id, states[id], want)
+		}
+	}
+	if strings.Contains(string(a.body), used) {
+		t.Errorf("got %s, which shows a token", a.body)
+	}
+	w.problem(w.do(http.MethodGet, "/v2/join/tokens", "", "Authorization", basic(olga, "o-secret")), http.StatusForbidden, api.CodeForbidden)
+	w.problem(w.do(http.MethodDelete, "/v2/join/tokens/"+openID, "", "Authorization", basic(olga, "o-secret")), http.StatusForbidden, api.CodeForbidden)
 }
 
 func TestAJoinTokenLetsOneNodeInOnce(t *testing.T) {
@@ -67,6 +134,31 @@ func TestAJoinTokenLetsOneNodeInOnce(t *testing.T) {
 	}
 	w.problem(w.do(http.MethodPost, "/v2/join/tokens", `{"role":"agent","ttl":"2h"}`), http.StatusBadRequest, api.CodeInvalidTask)
 	w.problem(w.do(http.MethodPost, "/v2/join/tokens", `{"role":"agent"}`, "Authorization", basic(olga, "o-secret")), http.StatusForbidden, api.CodeForbidden)
+}
+
+// What a stranger makes up reaches nobody who signs or writes, and the leader no
+// oftener than an address may guess.
+func TestMadeUpTokensWriteNothing(t *testing.T) {
+	w := newWorld(t)
+	index := w.Snapshot().Index()
+	join := func(secret int) answer {
+		unknown := api.JoinToken{Secret: sha256.Sum256(fmt.Append(nil, secret))}
+		return w.do(http.MethodPost, "/v2/join", fmt.Sprintf(`{"token":%q,"role":"agent","request":"r"}`, unknown), "Authorization", "")
+	}
+	tried, a := 0, join(0)
+	for ; a.status != http.StatusTooManyRequests && tried < 5*guessBurst; tried++ {
+		w.problem(a, http.StatusForbidden, api.CodeToken)
+		a = join(tried + 1)
+	}
+	w.excess(a, api.CodeRateLimited, limitGuesses)
+	if now := w.Snapshot().Index(); now != index || w.syncs != tried || tried < guessBurst {
+		t.Errorf("%d tokens that nobody made wrote %d entries and asked the leader %d times", tried, now-index, w.syncs)
+	}
+	// Who has one is not held up by it.
+	made := decodeAs[api.IssuedToken](t, w.do(http.MethodPost, "/v2/join/tokens", `{"role":"agent"}`))
+	if a := w.do(http.MethodPost, "/v2/join", fmt.Sprintf(`{"token":%q,"role":"agent","request":"r"}`, made.Token)); a.status != http.StatusCreated {
+		t.Errorf("got %d %s", a.status, a.body)
+	}
 }
 
 func TestTokensDoNotCrossANetworkInTheClear(t *testing.T) {

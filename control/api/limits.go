@@ -55,12 +55,16 @@ type gates struct {
 	keys, addresses, doc *limiter
 	logs                 *limiter      // gatherings of log lines, by key
 	gatherings           chan struct{} // those of all
+	tokens               *limiter      // join tokens that nobody knows, by address
 }
 
 func newGates(l Limits) *gates {
-	return &gates{limits: l, keys: newLimiter(maxAddresses), addresses: newLimiter(maxAddresses), doc: newLimiter(maxAddresses),
+	return &gates{limits: l, keys: newLimiter(maxAddresses), addresses: newLimiter(maxAddresses), doc: newLimiter(maxAddresses), tokens: newLimiter(maxAddresses),
 		logs: newLimiter(maxAddresses), gatherings: make(chan struct{}, maxGatherings)}
 }
+
+// guesses is how often an address may be wrong.
+func guesses() bound { return bound{rate: float64(guessesPerMinute) / 60, burst: guessBurst} }
 
 // gather begins a gathering of log lines. What it gives ends it.
 func (g *gates) gather(who string, now time.Time) (func(), error) {

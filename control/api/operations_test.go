@@ -59,6 +59,11 @@ func every(w *world) map[string]func() int {
 			made := decodeAs[api.Key](w.t, w.do(post, "/v2/keys", `{"role":"run"}`))
 			return w.do(del, "/v2/keys/"+made.ID, "").status
 		},
+		"GET /v2/join/tokens": call(get, "/v2/join/tokens", ""),
+		"DELETE /v2/join/tokens/{id}": func() int {
+			made := decodeAs[api.IssuedToken](w.t, w.do(post, "/v2/join/tokens", `{"role":"agent"}`))
+			return w.do(del, "/v2/join/tokens/"+tokenID(w.t, made.Token), "").status
+		},
 		"POST /v2/join/tokens": call(post, "/v2/join/tokens", `{"role":"agent"}`),
 		"POST /v2/join": func() int {
 			made := decodeAs[api.IssuedToken](w.t, w.do(post, "/v2/join/tokens", `{"role":"agent"}`))

@@ -86,7 +86,7 @@ func (h *Handler) resolveRevoked(r *http.Request, v *access.Revoked, force bool)
 // which may never have come since.
 func (h *Handler) wasAdmitted(id string) bool {
 	for t := range h.cfg.Reader.Snapshot().Tokens() {
-		if t.Node == id {
+		if t.Node == id && !t.Withdrawn() {
 			return true
 		}
 	}

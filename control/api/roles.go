@@ -21,6 +21,8 @@ func roleFor(rt route) access.Role {
 		return access.Run
 	case under("/v2/nodes") && !strings.HasSuffix(rt.path, "/leave"), under("/v2/images"), under("/metrics"), under("/v2/cluster") && read:
 		return access.Operate
+	case under("/v2/keys"), under("/v2/join"), under("/v2/revocations"): // join/tokens lists what nodes are let in by
+		return access.Admin
 	}
 	return access.Admin
 }

@@ -54,6 +54,8 @@ func (h *Handler) routes() []route {
 		{post, "/v2/keys", h.makeKey, false},
 		{del, "/v2/keys/:id", h.revokeKey, false},
 		{post, "/v2/join/tokens", h.makeToken, false},
+		{get, "/v2/join/tokens", h.tokens, false},
+		{del, "/v2/join/tokens/:id", h.withdrawToken, false},
 		{post, "/v2/join", h.admitNode, true},
 		{get, "/v2/revocations", h.revocations, false},
 		{post, "/v2/revocations", h.revoke, false},

@@ -39,6 +39,7 @@ type world struct {
 	output map[string]*buffer // by task/stream
 	syncs  int
 	refuse error // of Submit
+	unmade error // of PutKey and MakeToken
 	health Health
 	info   ClusterInfo
 
@@ -163,6 +164,9 @@ func (w *world) apply(c state.Command) state.Outcome {
 }
 
 func (w *world) PutKey(_ context.Context, k access.Key) error {
+	if w.unmade != nil {
+		return w.unmade
+	}
 	return w.apply(state.PutKey{Key: k}).Err
 }
 

@@ -48,6 +48,12 @@ type SpendToken struct {
 	Request [32]byte // SHA-256 of the certificate request
 }
 
+// WithdrawToken is the SpendToken that uses a token up for nobody. A certificate
+// request has a hash that is never all zeros.
+func WithdrawToken(t *access.Token, by string) SpendToken {
+	return SpendToken{Hash: t.Hash, Role: t.Role, Node: "withdrawn by " + by}
+}
+
 // RevokeCertificate ends what certificates are good for; see access.Revoked. Its
 // time is when the command was proposed.
 type RevokeCertificate struct {
@@ -155,7 +161,10 @@ func (cmd SpendToken) apply(c *change) Outcome {
 	case !ok || old.Role != cmd.Role || cmd.Node == "":
 		return refused()
 	case !old.SpentAt.IsZero():
-		if old.Node == cmd.Node && old.Request == cmd.Request && c.now.Before(old.ExpiresAt) {
+		// A first use by a revoked node is refused before it is proposed: to do so
+		// here would have nodes of different versions keep different records.
+		_, revoked := c.access.revoked.Get(revokedKey(&access.Revoked{Node: cmd.Node}))
+		if !revoked && old.Node == cmd.Node && old.Request == cmd.Request && c.now.Before(old.ExpiresAt) {
 			return Outcome{Existed: true}
 		}
 		return refused()

@@ -98,6 +98,8 @@ func TestAJoinTokenWorksOnce(t *testing.T) {
 	if out := w.must(state.PutToken{Token: token}); !out.Existed || w.sn().Token(token.Hash).Node != "n1" {
 		t.Error("a repeated PutToken made a used token new")
 	}
+	w.must(state.RevokeCertificate{Certificate: access.Revoked{Node: "n1"}})
+	wantCode(t, w.do(spend).Err, task.CodeToken) // a revoked node gets no second certificate by it
 	w.now = w.now.Add(time.Hour)
 	wantCode(t, w.do(spend).Err, task.CodeToken)
 	late := access.Token{Hash: [32]byte{2}, Role: "agent", ExpiresAt: w.now}

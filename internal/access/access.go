@@ -107,6 +107,9 @@ type Token struct {
 	Request [32]byte  // SHA-256 of that node's certificate request
 }
 
+// Withdrawn reports whether the token was taken back before a node used it.
+func (t *Token) Withdrawn() bool { return !t.SpentAt.IsZero() && t.Request == [32]byte{} }
+
 // Revoked is a certificate that no node accepts any more.
 type Revoked struct {
 	Serial    string // hexadecimal; empty: all of Node's from before RevokedAt

@@ -28,6 +28,9 @@ type RevocationWatch struct {
 	Controls func() []string // gRPC addresses of control nodes
 	Dial     func(addr string) (*grpc.ClientConn, error)
 	Log      *slog.Logger
+
+	// what was taken last is of this entry of the log; Run's own
+	incarnation, index uint64
 }
 
 // Run follows one control node after the other until ctx ends.
@@ -68,11 +71,26 @@ func (w *RevocationWatch) follow(ctx context.Context, addr string) error {
 		if err != nil {
 			return err
 		}
+		if !w.newer(all) {
+			continue
+		}
 		w.Node.Revoked(revokedIn(all))
 		if cut := w.Node.Recheck(); cut > 0 {
 			w.Log.Warn("connections cut: their certificates are revoked", "connections", cut)
 		}
 	}
+}
+
+// newer reports whether a list is no older than what was taken before, and notes
+// that it is taken: a control node that lags knows less than another one told.
+func (w *RevocationWatch) newer(all *ecsv1.RevokedCertificates) bool {
+	incarnation, index := all.GetIncarnation(), all.GetIndex()
+	if incarnation < w.incarnation || incarnation == w.incarnation && index < w.index {
+		w.Log.Debug("an older list of revoked certificates left out", "index", index, "have", w.index)
+		return false
+	}
+	w.incarnation, w.index = incarnation, index
+	return true
 }
 
 // revokedIn tells what a list revokes.

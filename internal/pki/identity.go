@@ -114,13 +114,25 @@ func identityIn(cert *x509.Certificate) (Identity, error) {
 // FromContext gives the identity of the peer of a gRPC call, on servers that
 // use ServerTLS.
 func FromContext(ctx context.Context) (Identity, error) {
+	cert, err := CertificateFromContext(ctx)
+	if err != nil {
+		return Identity{}, err
+	}
+	return identityIn(cert)
+}
+
+// CertificateFromContext is FromContext for the certificate itself.
+func CertificateFromContext(ctx context.Context) (*x509.Certificate, error) {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
-		return Identity{}, fmt.Errorf("%w: not a gRPC call", ErrNoIdentity)
+		return nil, fmt.Errorf("%w: not a gRPC call", ErrNoIdentity)
 	}
 	info, ok := p.AuthInfo.(credentials.TLSInfo)
 	if !ok {
-		return Identity{}, fmt.Errorf("%w: the call from %v is not over TLS", ErrNoIdentity, p.Addr)
+		return nil, fmt.Errorf("%w: the call from %v is not over TLS", ErrNoIdentity, p.Addr)
 	}
-	return IdentityOf(info.State)
+	if len(info.State.PeerCertificates) == 0 {
+		return nil, fmt.Errorf("%w: the other end showed no certificate", ErrNoIdentity)
+	}
+	return info.State.PeerCertificates[0], nil
 }

@@ -140,6 +140,26 @@ func (s *session) keys(ctx context.Context) error {
 	return nil
 }
 
+func (s *session) tokens(ctx context.Context) error {
+	var got api.TokenList
+	a, err := s.want(ctx, http.StatusOK, &got, http.MethodGet, "/v2/join/tokens", "")
+	switch {
+	case err != nil:
+		return err
+	case got.Tokens == nil:
+		return errors.New("got no list of tokens")
+	case strings.Contains(string(a.body), "ecsjoin1."):
+		return errors.New("a token itself is in the list")
+	}
+	return nil
+}
+
+// withdraw asks for one that there is not: it changes nothing.
+func (s *session) withdraw(ctx context.Context) error {
+	_, err := s.want(ctx, http.StatusNotFound, nil, http.MethodDelete, "/v2/join/tokens/"+strings.Repeat("0", 64), "")
+	return err
+}
+
 func (s *session) revocations(ctx context.Context) error {
 	var got api.RevocationList
 	_, err := s.want(ctx, http.StatusOK, &got, http.MethodGet, "/v2/revocations", "")

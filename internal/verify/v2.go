@@ -43,6 +43,8 @@ func Checks() []Check {
 		Check{"makeJoinToken", "make a join token", (*session).makeToken},
 		Check{"joinCluster", "refuse what is no join token", (*session).join},
 		Check{"revokeCertificate", "refuse to revoke nothing", (*session).revokeNothing},
+		Check{"listJoinTokens", "list join tokens, without secrets", (*session).tokens},
+		Check{"withdrawJoinToken", "know no token that was never made", (*session).withdraw},
 		Check{"listRevocations", "list revoked certificates", (*session).revocations},
 		Check{"/metrics", "give metrics", page("/metrics", "go_goroutines")},
 		Check{"/openapi.yaml", "give its own description", page("/openapi.yaml", "openapi: 3.1")},

@@ -7998,9 +7998,13 @@ func (*WatchRevoked) Descriptor() ([]byte, []int) {
 	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{100}
 }
 
+// RevokedCertificates are all there are as of an entry of the log. One that is
+// older than what was told before is not taken.
 type RevokedCertificates struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Certificates  []*RevokedCertificate  `protobuf:"bytes,1,rep,name=certificates,proto3" json:"certificates,omitempty"`
+	Incarnation   uint64                 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Index         uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -8040,6 +8044,20 @@ func (x *RevokedCertificates) GetCertificates() []*RevokedCertificate {
 		return x.Certificates
 	}
 	return nil
+}
+
+func (x *RevokedCertificates) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *RevokedCertificates) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
 }
 
 // GossipHeld asks for the ring of gossip keys as soon as it is newer than the one
@@ -8793,9 +8811,11 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\vRenewAnswer\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12)\n" +
 	"\arefusal\x18\x02 \x01(\v2\x0f.ecs.v1.RefusalR\arefusal\"\x0e\n" +
-	"\fWatchRevoked\"U\n" +
+	"\fWatchRevoked\"\x8d\x01\n" +
 	"\x13RevokedCertificates\x12>\n" +
-	"\fcertificates\x18\x01 \x03(\v2\x1a.ecs.v1.RevokedCertificateR\fcertificates\"&\n" +
+	"\fcertificates\x18\x01 \x03(\v2\x1a.ecs.v1.RevokedCertificateR\fcertificates\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\"&\n" +
 	"\n" +
 	"GossipHeld\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\"e\n" +
