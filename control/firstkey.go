@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"time"
 
 	"ecs/control/api"
 	"ecs/control/state"
 	"ecs/internal/access"
-	"ecs/internal/pki"
 	"ecs/internal/task"
 )
 
@@ -17,25 +18,48 @@ type FirstKey interface {
 	// Draw gives the key and secret to make, the same ones until Drop, so that
 	// a node that dies between the two makes no second key.
 	Draw() (key, secret string, err error)
+	// Kept is the key that was drawn, empty when there is none or its operator has
+	// taken it away.
+	Kept() (key string, err error)
 	// Tell says where they are, once they count.
 	Tell()
-	// Drop forgets them: they were not needed.
+	// Drop forgets them: they are not needed, or no more.
 	Drop() error
 }
 
-// makeFirstKey makes the first admin key where there never was any key, while
-// this node leads. Without it nobody could make others.
-func (s *Server) makeFirstKey(ctx context.Context) error {
-	if s.cfg.FirstKey == nil || s.store.Snapshot().KeyCount() > 0 {
+// firstKeyAgain is how long after a failure the first admin key is tried again.
+const firstKeyAgain = 5 * time.Second
+
+// firstKey makes the first admin key where there never was any key, while this node
+// leads. Without it nobody could make others. It waits for control nodes of one
+// version: one that does not know this command could not go on.
+func (s *Server) firstKey(ctx context.Context) error {
+	if s.cfg.FirstKey == nil {
 		return nil
 	}
-	for _, m := range s.members.Snapshot() {
-		if m.Role == string(pki.RoleControl) && m.Version != s.cfg.Version {
-			// One that does not know this command could not go on.
-			s.cfg.Log.Info("the first admin key waits for control nodes of one version", "other", m.Version)
+	told := ""
+	for s.store.Snapshot().KeyCount() == 0 {
+		changed, keys := s.members.Changed(), s.store.Snapshot().WatchKeys()
+		wait := firstKeyAgain
+		if other := s.otherVersion(); other != "" {
+			if other != told {
+				s.cfg.Log.Info("the first admin key waits for control nodes of one version", "other", other)
+			}
+			told = other
+		} else if err := s.makeFirstKey(ctx); err == nil {
 			return nil
+		} else if ctx.Err() == nil {
+			s.cfg.Log.Error("no first admin key yet; tried again", "err", err)
+			changed = nil // of many nodes, for nothing
+		}
+		if err := s.pause(ctx, wait, changed, keys); err != nil {
+			return err
 		}
 	}
+	return nil
+}
+
+func (s *Server) makeFirstKey(ctx context.Context) error {
 	key, secret, err := s.cfg.FirstKey.Draw()
 	if err != nil {
 		return fmt.Errorf("keep the first admin key: %w", err)
@@ -49,14 +73,33 @@ func (s *Server) makeFirstKey(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("make the first admin key: %w", err)
 	}
-	// The hash is salted anew each time, so a key that an earlier try of this
-	// node made is told by its id.
-	if k := s.store.Snapshot().Key(key); k != nil && k.Counts() {
+	if out.Err == nil {
+		s.cfg.Audit.Note(ctx, "first admin key made", slog.String("key", key))
+	} else if !errors.Is(out.Err, &task.Error{Code: task.CodeStale}) && !errors.Is(out.Err, &task.Error{Code: task.CodeKeyConflict}) {
+		return out.Err
+	}
+	return s.settleFirstKey()
+}
+
+// settleFirstKey tells of a first admin key that is kept here and counts, and drops
+// one that does not: another node made it, or it was revoked. An earlier process
+// may have ended before it could do either.
+func (s *Server) settleFirstKey() error {
+	if s.cfg.FirstKey == nil {
+		return nil
+	}
+	key, err := s.cfg.FirstKey.Kept()
+	if err != nil || key == "" {
+		return err
+	}
+	sn := s.store.Snapshot()
+	switch k := sn.Key(key); {
+	case sn.KeyCount() == 0: // it is still to be made
+		return nil
+	case k != nil && k.Counts():
 		s.cfg.FirstKey.Tell()
 		return nil
 	}
-	if errors.Is(out.Err, &task.Error{Code: task.CodeStale}) {
-		return s.cfg.FirstKey.Drop()
-	}
-	return out.Err
+	s.cfg.Log.Info("a first admin key that does not count is dropped", "key", key)
+	return s.cfg.FirstKey.Drop()
 }

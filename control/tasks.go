@@ -140,6 +140,9 @@ func (s *Server) catchUp(ctx context.Context) error {
 		elected := s.replica.LeaderChanged()
 		if s.Sync(ctx) == nil {
 			close(s.caught)
+			if err := s.settleFirstKey(); err != nil {
+				s.cfg.Log.Error("the first admin key's file is left as it is", "err", err)
+			}
 			return nil
 		}
 		if err := s.pause(ctx, lookForLeader, elected); err != nil {

@@ -83,9 +83,6 @@ func (s *Server) lead(ctx context.Context, term uint64) error {
 	s.cfg.Log.Info("leading", "term", term)
 	s.cfg.Audit.Note(ctx, "leading", slog.Uint64("term", term))
 	defer s.cfg.Log.Info("no longer leading", "term", term)
-	if err := s.makeFirstKey(ctx); err != nil && ctx.Err() == nil {
-		s.cfg.Log.Error("no first admin key; the next leader tries again", "err", err)
-	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.sessions.Lead(ctx, term) })
 	g.Go(func() error { return s.schedule(ctx) })
@@ -93,6 +90,7 @@ func (s *Server) lead(ctx context.Context, term uint64) error {
 	g.Go(func() error { return s.keepVoters(ctx) })
 	g.Go(func() error { return s.forgetGone(ctx) })
 	g.Go(func() error { return s.seeRotationThrough(ctx) })
+	g.Go(func() error { return s.firstKey(ctx) })
 	return g.Wait()
 }
 

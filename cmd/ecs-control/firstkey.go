@@ -24,19 +24,33 @@ type firstKey struct {
 
 // Draw implements control.FirstKey.
 func (f *firstKey) Draw() (key, secret string, err error) {
-	text, err := os.ReadFile(f.path)
-	if err == nil {
-		key, secret, ok := strings.Cut(strings.TrimSpace(string(text)), ":")
-		if !ok || key == "" || secret == "" {
-			return "", "", fmt.Errorf("%s holds no key:secret; remove it to have new ones drawn", f.path)
-		}
-		return key, secret, nil
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return "", "", err
+	if key, secret, err = f.read(); err != nil || key != "" {
+		return key, secret, err
 	}
 	drawn := clusterfiles.NewCredentials()
 	return drawn.Key, drawn.Secret, clusterfiles.WriteSecret(f.path, drawn.String()+"\n")
+}
+
+// Kept implements control.FirstKey.
+func (f *firstKey) Kept() (key string, err error) {
+	key, _, err = f.read()
+	return key, err
+}
+
+// read gives what is in the file; empty: there is none.
+func (f *firstKey) read() (key, secret string, err error) {
+	text, err := os.ReadFile(f.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", "", nil
+	}
+	if err != nil {
+		return "", "", err
+	}
+	key, secret, ok := strings.Cut(strings.TrimSpace(string(text)), ":")
+	if !ok || key == "" || secret == "" {
+		return "", "", fmt.Errorf("%s holds no key:secret; remove it to have new ones drawn", f.path)
+	}
+	return key, secret, nil
 }
 
 // Tell implements control.FirstKey.
@@ -45,7 +59,12 @@ func (f *firstKey) Tell() {
 }
 
 // Drop implements control.FirstKey.
-func (f *firstKey) Drop() error { return os.Remove(f.path) }
+func (f *firstKey) Drop() error {
+	if err := os.Remove(f.path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil // its operator was faster
+}
 
 func firstKeyIn(dir string, log *slog.Logger) *firstKey {
 	return &firstKey{path: filepath.Join(dir, firstKeyFile), log: log}

@@ -18,8 +18,16 @@ func TestFirstKeyStaysTheSameUntilItIsDropped(t *testing.T) {
 	if again, s, err := f.Draw(); err != nil || again != key || s != secret {
 		t.Errorf("got %q, %v, want the same key after a crash", again, err)
 	}
-	if err := f.Drop(); err != nil {
-		t.Fatal(err)
+	if kept, err := f.Kept(); err != nil || kept != key {
+		t.Errorf("got %q, %v kept", kept, err)
+	}
+	for range 2 {
+		if err := f.Drop(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if kept, err := f.Kept(); err != nil || kept != "" {
+		t.Errorf("got %q, %v kept after it was dropped", kept, err)
 	}
 	if other, _, err := f.Draw(); err != nil || other == key {
 		t.Errorf("got %q, %v, want another key", other, err)

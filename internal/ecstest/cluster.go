@@ -21,6 +21,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"ecs/control"
 	"ecs/internal/memnet"
 	"ecs/internal/task"
 	"ecs/internal/telemetry"
@@ -42,6 +43,10 @@ type Options struct {
 	Logs bool
 	// Audit takes the audit streams of all control nodes, a line each time.
 	Audit io.Writer
+	// FirstKey keeps a control node's first admin key. Nil: none is made.
+	FirstKey func(node string) control.FirstKey
+	// Version is what a control node is of, each time that it starts ["test"].
+	Version func(node string) string
 }
 
 func (o *Options) setDefaults() {
@@ -53,6 +58,9 @@ func (o *Options) setDefaults() {
 	}
 	if len(o.Zones) == 0 {
 		o.Zones = []string{"a", "b", "c"}
+	}
+	if o.Version == nil {
+		o.Version = func(string) string { return "test" }
 	}
 	if o.Capacity.MilliCPU == 0 {
 		o.Capacity = task.Capacity{MilliCPU: 1000, Memory: 1 << 30}

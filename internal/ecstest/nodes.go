@@ -155,8 +155,13 @@ func (n *Control) Start() {
 		audit = telemetry.NewAudit(c.opts.Audit, slog.String("node", h.Name()))
 	}
 	keys := n.disk.keyring(c)
+	var firstKey control.FirstKey
+	if c.opts.FirstKey != nil {
+		firstKey = c.opts.FirstKey(h.Name())
+	}
 	server, err := control.New(control.Config{
-		ID: h.Name(), Name: h.Name(), Zone: n.zone, Version: "test", Cluster: "bubble", BootstrapExpect: expect,
+		FirstKey: firstKey,
+		ID:       h.Name(), Name: h.Name(), Zone: n.zone, Version: c.opts.Version(h.Name()), Cluster: "bubble", BootstrapExpect: expect,
 		HTTPAdvertise: addr(httpPort), RPCAdvertise: addr(rpcPort), RaftAdvertise: addr(raftPort),
 		HTTP: listen(httpPort), Health: listen(healthPort), RPC: listen(rpcPort),
 		Raft:   replica.NewStream(listen(raftPort), addr(raftPort), h.DialFunc()),
