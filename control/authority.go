@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -229,6 +230,7 @@ func (c *certificates) Renew(ctx context.Context, req *ecsv1.RenewRequest) (*ecs
 		return nil, fmt.Errorf("renew the certificate of %s: %w", id, err)
 	}
 	c.s.cfg.Log.Info("certificate renewed", "for", id.String())
+	c.s.cfg.Audit.Note(ctx, "certificate renewed", slog.String("for", id.String()), slog.String("instead_of", pki.SerialOf(present)))
 	return &ecsv1.RenewAnswer{Certificate: cert}, nil
 }
 

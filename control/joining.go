@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -14,6 +15,7 @@ import (
 // at the gossip addresses belong to, and returns once the leader sends it the log.
 // A node that belongs to another cluster is refused.
 func (s *Server) JoinCluster(ctx context.Context, addrs []string, say func(string)) error {
+	s.cfg.Audit.Note(ctx, "join asked for on this machine", slog.Any("addrs", addrs))
 	if s.replica.HasState() {
 		return s.joinAgain(addrs, say)
 	}

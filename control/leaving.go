@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"ecs/control/replica"
@@ -39,6 +40,7 @@ var errStopping = errors.New("the node stopped before it could leave; it is stil
 // happens. When it would only by the time the node has drained, it is called off
 // and the node serves on. With force the node goes all the same.
 func (s *Server) Leave(ctx context.Context, force bool, say func(string)) error {
+	s.cfg.Audit.Note(ctx, "leave asked for on this machine", slog.Bool("force", force))
 	if err := s.mayLeave(ctx); err != nil && !force {
 		return err
 	} else if err != nil {

@@ -226,7 +226,7 @@ func (s *Server) servePublic(ctx context.Context) error {
 	defer cancel()
 	watching.Go(func() { _ = handler.EndLapsed(ctx) }) // it only ends with its context
 	err = s.serveHTTP(ctx, s.cfg.HTTP, s.cfg.TLS, handler, handler.Detach)
-	handler.Detach() // when it failed by itself
+	handler.Close() // Detach: when it failed by itself
 	return err
 }
 

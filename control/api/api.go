@@ -297,3 +297,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.root.Ser
 // to another node, and waits until they are gone. http.Server knows nothing of
 // them: their connections are WebSockets.
 func (h *Handler) Detach() { h.attached.close() }
+
+// Close is Detach, and says what the audit stream has left out. It is for the end,
+// when no request is served any more.
+func (h *Handler) Close() {
+	h.Detach()
+	h.audit.flush(context.Background())
+}

@@ -86,6 +86,8 @@ func (h *Handler) attach(w http.ResponseWriter, r *http.Request, p httprouter.Pa
 		h.cfg.Log.DebugContext(r.Context(), "no WebSocket", "task", t.ID, "err", err)
 		return nil // it has answered
 	}
+	exchangeOf(r).task = t.ID
+	h.audit.begun(r, exchangeOf(r))
 	conn.SetReadLimit(1 + max(api.AttachPiece, api.AttachText))
 	a := &attachment{h: h, t: t, conn: conn, query: q, typed: newTyped(q.stdin, t.Spec.OpenStdin)}
 	code, reason, err := a.serve(r.Context())

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"encoding/hex"
 	"encoding/json"
 	"log/slog"
@@ -16,12 +17,12 @@ import (
 	"ecs/internal/telemetry"
 )
 
-// Strangers whose key or secret is wrong could fill the disk with records and with
-// lines of the log: of either so many a second are written, and how many were left
-// out.
+// Who is refused could fill the disk with records and with lines of the log: so many
+// a second are written, and how many were left out. Records are bounded of all
+// strangers together, and of each key.
 const (
-	strangersRate  = 10
-	strangersBurst = 100
+	refusedRate  = 10
+	refusedBurst = 100
 )
 
 // sparing says which of the refusals are written.
@@ -31,7 +32,7 @@ type sparing struct {
 }
 
 func newSparing() *sparing {
-	return &sparing{rate: rate.NewLimiter(strangersRate, strangersBurst)}
+	return &sparing{rate: rate.NewLimiter(refusedRate, refusedBurst)}
 }
 
 // allow reports whether the next one is written, and how many were left out before
@@ -46,14 +47,27 @@ func (s *sparing) allow() (leftOut int64, ok bool) {
 
 // auditing writes who asked for what, and what came of it.
 type auditing struct {
-	stream   *telemetry.Audit // nil: nothing is written
-	argv     bool             // command lines as they are
-	mac      func([]byte) []byte
-	refusals *sparing
+	stream *telemetry.Audit // nil: nothing is written
+	argv   bool             // command lines as they are
+	mac    func([]byte) []byte
+
+	// refused bounds records of refusals by key; strangers share the empty one, so
+	// that they hide nobody else's.
+	refused *limiter
+	left    atomic.Int64 // records that were left out
 }
 
 func newAuditing(cfg *Config) auditing {
-	return auditing{stream: cfg.Audit, argv: cfg.AuditArgv, mac: cfg.Sealer.MAC, refusals: newSparing()}
+	return auditing{stream: cfg.Audit, argv: cfg.AuditArgv, mac: cfg.Sealer.MAC, refused: newLimiter(maxAddresses)}
+}
+
+// begun notes that something was done whose answer may take long, or never be
+// whole. The record of the request says what came of it.
+func (a *auditing) begun(r *http.Request, x *exchange) {
+	if a.stream == nil {
+		return
+	}
+	a.note(r, x, "begun", a.about(r, x))
 }
 
 // refused says that a request was turned away for who sent it, or how many did.
@@ -70,26 +84,40 @@ func (a *auditing) request(r *http.Request, x *exchange, took time.Duration) {
 	if looks && !x.refused() {
 		return
 	}
-	leftOut := int64(0)
 	if x.refused() {
-		var ok bool
-		if leftOut, ok = a.refusals.allow(); !ok {
+		if _, err := a.refused.take(x.owner, bound{rate: refusedRate, burst: refusedBurst}, [2]string{}, time.Now()); err != nil {
+			a.left.Add(1)
 			return
 		}
 	}
-	attrs := []slog.Attr{slog.String("who", x.owner), slog.String("from", host(r.RemoteAddr)),
-		slog.String("method", r.Method), slog.String("action", x.route), slog.String("path", r.URL.Path),
-		slog.Int("status", x.status), slog.Duration("took", took)}
-	if leftOut > 0 {
-		attrs = append(attrs, slog.Int64("left_out", leftOut))
-	}
+	attrs := append(a.about(r, x), slog.Int("status", x.status), slog.Duration("took", took))
 	if x.code != "" {
 		attrs = append(attrs, slog.String("code", string(x.code)))
+	}
+	a.note(r, x, "request", attrs)
+}
+
+// about is who asks for what.
+func (a *auditing) about(r *http.Request, x *exchange) []slog.Attr {
+	return []slog.Attr{slog.String("who", x.owner), slog.String("from", host(r.RemoteAddr)),
+		slog.String("method", r.Method), slog.String("action", x.route), slog.String("path", r.URL.Path)}
+}
+
+func (a *auditing) note(r *http.Request, x *exchange, what string, attrs []slog.Attr) {
+	if n := a.left.Swap(0); n > 0 {
+		attrs = append(attrs, slog.Int64("left_out", n))
 	}
 	if x.task != "" {
 		attrs = append(attrs, slog.String("task", string(x.task)))
 	}
-	a.stream.Note(r.Context(), "request", append(attrs, x.asked...)...)
+	a.stream.Note(r.Context(), what, append(attrs, x.asked...)...)
+}
+
+// flush says how many records were left out since the last one.
+func (a *auditing) flush(ctx context.Context) {
+	if n := a.left.Swap(0); n > 0 {
+		a.stream.Note(ctx, "records left out", slog.Int64("left_out", n))
+	}
 }
 
 // asked describes the task that a request asks for. A command line may hold

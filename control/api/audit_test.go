@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"ecs/internal/task"
 	"ecs/internal/telemetry"
 	"ecs/proto/api"
 )
@@ -122,17 +123,106 @@ func TestAuditTellsTheSameCommandByItsHash(t *testing.T) {
 	}
 }
 
+// What takes long is in the stream once it is done, not once somebody has waited for
+// its answer.
+func TestWhatLastsIsAuditedWhenItBegins(t *testing.T) {
+	w, kept := auditedWorld(t, false)
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		_, _ = w.try(http.MethodPost, "/v2/tasks?wait=1m", `{"image":"busybox:1"}`)
+		_, _ = w.try(http.MethodPost, "/v1.1/tasks", `{"docker_image":"busybox:1","cmd":["true"]}`)
+	}()
+	next := func() task.ID {
+		var id task.ID
+		eventually(t, "a task waits", func() bool {
+			for t := range w.Snapshot().Pending() {
+				id = t.ID
+			}
+			return id != ""
+		})
+		return id
+	}
+	for i, action := range []string{"/v2/tasks", "/v1.1/tasks"} {
+		id := next()
+		list := kept.all(t, 2*i+1)
+		begun := list[2*i]
+		if begun["msg"] != "begun" || begun["who"] != alice || begun["action"] != action || begun["task"] != string(id) || begun["image"] == nil || begun["status"] != nil {
+			t.Errorf("got %v while it runs", begun)
+		}
+		w.finish(w.start(id), exited(0))
+		if ended := kept.all(t, 2*i+2)[2*i+1]; ended["msg"] != "request" || ended["task"] != string(id) || ended["status"] == nil {
+			t.Errorf("got %v at its end", ended)
+		}
+	}
+	<-over
+	id := w.submitted(`{"image":"busybox:1","open_stdin":true}`)
+	c := w.attach(id, "")
+	if list := kept.all(t, 6); list[5]["msg"] != "begun" || list[5]["action"] != "/v2/tasks/:id/attach" {
+		t.Errorf("got %v while somebody is attached", list[5])
+	}
+	_ = c.conn.CloseNow()
+	kept.all(t, 7)
+}
+
+// A flood of wrong secrets hides no refusal of a key that is known, and what is left
+// out of it is counted, at the end too.
+func TestStrangersHideNoKeysRefusals(t *testing.T) {
+	w, kept := auditedWorld(t, false)
+	const flood = 3 * refusedBurst
+	for range flood {
+		w.do(http.MethodGet, "/v2/nodes", "", "Authorization", "")
+	}
+	w.do(http.MethodPost, "/v2/keys", `{"role":"admin"}`, "Authorization", basic(alice, "a-secret"))
+	var strangers, left, known int
+	eventually(t, "every refusal is written or counted", func() bool {
+		w.handler.Close()
+		strangers, left, known = 0, 0, 0
+		for _, m := range kept.all(t, 1) {
+			n, _ := m["left_out"].(float64)
+			left += int(n)
+			switch {
+			case m["who"] == "":
+				strangers++
+			case m["who"] == alice && m["status"] == 403.0:
+				known++
+			}
+		}
+		return strangers+left == flood && known == 1
+	})
+	if left == 0 {
+		t.Errorf("all of %d were written", flood)
+	}
+}
+
+func TestAuditSaysWhatWasAskedForAlsoWhereThatFails(t *testing.T) {
+	w, kept := auditedWorld(t, false)
+	w.do(http.MethodPost, "/v2/revocations", `{"node":"nobody"}`)
+	w.unmade = &task.Error{Code: task.CodeTooMany, Message: "no room"}
+	w.do(http.MethodPost, "/v2/keys", `{"role":"admin"}`)
+	w.do(http.MethodPost, "/v2/join/tokens", `{"role":"control"}`)
+	for i, want := range []map[string]any{
+		{"status": 404.0, "node": "nobody"}, {"status": 409.0, "role": "admin"}, {"status": 409.0, "role": "control"},
+	} {
+		for name, value := range want {
+			if got := kept.all(t, 3)[i]; got[name] != value {
+				t.Errorf("record %d: got %v, want %s %v", i, got, name, value)
+			}
+		}
+	}
+}
+
 func TestStrangersDoNotFillTheAuditStream(t *testing.T) {
 	w, kept := auditedWorld(t, false)
-	for range 3 * strangersBurst {
+	for range 3 * refusedBurst {
 		w.do(http.MethodGet, "/v2/nodes", "", "Authorization", "")
 	}
 	w.submitted(`{"image":"busybox:1","command":["a"]}`)
 	eventually(t, "the last record", func() bool {
-		list := kept.all(t, strangersBurst)
+		list := kept.all(t, refusedBurst)
 		return list[len(list)-1]["who"] == alice
 	})
-	if n := len(kept.all(t, strangersBurst)); n > 2*strangersBurst {
-		t.Errorf("got %d records of %d strangers", n, 3*strangersBurst)
+	if n := len(kept.all(t, refusedBurst)); n > 2*refusedBurst {
+		t.Errorf("got %d records of %d strangers", n, 3*refusedBurst)
 	}
 }

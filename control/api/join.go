@@ -47,12 +47,12 @@ func (h *Handler) makeToken(w http.ResponseWriter, r *http.Request, _ httprouter
 	if err != nil {
 		return err
 	}
+	exchangeOf(r).asked = []slog.Attr{slog.String("role", req.Role)}
 	by := exchangeOf(r).owner
 	token, ends, err := h.cfg.Authority.MakeToken(r.Context(), req.Role, time.Duration(req.TTL), by)
 	if err != nil {
 		return err
 	}
-	exchangeOf(r).asked = []slog.Attr{slog.String("role", req.Role)}
 	h.cfg.Log.InfoContext(r.Context(), "join token made", "role", req.Role, "expires", ends, "by", by)
 	h.json(w, r, http.StatusCreated, api.IssuedToken{Token: token.String(), Role: req.Role, ExpiresAt: ends})
 	return nil
@@ -79,7 +79,7 @@ func (h *Handler) admitNode(w http.ResponseWriter, r *http.Request, _ httprouter
 	if err != nil {
 		return err
 	}
-	exchangeOf(r).asked = []slog.Attr{slog.String("node", got.Node), slog.String("role", role)}
+	exchangeOf(r).asked = append(exchangeOf(r).asked, slog.String("node", got.Node))
 	h.cfg.Log.InfoContext(r.Context(), "node admitted", "admitted", got.Node, "role", role, "from", addressOf(r))
 	h.json(w, r, http.StatusCreated, api.Admitted{Cluster: got.Cluster, Node: got.Node, Certificate: string(got.CertPEM), Authority: string(got.AuthorityPEM),
 		GossipKey: base64.StdEncoding.EncodeToString(got.GossipKey), SealKey: base64.StdEncoding.EncodeToString(got.SealKey), Join: got.Join})

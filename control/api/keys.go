@@ -52,6 +52,7 @@ func (h *Handler) makeKey(w http.ResponseWriter, r *http.Request, _ httprouter.P
 	}
 	secret := drawn()
 	k.ID, k.CreatedBy = drawn(), exchangeOf(r).owner
+	exchangeOf(r).asked = []slog.Attr{slog.String("key", k.ID), slog.String("role", string(k.Role))}
 	if k.Hash, err = HashSecret(secret); err != nil {
 		return fmt.Errorf("hash a secret: %w", err)
 	}
@@ -62,7 +63,6 @@ func (h *Handler) makeKey(w http.ResponseWriter, r *http.Request, _ httprouter.P
 	if made == nil {
 		return fmt.Errorf("key %s is not in the record after it was made", k.ID)
 	}
-	exchangeOf(r).asked = []slog.Attr{slog.String("key", k.ID), slog.String("role", string(k.Role))}
 	h.cfg.Log.InfoContext(r.Context(), "key made", "key", k.ID, "role", k.Role, "by", k.CreatedBy)
 	answer := renderKey(made)
 	answer.Secret = secret

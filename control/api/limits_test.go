@@ -205,7 +205,7 @@ func TestAddressesCountBySubscriber(t *testing.T) {
 // BenchmarkARefusedGuess is what it costs to turn a stranger away who has guessed
 // too often.
 func BenchmarkARefusedGuess(b *testing.B) {
-	h := New(Config{Auth: NewKeyring(nil, access.Run, (&keysOnly{access.Key{ID: "good", Role: access.Run, Hash: nobodysHash}}).snapshot(b)),
+	h := New(Config{Auth: NewKeyring(nil, access.Run, (&keysOnly{access.Key{ID: "good", Role: access.Run, Hash: nobodysHash}}).record(b)),
 		Sealer: benchSealer{}, Log: telemetry.NewLogger(io.Discard, slog.LevelInfo), Limits: DefaultLimits()})
 	b.ReportAllocs()
 	for b.Loop() {
@@ -222,7 +222,7 @@ func BenchmarkAKnownKey(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	ring := NewKeyring(nil, access.Run, (&keysOnly{access.Key{ID: "good", Role: access.Run, Hash: hash}}).snapshot(b))
+	ring := NewKeyring(nil, access.Run, (&keysOnly{access.Key{ID: "good", Role: access.Run, Hash: hash}}).record(b))
 	if _, err := ring.Authenticate(b.Context(), Attempt{Key: "good", Secret: "right", From: "127.0.0.1"}); err != nil {
 		b.Fatal(err)
 	}

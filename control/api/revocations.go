@@ -40,14 +40,18 @@ func (h *Handler) revoke(w http.ResponseWriter, r *http.Request, _ httprouter.Pa
 	if err != nil {
 		return err
 	}
+	asked := func() []slog.Attr {
+		return []slog.Attr{slog.String("node", v.Node), slog.String("serial", v.Serial)}
+	}
+	exchangeOf(r).asked = asked()
 	if err := h.resolveRevoked(r, &v, force); err != nil {
 		return err
 	}
+	exchangeOf(r).asked = asked() // by its id
 	v.RevokedBy = exchangeOf(r).owner
 	if err := h.cfg.Authority.Revoke(r.Context(), v); err != nil {
 		return err
 	}
-	exchangeOf(r).asked = []slog.Attr{slog.String("node", v.Node), slog.String("serial", v.Serial)}
 	h.cfg.Log.InfoContext(r.Context(), "certificate revoked", "revoked", v.Node, "serial", v.Serial, "by", v.RevokedBy)
 	sn := h.cfg.Reader.Snapshot()
 	made := sn.RevokedNode(v.Node)

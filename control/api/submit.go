@@ -83,6 +83,9 @@ func (h *Handler) accept(r *http.Request, req request, waiting bool) (*task.Task
 		return nil, nil, err
 	}
 	x.task = committed.ID
+	if waiting {
+		h.audit.begun(r, x)
+	}
 	if existed {
 		return committed, nil, nil
 	}

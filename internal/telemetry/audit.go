@@ -62,6 +62,7 @@ type auditFile struct {
 	file   *os.File
 	looked time.Time
 	broken bool
+	torn   bool // the last record is there in part
 }
 
 func (f *auditFile) open() error {
@@ -72,7 +73,7 @@ func (f *auditFile) open() error {
 	if f.file != nil {
 		_ = f.file.Close() // what was written to it is with the kernel
 	}
-	f.file, f.looked = file, time.Now()
+	f.file, f.looked, f.torn = file, time.Now(), false
 	return nil
 }
 
@@ -83,7 +84,7 @@ func (f *auditFile) Write(line []byte) (int, error) {
 	err := f.follow()
 	n := 0
 	if err == nil {
-		n, err = f.file.Write(line)
+		n, err = f.append(line)
 	}
 	if err != nil && !f.broken {
 		f.faults.Error("audit records are lost", "path", f.path, "err", err)
@@ -92,6 +93,20 @@ func (f *auditFile) Write(line []byte) (int, error) {
 		f.faults.Info("audit records are kept again", "path", f.path)
 	}
 	f.broken = err != nil
+	return n, err
+}
+
+// append writes a line. Where the one before is there in part, on a disk that was
+// full say, that is ended first: it alone is lost, and not this one too.
+func (f *auditFile) append(line []byte) (int, error) {
+	if f.torn {
+		if _, err := f.file.Write([]byte("\n")); err != nil {
+			return 0, err
+		}
+		f.torn = false
+	}
+	n, err := f.file.Write(line)
+	f.torn = err != nil && n > 0
 	return n, err
 }
 

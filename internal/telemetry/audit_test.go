@@ -3,13 +3,17 @@ package telemetry
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestAuditAppendsAndFollowsARotation(t *testing.T) {
@@ -69,6 +73,52 @@ func TestLostAuditRecordsAreToldOnce(t *testing.T) {
 	if !strings.Contains(told.String(), "kept again") || !strings.Contains(read(t, filepath.Join(dir, "audit.log")), `"kept"`) {
 		t.Errorf("got %q, want the record, and word of it", &told)
 	}
+}
+
+// A record that the disk had no room for is lost alone.
+func TestHalfARecordSpoilsNoOther(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.log")
+	a, err := OpenAudit(path, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	a.Note(context.Background(), "before")
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fileLimit(t, uint64(info.Size())+20, func() { a.Note(context.Background(), "lost") })
+	a.Note(context.Background(), "after")
+	whole := 0
+	for line := range strings.Lines(read(t, path)) {
+		if json.Valid([]byte(line)) {
+			whole++
+		}
+	}
+	if text := read(t, path); whole != 2 || !strings.Contains(text, `"after"`) {
+		t.Errorf("got %q, want the records before and after whole", text)
+	}
+}
+
+// fileLimit runs f while no file may grow beyond size.
+func fileLimit(t *testing.T, size uint64, f func()) {
+	t.Helper()
+	signal.Ignore(unix.SIGXFSZ)
+	defer signal.Reset(unix.SIGXFSZ)
+	var was unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &was); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: size, Max: was.Max}); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &was); err != nil {
+			t.Error(err)
+		}
+	}()
+	f()
 }
 
 func TestNoAuditTakesEverything(t *testing.T) {
