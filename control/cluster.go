@@ -29,9 +29,9 @@ func (s *Server) handler() (*api.Handler, error) {
 	cfg := api.Config{
 		Tasks: s, Reader: s, Explainer: s, Outputs: s, Inputs: s, Cluster: s, Images: s, Logs: s, Keys: s, Authority: s, Sealer: s.cfg.Seal, Auth: s.authenticator(),
 		Metrics: s.cfg.MetricsHandler, Log: s.cfg.Log, Version: s.cfg.Version, Stats: s.cfg.Metrics, Audit: s.cfg.Audit, AuditArgv: s.cfg.AuditArgv,
-		Limits: s.cfg.Limits,
-		Pages:  func(w http.ResponseWriter, r *http.Request, v *api.Visit) { pages.Serve(w, r, v) },
-		NewID:  func() task.ID { return task.ID(strings.ToLower(ulid.Make().String())) },
+		Limits: s.cfg.Limits, Proxies: s.cfg.Proxies,
+		Pages: func(w http.ResponseWriter, r *http.Request, v *api.Visit) { pages.Serve(w, r, v) },
+		NewID: func() task.ID { return task.ID(strings.ToLower(ulid.Make().String())) },
 	}
 	if s.cfg.Traces != nil { // a nil one in the interface would not be nil
 		cfg.Traces = s.cfg.Traces

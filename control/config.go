@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/armon/go-metrics"
@@ -65,6 +66,7 @@ type Config struct {
 	// Auth, when set, takes the place of both.
 	Auth           api.Authenticator
 	Limits         api.Limits
+	Proxies        []netip.Prefix // that say where requests came from; see api.Config
 	Log            *slog.Logger
 	Recent         *telemetry.Ring  // what Log wrote last; nil: nothing of it can be asked for
 	Audit          *telemetry.Audit // who did what; nil: nobody asks

@@ -114,7 +114,7 @@ func TestAnOpenPortWithoutTLSIsRefusedWithARemedy(t *testing.T) {
 		{"--http-addr", ":8448", "--insecure-listen"},
 		{"--http-addr", ":8448", "--tls-cert", cert, "--tls-key", key, "--http-redirect-addr", ":80"},
 		{"--http-addr", ":8448", "--tls-cert", cert, "--tls-key", key, "--docs-cert", cert, "--docs-key", key, "--docs-domain", "docs.example.org", "--tls-versions", "TLSv1.3"},
-		{"--http-addr", "127.0.0.1:8448"},
+		{"--http-addr", "127.0.0.1:8448", "--trusted-proxies", "127.0.0.1,35.191.0.0/16"},
 	} {
 		if status, said := checkConfig(append(flags, good...)...); status != daemon.ExitOK {
 			t.Errorf("%v: got status %d: %s", good, status, said)
@@ -123,7 +123,7 @@ func TestAnOpenPortWithoutTLSIsRefusedWithARemedy(t *testing.T) {
 	for _, bad := range [][]string{
 		{"--tls-cert", cert}, {"--tls-cert", cert, "--tls-key", "/none"}, {"--docs-cert", cert, "--docs-key", key}, {"--http-redirect-addr", ":80"},
 		{"--tls-cert", cert, "--tls-key", key, "--tls-versions", "TLSv1.1"}, {"--tls-cert", cert, "--tls-key", key, "--docs-cert", cert, "--docs-key", key},
-		{"--tls-cert", cert, "--tls-key", key, "--http-redirect-addr", "80"}, {"--key-rate", "-1"}, {"--htpasswd-role", "root"},
+		{"--tls-cert", cert, "--tls-key", key, "--http-redirect-addr", "80"}, {"--key-rate", "-1"}, {"--htpasswd-role", "root"}, {"--trusted-proxies", "10.0.0.1,balancer"},
 	} {
 		if status, said := checkConfig(append(flags, bad...)...); status != daemon.ExitUsage {
 			t.Errorf("%v: got status %d: %s", bad, status, said)

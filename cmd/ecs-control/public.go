@@ -4,7 +4,9 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net/netip"
 
+	"ecs/control/api"
 	"ecs/internal/daemon"
 	"ecs/internal/publictls"
 )
@@ -18,9 +20,11 @@ type publicOptions struct {
 	versions, ciphers     daemon.List
 	redirectAddr          string
 	insecure              bool
+	proxies               daemon.List
 
 	public   *publictls.Source // nil: no TLS
 	warnings []string
+	trusted  []netip.Prefix // of proxies
 }
 
 func (o *publicOptions) define(fs *flag.FlagSet) {
@@ -33,11 +37,16 @@ func (o *publicOptions) define(fs *flag.FlagSet) {
 	fs.Var(&o.versions, "tls-versions", "`versions` to speak: TLSv1.2, TLSv1.3; default: both")
 	fs.Var(&o.ciphers, "tls-ciphers", "cipher `suites` of TLS 1.2, by OpenSSL's names; default: Mozilla's intermediate ones")
 	fs.StringVar(&o.redirectAddr, "http-redirect-addr", "", "`host:port` without TLS that sends everybody to the API; empty: none")
+	fs.Var(&o.proxies, "trusted-proxies", "`addresses` or prefixes of what speaks TLS before this node: the last other hop of their X-Forwarded-For is where a request came from, for limits and the audit stream, and X-Forwarded-Proto says whether it came over TLS; default: none is believed")
 	fs.BoolVar(&o.insecure, "insecure-listen", false, "let --http-addr be reachable beyond this machine without TLS: keys and secrets then cross the network in the clear")
 }
 
 // check reads the certificates, and refuses an open port without any.
 func (o *publicOptions) check(httpAddr string) error {
+	var bad error
+	if o.trusted, bad = api.ParseProxies(o.proxies); bad != nil {
+		return fmt.Errorf("--trusted-proxies: want addresses, or prefixes such as 10.0.0.0/8: %w", bad)
+	}
 	if o.cert == "" && o.key == "" {
 		return o.checkPlain(httpAddr)
 	}

@@ -180,7 +180,7 @@ func (o *options) config(ctx context.Context, log *slog.Logger, ports listeners,
 		DialAgent:       daemon.Dialer(o.node, pki.RoleAgent),
 		Peer:            pki.FromContext,
 		SnapshotEntries: uint64(o.snapshotEntries), SnapshotInterval: o.snapshotInterval,
-		Seal: o.box, Keys: o.keys, KeysRole: access.Role(o.role.Value), Limits: o.limits, Authority: o.authority, Guard: o.node, Log: log, Metrics: metrics, MetricsHandler: handler,
+		Seal: o.box, Keys: o.keys, KeysRole: access.Role(o.role.Value), Limits: o.limits, Proxies: o.trusted, Authority: o.authority, Guard: o.node, Log: log, Metrics: metrics, MetricsHandler: handler,
 		Now: daemon.Boottime, NotAfter: o.node.Expires, DrainFor: o.drain,
 		// A leader whose disk hangs would keep its followers and answer
 		// nobody: nothing is waited for.

@@ -10,6 +10,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/armon/go-metrics"
@@ -216,6 +217,8 @@ type Config struct {
 
 	// Limits bound what callers take. Zero: nothing does.
 	Limits Limits
+	// Proxies are those whose X-Forwarded-For says where a request came from.
+	Proxies []netip.Prefix
 	// OutputBudget bounds the bytes of all answers that hold output while
 	// they are assembled. Default 64 MiB. Beyond it callers get 503.
 	OutputBudget int64

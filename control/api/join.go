@@ -60,7 +60,7 @@ func (h *Handler) makeToken(w http.ResponseWriter, r *http.Request, _ httprouter
 
 // admitNode serves POST /v2/join. It needs no key: the token is one.
 func (h *Handler) admitNode(w http.ResponseWriter, r *http.Request, _ httprouter.Params) error {
-	if r.TLS == nil && !fromHere(r) {
+	if !exchangeOf(r).secure && !fromHere(r) {
 		return refusal(api.CodeForbidden, "a token and the keys that it brings do not cross a network in the clear: use HTTPS")
 	}
 	body, err := h.small(w, r)

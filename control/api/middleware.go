@@ -37,6 +37,7 @@ type exchange struct {
 	principal access.Principal
 	task      task.ID // that it made or found made, if it submitted one
 	route     string  // its pattern, for metrics
+	secure    bool    // it came over TLS
 	status    int
 	code      api.Code    // of the error that was answered
 	asked     []slog.Attr // what the audit stream says beside it
@@ -61,6 +62,7 @@ func (h *Handler) outermost(next http.Handler, open map[string]bool) http.Handle
 		}
 		ctx := context.WithValue(telemetry.WithCID(r.Context(), cid), exchangeKey{}, x)
 		r = r.WithContext(ctx)
+		x.secure = proxied(r, h.cfg.Proxies) || r.TLS != nil
 		rec := &recorder{ResponseWriter: w, control: http.NewResponseController(w), exchange: x, streams: r.ProtoMajor > 1}
 		rec.limit()() // of what an earlier request on this connection left
 		rec.Header().Set(api.HeaderCID, cid)
