@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
+	//lint:ignore SA1019 bcrypt is made of it, and files of before hold bcrypt
 	"golang.org/x/crypto/blowfish"
 )
 

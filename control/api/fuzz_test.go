@@ -95,7 +95,7 @@ func FuzzSmallBodies(f *testing.F) {
 		if q, err := parseTokenRequest(body); err == nil && (q.TTL <= 0 || q.TTL > api.Duration(api.MaxTokenTTL)) {
 			t.Errorf("a token for %v is taken", q.TTL)
 		}
-		if r, err := parseRevocation(body); err == nil && (r.Node == "") == (r.Serial == "") {
+		if r, _, err := parseRevocation(body); err == nil && (r.Node == "") == (r.Serial == "") {
 			t.Errorf("%+v is taken", r)
 		}
 		if w, err := p.wish(body); err == nil && (w.Count < 0 || w.Count > state.MaxWishCount || w.Spec.Image == "") {

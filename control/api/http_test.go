@@ -212,13 +212,13 @@ func TestAnswersLastUnderHTTP2(t *testing.T) {
 func TestStrangersAreSparedInTheLog(t *testing.T) {
 	ring := telemetry.NewRing(io.Discard, 0)
 	w := newWorld(t, func(c *Config) { c.Log = telemetry.NewLogger(ring, slog.LevelInfo) })
-	for range strangersBurst + 20 {
+	for range refusedBurst + 20 {
 		w.do(http.MethodPost, "/v2/tasks", hello, "Authorization", "")
 	}
 	w.submitted(hello) // who is known is always there
 	log := string(bytes.Join(ring.Lines(""), []byte("\n")))
 	lines := strings.Count(log, `"status":401`)
-	if lines < strangersBurst || lines > strangersBurst+15 || !strings.Contains(log, `"status":202`) {
-		t.Errorf("got %d lines of strangers, want about %d", lines, strangersBurst)
+	if lines < refusedBurst || lines > refusedBurst+15 || !strings.Contains(log, `"status":202`) {
+		t.Errorf("got %d lines of strangers, want about %d", lines, refusedBurst)
 	}
 }

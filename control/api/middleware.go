@@ -85,7 +85,7 @@ func (h *Handler) outermost(next http.Handler, open map[string]bool) http.Handle
 		}
 		defer end()
 		ctx = telemetry.WithOwner(r.Context(), x.owner)
-		if !open[r.URL.Path] {
+		if x.owner != "" {
 			held, release := h.holders.hold(ctx, x.principal, h.cfg.Auth.Counts)
 			defer release()
 			ctx = held

@@ -74,6 +74,7 @@ func (h *Handler) admitVisitor(r *http.Request) (end func(), err error) {
 	if !ok || strings.HasPrefix(r.URL.Path, AssetsPath) {
 		return h.gates.docs(r, time.Now())
 	}
+	knownOn(r)
 	x := exchangeOf(r)
 	x.principal, x.owner = who, who.Owner
 	return h.gates.key(who, time.Now())

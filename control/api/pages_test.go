@@ -236,10 +236,8 @@ func TestCookieThatWasNotMadeHereIsNobodys(t *testing.T) {
 }
 
 func TestSessionEndsWithItsKey(t *testing.T) {
-	var store *state.Store
-	ring := NewKeyring(nil, "", func() *state.Snapshot { return store.Snapshot() })
-	w := newWorld(t, withPages, func(c *Config) { c.Auth = ring })
-	store = w.store
+	w := newWorld(t, withPages)
+	w.handler.cfg.Auth = NewKeyring(nil, "", w)
 	hash, err := HashSecret("secret")
 	if err != nil {
 		t.Fatal(err)

@@ -186,12 +186,6 @@ func shell(args []string) string {
 
 const safe = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_./:=@%+,"
 
-// content gives what an answer holds of a stream, as text to show.
-func content(s *api.Stream) (string, error) {
-	b, err := s.Content()
-	return plain(string(b)), err
-}
-
 // cores gives thousandths of a core as cores.
 func cores(milli int64) string { return api.CPU(milli).String() }
 

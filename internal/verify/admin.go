@@ -72,6 +72,13 @@ func (s *session) revokeKey(ctx context.Context) error {
 	return err
 }
 
+// rotateNothing asks for a rotation in words that must be refused: a real one is for
+// good.
+func (s *session) rotateNothing(ctx context.Context) error {
+	_, err := s.want(ctx, http.StatusBadRequest, nil, http.MethodPost, "/v2/cluster/gossip-key", "{}")
+	return err
+}
+
 // makeToken makes a join token that nobody uses and that ends by itself.
 func (s *session) makeToken(ctx context.Context) error {
 	var got api.IssuedToken

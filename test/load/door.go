@@ -156,6 +156,12 @@ const (
 	rememberedAsks = 100_000
 )
 
+// still is a record that nobody changes.
+type still struct{ *state.Store }
+
+func (still) Sync(context.Context) error { return nil }
+func (still) CaughtUp() bool             { return true }
+
 func measureRemembered() (checked, error) {
 	hash, err := api.HashSecret("right")
 	if err != nil {
@@ -172,7 +178,7 @@ func measureRemembered() (checked, error) {
 			return checked{}, err
 		}
 	}
-	ring := api.NewKeyring(nil, access.Run, store.Snapshot)
+	ring := api.NewKeyring(nil, access.Run, still{store})
 	if _, err := ring.Authenticate(context.Background(), api.Attempt{Key: "key0500", Secret: "right", From: "127.0.0.1"}); err != nil {
 		return checked{}, err
 	}
