@@ -13,6 +13,7 @@ import (
 
 	"ecs/control/api"
 	"ecs/control/dashboard"
+	"ecs/internal/pki"
 	"ecs/internal/task"
 )
 
@@ -56,12 +57,12 @@ func (s *Server) Info(context.Context) api.ClusterInfo {
 
 // Health says whether this node can accept a task and answer it.
 func (s *Server) Health(context.Context) api.Health {
-	checks := []api.Check{s.checkLeader(), s.checkDrain(), s.checkDisk(), s.checkCertificate(), s.checkAgents()}
+	checks := []api.Check{s.checkLeader(), s.checkDrain(), s.checkDisk(), s.checkCertificate(), s.checkAgents(), s.checkGossip()}
 	h := api.Health{Ready: true, Checks: checks}
 	for _, c := range checks {
 		// Without agents a task can still be accepted: it waits. That is red
-		// in v1's _health, which asks for more.
-		if !c.OK && c.Name != checkAgents {
+		// in v1's _health, which asks for more. Gossip decides nothing.
+		if !c.OK && c.Name != checkAgents && c.Name != checkGossip {
 			h.Ready = false
 			h.Reasons = append(h.Reasons, c.Detail)
 		}
@@ -69,7 +70,10 @@ func (s *Server) Health(context.Context) api.Health {
 	return h
 }
 
-const checkAgents = "agents"
+const (
+	checkAgents = "agents"
+	checkGossip = "gossip"
+)
 
 func (s *Server) checkLeader() api.Check {
 	c := api.Check{Name: "raft"}
@@ -125,6 +129,20 @@ func (s *Server) checkCertificate() api.Check {
 		}
 	}
 	return api.Check{Name: "certificate", OK: true}
+}
+
+// checkGossip is red when gossip shows nobody but this node, while Raft has others.
+func (s *Server) checkGossip() api.Check {
+	controls, agents := 0, 0
+	for _, m := range s.members.Snapshot() {
+		if m.Role == string(pki.RoleAgent) {
+			agents++
+		} else {
+			controls++
+		}
+	}
+	alone := controls+agents <= 1 && len(s.replica.Voters()) > 1
+	return api.Check{Name: checkGossip, OK: !alone, Detail: fmt.Sprintf("%d control nodes and %d agents are members", controls, agents)}
 }
 
 func (s *Server) checkAgents() api.Check {

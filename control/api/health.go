@@ -74,7 +74,7 @@ func (h *Handler) noopV1(w http.ResponseWriter, r *http.Request, _ httprouter.Pa
 // always did.
 func self(w http.ResponseWriter, r *http.Request) api.Links {
 	scheme := "http"
-	if r.TLS != nil {
+	if exchangeOf(r).secure {
 		scheme = "https"
 	}
 	href := scheme + "://" + r.Host + r.URL.Path

@@ -17,9 +17,9 @@ func TestNothingRunsTwiceAtOnceAfterARecovery(t *testing.T) {
 		const lease = 5 * time.Minute
 		submit := func(key string, req api.TaskRequest) string {
 			req.Labels = map[string]string{"key": key}
-			id, err := c.Client.Submit(t.Context(), key, req)
+			id, err := c.Client.Submit(c.T.Context(), key, req)
 			if err != nil {
-				t.Fatal(err)
+				c.T.Fatal(err)
 			}
 			c.Until(10*time.Second, key+" runs", func() bool { return get(c, id).State == api.StateRunning })
 			return id
@@ -34,17 +34,17 @@ func TestNothingRunsTwiceAtOnceAfterARecovery(t *testing.T) {
 		})
 		short := submit("short", ecstest.Script("sleep", "1s"))
 		if held := get(c, id); held.State != api.StatePending || held.WaitingBecause == "" {
-			t.Errorf("got %s (%q), want it held back", held.State, held.WaitingBecause)
+			c.T.Errorf("got %s (%q), want it held back", held.State, held.WaitingBecause)
 		}
 		c.Until(2*lease, "it runs again", func() bool { return get(c, id).State == api.StateRunning })
 		if took := time.Since(began); took < lease+task.LeaseMargin || took > lease+time.Minute {
-			t.Errorf("ran again after %s, want after its lease and margin", took)
+			c.T.Errorf("ran again after %s, want after its lease and margin", took)
 		}
 		c.Settle(5 * time.Minute)
 		c.CheckInvariants()
 		for _, id := range []string{id, short} {
 			if got := get(c, id); got.Outcome != api.OutcomeExited {
-				t.Errorf("got %s, want exited", got.Outcome)
+				c.T.Errorf("got %s, want exited", got.Outcome)
 			}
 		}
 	})

@@ -348,3 +348,21 @@ func TestNoFenceIsNoObstacle(t *testing.T) {
 		t.Errorf("got %v, want %v", err, ErrNone)
 	}
 }
+
+// An agent without a fence lives as long as one with it: what serves it must not
+// end by itself.
+func TestNoFenceIsKeptUntilTheEnd(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var none *Client
+	ended := make(chan error, 1)
+	go func() { ended <- none.Run(ctx) }()
+	select {
+	case err := <-ended:
+		t.Fatalf("it ended at once: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("got %v", err)
+	}
+}

@@ -26,9 +26,11 @@ const (
 var errSilent = fmt.Errorf("it has not answered for %s", silentFor)
 
 // Run keeps a connection to the fence until ctx ends. After a new one it sends
-// every entry again. Before Run, calls wait for it; after it, they fail.
+// every entry again. Before Run, calls wait for it; after it, they fail. Where there
+// is to be no fence it just waits: its end would end the agent.
 func (c *Client) Run(ctx context.Context) error {
 	if c == nil {
+		<-ctx.Done()
 		return nil
 	}
 	wait := redialFirst

@@ -72,10 +72,10 @@ func (s *session) revokeKey(ctx context.Context) error {
 	return err
 }
 
-// rotateNothing asks for a rotation in words that must be refused: a real one is for
+// rotateNothing asks for a rotation with a parameter that there is not: a real one is for
 // good.
 func (s *session) rotateNothing(ctx context.Context) error {
-	_, err := s.want(ctx, http.StatusBadRequest, nil, http.MethodPost, "/v2/cluster/gossip-key", "{}")
+	_, err := s.want(ctx, http.StatusBadRequest, nil, http.MethodPost, "/v2/cluster/gossip-key?by=verify", "")
 	return err
 }
 

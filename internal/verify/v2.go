@@ -37,7 +37,7 @@ func Checks() []Check {
 		Check{"warmImage", "wish for warm containers", (*session).warm},
 		Check{"leaveNode", "send away no node that there is not", (*session).leave},
 		Check{"saveCluster", "save the record", (*session).save},
-		Check{"rotateGossipKey", "refuse to rotate the gossip key with a body", (*session).rotateNothing},
+		Check{"rotateGossipKey", "refuse to rotate the gossip key in unknown ways", (*session).rotateNothing},
 		Check{"listKeys", "list keys, without secrets", (*session).keys},
 		Check{"makeKey", "make a key and use it", (*session).makeKey},
 		Check{"revokeKey", "revoke that key", (*session).revokeKey},

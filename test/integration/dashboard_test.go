@@ -77,10 +77,20 @@ func evaluate[T any](b *tab, script string) T {
 	return v
 }
 
-// until waits for what a script says to be true.
+// until waits for what a script says to be true. While a page is on its way there
+// may be nothing yet that the script can look at.
 func (b *tab) until(what, script string) {
 	b.t.Helper()
-	within(b.t, 30*time.Second, what, func() bool { return evaluate[bool](b, script) })
+	var last error
+	defer func() {
+		if b.t.Failed() && last != nil {
+			b.t.Logf("%s: %v", script, last)
+		}
+	}()
+	within(b.t, 30*time.Second, what, func() (ok bool) {
+		ok, last = chromedp.Run(b.ctx, chromedp.Evaluate[bool](script, chromedp.EvalAwaitPromise))
+		return last == nil && ok
+	})
 }
 
 // holds waits until an element's text holds another.
