@@ -48,7 +48,8 @@ func ParseJoinToken(s string) (JoinToken, error) {
 	var t JoinToken
 	text, ok := strings.CutPrefix(strings.TrimSpace(s), tokenPrefix)
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
-	if !ok || err != nil || len(raw) != len(t.Pin)+len(t.Secret) {
+	// The decoder passes over line ends: a token has one form only.
+	if !ok || err != nil || strings.ContainsAny(text, "\r\n") || len(raw) != len(t.Pin)+len(t.Secret) {
 		return JoinToken{}, errors.New("that is no join token, as `ecsctl ca token` prints them, or not all of one")
 	}
 	copy(t.Pin[:], raw)
