@@ -70,6 +70,17 @@ func (t *takes) run(ctx context.Context) {
 		workers.Go(func() { t.work(ctx) })
 	}
 	workers.Wait()
+	for {
+		select {
+		case m := <-t.orders:
+			t.mu.Lock()
+			delete(t.mu.active, taskwire.ToToken(m.GetToken()))
+			t.answerLocked(m, &ecsv1.Taken{Problem: "this agent leaves, too"})
+			t.mu.Unlock()
+		default:
+			return
+		}
+	}
 }
 
 // leave makes the node take nothing more: it is about to hand its own on.

@@ -145,6 +145,19 @@ func (a *acquaintances) note(members []gossip.Member) map[string]gossip.Member {
 	return a.byID
 }
 
+// configured are the control nodes of Raft's configuration that gossip ever showed,
+// by id. Others gossip only.
+func (s *Server) configured() map[string]gossip.Member {
+	known := s.known.note(s.members.Snapshot())
+	configured := make(map[string]gossip.Member)
+	for _, v := range s.replica.Voters() {
+		if m, ok := known[v.ID]; ok {
+			configured[v.ID] = m
+		}
+	}
+	return configured
+}
+
 // forget drops one that left for good: nothing looks for it any more.
 func (a *acquaintances) forget(id string) {
 	a.mu.Lock()

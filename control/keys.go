@@ -60,7 +60,7 @@ func (s *Server) accessKnown() error {
 // that is away counts as it was last seen: it comes back to what was written
 // meanwhile.
 func (s *Server) otherVersion() string {
-	known := s.known.note(s.members.Snapshot())
+	known := s.configured()
 	for _, m := range known {
 		if m.Version != s.cfg.Version {
 			return m.Version

@@ -30,8 +30,8 @@ func (s *Server) RotateGossipKey(ctx context.Context, by string) error {
 	if err := s.Sync(ctx); err != nil {
 		return err
 	}
-	for _, m := range s.members.Snapshot() {
-		if m.Role == roleControl && m.Version != s.cfg.Version {
+	for _, m := range s.configured() { // who only gossips, with the old key, is nobody
+		if m.Version != s.cfg.Version {
 			// One that does not know the command could not go on.
 			return &task.Error{Code: task.CodeRotation, Message: fmt.Sprintf("control nodes of different versions run, %s here and %s on %s: finish the upgrade first",
 				s.cfg.Version, m.Version, m.ID)}

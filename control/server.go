@@ -52,7 +52,7 @@ func New(cfg Config) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, store: state.NewStore(state.Limits{}), peers: newConnections(cfg.DialPeer), outputs: newConnections(cfg.DialAgent), goodbye: newGoodbye(), caught: make(chan struct{})}
+	s := &Server{cfg: cfg, started: time.Now(), store: state.NewStore(state.Limits{}), peers: newConnections(cfg.DialPeer), outputs: newConnections(cfg.DialAgent), goodbye: newGoodbye(), caught: make(chan struct{})}
 	if cfg.Auth == nil {
 		s.keyring = api.NewKeyring(cfg.Keys, cfg.KeysRole, s)
 	}
@@ -81,7 +81,6 @@ func New(cfg Config) (*Server, error) {
 // answered within ShutdownGrace, then leadership is handed over and everything
 // stops.
 func (s *Server) Run(ctx context.Context) error {
-	s.started = time.Now()
 	// Servers outlive ctx: they stop after the drain.
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()

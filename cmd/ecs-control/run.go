@@ -55,6 +55,9 @@ func (l *listeners) close() {
 	}
 }
 
+// lastWord bounds how long the log may take of a node that must end at once.
+const lastWord = time.Second
+
 func (o *options) run(ctx context.Context, log *slog.Logger, ring *telemetry.Ring) (err error) {
 	if o.node == nil {
 		if err := o.Trust.AwaitJoin(ctx, &o.Place, pki.RoleControl, o.sealKey, o.check, log); err != nil {
@@ -185,7 +188,15 @@ func (o *options) config(ctx context.Context, log *slog.Logger, ports listeners,
 		// A leader whose disk hangs would keep its followers and answer
 		// nobody: nothing is waited for.
 		Fatal: func(err error) {
-			log.Error("ending at once", "err", err)
+			said := make(chan struct{})
+			go func() {
+				defer close(said)
+				log.Error("ending at once", "err", err)
+			}()
+			select {
+			case <-said:
+			case <-time.After(lastWord): // the log may be on that disk
+			}
 			os.Exit(daemon.ExitFailed)
 		},
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -23,6 +24,9 @@ func (a *app) letIn(ctx context.Context, daemon *admin.Client, about admin.About
 	if err != nil {
 		return nil, fmt.Errorf("the daemon has no certificate yet: %w", err)
 	}
+	if err := mayWrite(daemon, about.Awaits); err != nil {
+		return nil, err
+	}
 	a.progress("asking " + strings.Join(a.endpoints(), ", ") + " for a certificate as " + about.Role)
 	got, err := a.admit(ctx, parsed, about.Role, about.Awaits.Files)
 	if err != nil {
@@ -36,6 +40,32 @@ func (a *app) letIn(ctx context.Context, daemon *admin.Client, about admin.About
 		return nil, fmt.Errorf("have the daemon start with its certificate: %w", err)
 	}
 	return got.Join, a.untilUp(ctx, daemon)
+}
+
+// filesDir is the one directory where root writes what a daemon of another user
+// asks for: it is root's own, so that nobody leads elsewhere.
+const filesDir = "/etc/ecs"
+
+// mayWrite refuses to write, as root, where a daemon that is not root says. Whose
+// the socket is shows whose the daemon is: it can't be given away.
+func mayWrite(daemon *admin.Client, w *admin.Awaited) error {
+	owner, err := daemon.Owner()
+	if err != nil {
+		return err
+	}
+	if owner != w.UID {
+		return fmt.Errorf("the daemon says that it runs as user %d, and its socket belongs to user %d", w.UID, owner)
+	}
+	if w.UID == os.Geteuid() {
+		return nil
+	}
+	for _, path := range w.Files.All() {
+		if path != "" && filepath.Dir(path) != filesDir {
+			return fmt.Errorf("the daemon runs as user %d and wants its files elsewhere than in %s (%s), where root does not write for it: "+
+				"get them with ecsctl ca request, and start it with them", w.UID, filesDir, path)
+		}
+	}
+	return nil
 }
 
 // handTo gives the files to the daemon's user, where that is not who writes them.

@@ -106,6 +106,12 @@ func (g *gates) key(p access.Principal, now time.Time) (func(), error) {
 	return g.keys.take(p.Owner, paced(max(l.Rate, 0), max(l.Concurrency, 0)), [2]string{limitKeyRate, limitKeyConcurrency}, now)
 }
 
+// again counts a request that is part of another one.
+func (g *gates) again(p access.Principal, now time.Time) error {
+	_, err := g.keys.take(p.Owner, paced(max(g.of(p).Rate, 0), 0), [2]string{limitKeyRate, limitKeyConcurrency}, now)
+	return err
+}
+
 // of are a key's limits, its own before those of the node.
 func (g *gates) of(p access.Principal) access.Limits {
 	return p.Limits.Over(access.Limits{Rate: cmp.Or(g.limits.KeyRate, access.NoLimit),
@@ -153,13 +159,13 @@ func (h *Handler) admit(w http.ResponseWriter, r *http.Request, open bool) (end 
 			return refuse(err)
 		}
 	}
-	knownOn(r)
 	exchangeOf(r).principal, exchangeOf(r).owner = who, who.Owner
 	endKey, err := h.gates.key(who, time.Now())
 	if err != nil {
 		endAddress()
 		return refuse(err)
 	}
+	knownOn(r) // what its limits refuse keeps no connection
 	return func() { endKey(); endAddress() }, true
 }
 

@@ -75,7 +75,7 @@ func (h *Handler) outermost(next http.Handler, open map[string]bool) http.Handle
 			// whoever takes it for one.
 			rec.Header().Set("Connection", "close")
 		}
-		if r.TLS != nil {
+		if x.secure {
 			rec.Header().Set("Strict-Transport-Security", "max-age=63072000")
 		}
 		defer h.finished(rec, r)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -74,10 +75,12 @@ func (h *Handler) admitVisitor(r *http.Request) (end func(), err error) {
 	if !ok || strings.HasPrefix(r.URL.Path, AssetsPath) {
 		return h.gates.docs(r, time.Now())
 	}
-	knownOn(r)
 	x := exchangeOf(r)
 	x.principal, x.owner = who, who.Owner
-	return h.gates.key(who, time.Now())
+	if end, err = h.gates.key(who, time.Now()); err == nil {
+		knownOn(r)
+	}
+	return end, err
 }
 
 // Visit is one request for a page. It is used by one goroutine.
@@ -107,6 +110,26 @@ func (v *Visit) Counts() bool {
 
 // Lapsed reports whether the browser has a session that does not count any more.
 func (v *Visit) Lapsed() bool { return v.who.Owner == "" && hasSession(v.r) }
+
+// Pace waits until the key that is signed in may make another request, and counts
+// one: a page that looks again by itself costs what asking again would. false: nobody
+// waits any more.
+func (v *Visit) Pace(ctx context.Context) bool {
+	for {
+		err := v.h.gates.again(v.who, time.Now())
+		var excess *Excess
+		if !errors.As(err, &excess) {
+			return err == nil
+		}
+		due := time.NewTimer(excess.RetryAfter)
+		select {
+		case <-due.C:
+		case <-ctx.Done():
+			due.Stop()
+			return false
+		}
+	}
+}
 
 // CID is the request's correlation id.
 func (v *Visit) CID() string { return telemetry.CID(v.r.Context()) }

@@ -443,3 +443,16 @@ func TestAssetsNeedNobodySignedInAndAreKept(t *testing.T) {
 		}
 	}
 }
+
+// Behind a proxy that ends TLS the session is for TLS alone, as it is without one.
+func TestSessionBehindAProxyIsSecure(t *testing.T) {
+	w := newWorld(t, withPages, func(c *Config) { c.Proxies, _ = ParseProxies([]string{"127.0.0.1"}) })
+	b := w.browser()
+	a := b.do(http.MethodPost, "/ui/sign-in", "key="+alice+"&secret=a-secret", "X-Forwarded-For", "192.0.2.1", "X-Forwarded-Proto", "https")
+	if cookie := a.header.Get("Set-Cookie"); a.status != http.StatusSeeOther || !strings.HasPrefix(cookie, cookieSecure+"=") || !strings.Contains(cookie, "Secure") {
+		t.Errorf("got %d, cookie %q, want one for TLS", a.status, cookie)
+	}
+	if a.header.Get("Strict-Transport-Security") == "" {
+		t.Error("nothing keeps the browser on TLS")
+	}
+}

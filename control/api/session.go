@@ -56,14 +56,21 @@ func endSession(w http.ResponseWriter, r *http.Request) { setSession(w, r, "", -
 
 func setSession(w http.ResponseWriter, r *http.Request, token string, maxAge int) {
 	http.SetCookie(w, &http.Cookie{Name: cookieName(r), Value: token, Path: "/", MaxAge: maxAge,
-		HttpOnly: true, Secure: r.TLS != nil, SameSite: http.SameSiteStrictMode})
+		HttpOnly: true, Secure: cameSecure(r), SameSite: http.SameSiteStrictMode})
 }
 
 func cookieName(r *http.Request) string {
-	if r.TLS != nil {
+	if cameSecure(r) {
 		return cookieSecure
 	}
 	return cookieBare
+}
+
+// cameSecure reports whether a request came over TLS, ours or that of a proxy that
+// counts.
+func cameSecure(r *http.Request) bool {
+	x := exchangeOf(r)
+	return r.TLS != nil || x != nil && x.secure
 }
 
 func hasSession(r *http.Request) bool {

@@ -11,6 +11,7 @@ package dashboard
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"html/template"
@@ -49,6 +50,8 @@ type Visit interface {
 	Pass(target string) error
 	// Changed gives channels that close when a task or a node changes.
 	Changed() (tasks, nodes <-chan struct{})
+	// Pace waits until another look may be had, and counts it.
+	Pace(ctx context.Context) bool
 }
 
 // Dashboard serves the pages. It is safe for concurrent use.

@@ -81,7 +81,7 @@ func (t *turn) live(data func() (any, error)) error {
 			return nil // nobody reads it any more
 		}
 		_ = control.Flush()
-		if !t.waitFor(tasks, nodes, beats.C) {
+		if !t.waitFor(tasks, nodes, beats.C) || !t.v.Pace(t.r.Context()) {
 			return nil
 		}
 	}

@@ -12,7 +12,8 @@ type MoveOutputs struct {
 }
 
 // MovedOutput is one result's output that was on From, at FromAddr, and is on To.
-// It holds only while the record says the former, and To has not gone.
+// It holds only while the record says the former, and To takes tasks: one that
+// leaves would take it along.
 type MovedOutput struct {
 	Task     task.ID
 	Attempt  int // whose result stands
@@ -25,7 +26,7 @@ func (cmd MoveOutputs) apply(c *change) Outcome {
 	var out Outcome
 	for _, m := range cmd.Moves {
 		t, to := c.task(m.Task), c.node(m.To)
-		if t == nil || !heldAt(t.Result, m) || to == nil || to.OutputAddr == "" || to.Status == task.Lost || to.Status == task.Left {
+		if t == nil || !heldAt(t.Result, m) || to == nil || to.OutputAddr == "" || !to.Takes() {
 			continue
 		}
 		next, result := *t, *t.Result

@@ -9,13 +9,24 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // Client speaks to the daemon of a data directory.
 type Client struct {
 	dataDir string
 	http    *http.Client
+}
+
+// Owner gives the user whom the daemon's socket belongs to.
+func (c *Client) Owner() (uid int, err error) {
+	info, err := os.Stat(filepath.Join(c.dataDir, Socket))
+	if err != nil {
+		return 0, fmt.Errorf("look whose the daemon is: %w", err)
+	}
+	return int(info.Sys().(*syscall.Stat_t).Uid), nil
 }
 
 // NewClient makes a client; it connects with each call.

@@ -87,6 +87,7 @@ type Cluster struct {
 	ctx     context.Context
 	watch   *witness
 	rings   map[string]*telemetry.Ring // by host
+	ringsMu sync.Mutex                 // nodes start at any time
 }
 
 // Bubble runs f with a ready cluster inside a bubble, then stops the cluster
@@ -196,6 +197,8 @@ func (c *Cluster) ring(host string) *telemetry.Ring {
 	if !c.opts.Logs {
 		return nil
 	}
+	c.ringsMu.Lock()
+	defer c.ringsMu.Unlock()
 	if c.rings[host] == nil {
 		c.rings[host] = telemetry.NewRing(io.Discard, telemetry.DefaultRingBytes)
 	}

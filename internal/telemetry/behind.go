@@ -22,9 +22,10 @@ type Behind struct {
 	mu struct {
 		sync.Mutex
 		waiting []byte
-		writing bool // Run has taken some and not written it yet
 		closed  bool
 		err     error // of the last write
+
+		given, written int64 // bytes since the start; what could not be written, too
 	}
 	changed sync.Cond // any of the above
 }
@@ -50,6 +51,7 @@ func (b *Behind) Write(lines []byte) (int, error) {
 		return 0, errClosed
 	}
 	b.mu.waiting = append(b.mu.waiting, lines...)
+	b.mu.given += int64(len(lines))
 	b.changed.Broadcast()
 	err := b.mu.err
 	b.mu.err = nil
@@ -57,11 +59,11 @@ func (b *Behind) Write(lines []byte) (int, error) {
 }
 
 // Flush returns once all that was given to Write before is written, or could
-// not be.
+// not be. What comes meanwhile it does not wait for.
 func (b *Behind) Flush() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for len(b.mu.waiting) > 0 || b.mu.writing {
+	for given := b.mu.given; b.mu.written < given; {
 		b.changed.Wait()
 	}
 }
@@ -87,11 +89,12 @@ func (b *Behind) Run() {
 			return
 		}
 		lines := b.mu.waiting
-		b.mu.waiting, b.mu.writing = spare[:0], true
+		b.mu.waiting = spare[:0]
 		b.mu.Unlock()
 		_, err := b.next.Write(lines)
 		b.mu.Lock()
-		b.mu.writing, b.mu.err = false, err
+		b.mu.err = err
+		b.mu.written += int64(len(lines))
 		spare = lines
 		b.changed.Broadcast()
 	}

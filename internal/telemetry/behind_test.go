@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 )
@@ -117,4 +118,35 @@ func TestAFailedWriteIsToldOnce(t *testing.T) {
 			t.Errorf("got %v, want nothing", err)
 		}
 	})
+}
+
+// talkative logs another line during each write, so many times.
+type talkative struct {
+	b     *Behind
+	times atomic.Int64
+}
+
+func (w *talkative) Write(p []byte) (int, error) {
+	if w.times.Add(1) < 100_000 {
+		_, _ = w.b.Write([]byte("more\n")) // it can't be closed yet
+	}
+	return len(p), nil
+}
+
+// Whoever tells of trouble must not wait for what others log meanwhile: there may
+// never be a moment without any.
+func TestFlushWaitsForNothingThatCameLater(t *testing.T) {
+	w := new(talkative)
+	w.b = NewBehind(w)
+	var run sync.WaitGroup
+	run.Go(w.b.Run)
+	if _, err := w.b.Write([]byte("first\n")); err != nil {
+		t.Fatal(err)
+	}
+	w.b.Flush()
+	if n := w.times.Load(); n >= 100_000 {
+		t.Errorf("it returned after %d writes", n)
+	}
+	w.b.Close()
+	run.Wait()
 }
