@@ -215,9 +215,9 @@ func (p parked) Bind(ctx context.Context, o runtime.Order) (runtime.Container, e
 	if err == nil && !usable {
 		err = runtime.ErrSpent
 	}
-	h := c.home
-	if err == nil {
-		h, err = c.r.homes.rename(c.home, o.Token)
+	var moved home
+	if err == nil { // nobody else may touch it any more
+		moved, err = c.r.homes.rename(c.home, o.Token)
 	}
 	if err != nil {
 		if first {
@@ -225,7 +225,7 @@ func (p parked) Bind(ctx context.Context, o runtime.Order) (runtime.Container, e
 		}
 		return nil, fmt.Errorf("bind container %s: %w", short(c.id), err)
 	}
-	c.home = h
+	c.home = moved
 	c.assign(o, order)
 	c.r.parking.bind(b.token, o.Token)
 	b.mu.Lock()
