@@ -32,7 +32,17 @@ type tab struct {
 func newTab(t *testing.T, base string) *tab {
 	t.Helper()
 	b := &tab{t: t, base: base}
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.Flag("headless", "new"), chromedp.UserDataDir(t.TempDir()))
+	// It leaves what it has in TMPDIR. The name is short, for it has sockets there.
+	temp, err := os.MkdirTemp("", "tab")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(temp); err != nil {
+			t.Error(err)
+		}
+	})
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.Flag("headless", "new"), chromedp.UserDataDir(t.TempDir()), chromedp.Env("TMPDIR="+temp))
 	if os.Geteuid() == 0 {
 		options = append(options, chromedp.NoSandbox) // it has none for root
 	}
