@@ -35,15 +35,21 @@ type RevocationWatch struct {
 
 // Run follows one control node after the other until ctx ends.
 func (w *RevocationWatch) Run(ctx context.Context) error {
+	return followInTurn(ctx, w.Controls, w.follow, func(err error) { w.Log.Debug("revoked certificates not followed now", "err", err) })
+}
+
+// followInTurn follows one control node after the other until ctx ends. failed is
+// told why, when all were asked and some did not answer.
+func followInTurn(ctx context.Context, controls func() []string, follow func(ctx context.Context, addr string) error, failed func(error)) error {
 	for {
 		var faults []error
-		for _, addr := range w.Controls() {
-			if err := w.follow(ctx, addr); err != nil && ctx.Err() == nil {
+		for _, addr := range controls() {
+			if err := follow(ctx, addr); err != nil && ctx.Err() == nil {
 				faults = append(faults, fmt.Errorf("follow %s: %w", addr, err))
 			}
 		}
 		if err := errors.Join(faults...); err != nil {
-			w.Log.Debug("revoked certificates not followed now", "err", err)
+			failed(err)
 		}
 		again := time.NewTimer(askAgain/2 + rand.N(askAgain))
 		select {

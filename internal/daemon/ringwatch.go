@@ -2,8 +2,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -43,30 +41,20 @@ type RingWatch struct {
 // Run follows the record through one control node after the other until ctx ends.
 func (w *RingWatch) Run(ctx context.Context) error {
 	var seen []string
-	told := ""
-	for {
+	controls := func() []string {
 		now := slices.Clone(w.Controls())
 		rand.Shuffle(len(now), func(i, j int) { now[i], now[j] = now[j], now[i] })
 		seen = distinct(now, seen)
 		seen = seen[:min(len(seen), mostControls)]
-		var faults []error
-		for _, addr := range distinct(seen, w.Known) {
-			if err := w.follow(ctx, addr); err != nil && ctx.Err() == nil {
-				faults = append(faults, fmt.Errorf("follow %s: %w", addr, err))
-			}
-		}
-		if err := errors.Join(faults...); err != nil && err.Error() != told {
+		return distinct(seen, w.Known)
+	}
+	told := ""
+	return followInTurn(ctx, controls, w.follow, func(err error) {
+		if err.Error() != told {
 			told = err.Error()
 			w.Log.Debug("gossip keys not followed now", "err", err)
 		}
-		again := time.NewTimer(askAgain/2 + rand.N(askAgain))
-		select {
-		case <-again.C:
-		case <-ctx.Done():
-			again.Stop()
-			return ctx.Err()
-		}
-	}
+	})
 }
 
 // follow takes the rings of one control node until it has none to give.
