@@ -66,6 +66,11 @@ func TestOutputMovesOnlyFromWhereItIs(t *testing.T) {
 		t.Error("the same move again moved it")
 	}
 	onwards := state.MovedOutput{Task: "t1", Attempt: 1, From: "n2", FromAddr: "n2:7451", To: "n3"}
+	w.must(state.SetNode{Node: "n3", Drain: new(true)})
+	if w.must(state.MoveOutputs{Moves: []state.MovedOutput{onwards}}); w.task("t1").Result.Holder() != "n2" {
+		t.Error("it moved to a node that drains, which may take it along")
+	}
+	w.must(state.SetNode{Node: "n3", Drain: new(false)})
 	if w.must(state.MoveOutputs{Moves: []state.MovedOutput{onwards}}); w.task("t1").Result.Holder() != "n3" {
 		t.Error("it did not move on")
 	}
