@@ -202,7 +202,7 @@ func chaos(ctx context.Context, o options) (err error) {
 		fmt.Println(v)
 	}
 	if o.mistake != "" {
-		return errors.Join(found(o.mistake, violations), err)
+		return found(o.mistake, violations, err)
 	}
 	if len(violations) > 0 {
 		return errors.Join(errViolated, err)
@@ -213,13 +213,18 @@ func chaos(ctx context.Context, o options) (err error) {
 	return err
 }
 
-// found is nil where the rule that a mistake breaks was seen broken.
-func found(mistake string, violations []check.Violation) error {
+// found is nil where the rule that a mistake breaks was seen broken. What could not
+// be done or seen besides is the mistake's doing then: a record that is wrong can't
+// be replayed.
+func found(mistake string, violations []check.Violation, besides error) error {
 	for _, v := range violations {
 		if slices.Contains(mistakes[mistake], v.Rule) {
+			if besides != nil {
+				fmt.Println("and with it:", besides)
+			}
 			fmt.Printf("the mistake with the %s was found, by %s\n", mistake, v.Rule)
 			return nil
 		}
 	}
-	return fmt.Errorf("the mistake with the %s was not found: want a violation of %s", mistake, strings.Join(mistakes[mistake], " or "))
+	return errors.Join(fmt.Errorf("the mistake with the %s was not found: want a violation of %s", mistake, strings.Join(mistakes[mistake], " or ")), besides)
 }
