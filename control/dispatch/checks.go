@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// checkEvery bounds how often leadership is checked: whoever asks in between
-// shares the next check. It must stay well under the agent's 2 s of silence.
+// checkEvery bounds how often a check of leadership begins: whoever asks in between
+// shares the next one. It must stay well under the agent's 2 s of silence, also where
+// checks are slow: so it counts from the beginning of the one before.
 const checkEvery = time.Second
 
 // What a check found is told to toldAtOnce askers, and then to as many more every
@@ -74,9 +75,8 @@ func (c *checks) run(ctx context.Context) {
 		c.mu.Unlock()
 		found := check{began: time.Now()}
 		found.err = c.verify(ctx)
-		checked := time.Now()
 		found.tell(ctx, asked)
-		if pause(ctx, checkEvery-time.Since(checked)); ctx.Err() != nil {
+		if pause(ctx, checkEvery-time.Since(found.began)); ctx.Err() != nil {
 			return
 		}
 	}

@@ -63,3 +63,21 @@ func TestFewAskersAndBadNewsAreToldAtOnce(t *testing.T) {
 		}
 	}
 }
+
+func TestASlowCheckIsFollowedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		c := newChecks(func(context.Context) error { time.Sleep(checkEvery + 100*time.Millisecond); return nil })
+		go c.run(ctx)
+		began := time.Now()
+		for range 2 {
+			if _, err := c.leading(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got, want := time.Since(began), 2*(checkEvery+100*time.Millisecond); got != want {
+			t.Errorf("got two checks in %s, want %s", got, want)
+		}
+	})
+}
