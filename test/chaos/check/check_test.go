@@ -117,6 +117,20 @@ func TestAnAtMostOnceTaskIsLostAfterItsLease(t *testing.T) {
 	}
 }
 
+// A program that had ended before it heard of the cancellation is not run again.
+func TestACancelledTaskMayKeepItsProgramsFailure(t *testing.T) {
+	for want, cancel := range map[string]string{"": OK, "S7": Failed} {
+		h := good()
+		k := h.Tasks["k1"]
+		k.Program = 2
+		h.Tasks["k1"] = k
+		h.Ops = append(h.Ops, Op{Kind: Cancel, Node: "c1", Key: "k1", Call: 33 * time.Second, Return: 34 * time.Second, Result: cancel, Seen: h.Ops[8].Seen})
+		if got := strings.Join(rules(h), " "); got != want {
+			t.Errorf("cancellation %s: got %q, want %q", cancel, got, want)
+		}
+	}
+}
+
 func TestProgramsThatLiveAcrossALossAreCounted(t *testing.T) {
 	h := &History{Faults: []Fault{{Begin: 10 * time.Second, Spares: true}, {Begin: 10 * time.Second}}, Lives: []Life{
 		{First: 9 * time.Second, Last: 21 * time.Second}, {First: 11 * time.Second, Last: 30 * time.Second}, {First: time.Second, Last: 19 * time.Second}}}
