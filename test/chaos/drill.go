@@ -228,7 +228,7 @@ func (w *workload) resume(ctx context.Context, nodes []*node, prefix string, beg
 			rng := rand.New(rand.NewPCG(uint64(began), uint64(i*len(nodes)+k)))
 			j := &job{key: fmt.Sprintf("%s-%d-%d", prefix, i, k)}
 			var want check.Task
-			j.request, want = draw(rng, j.key, false)
+			j.request, want = draw(rng, j.key, false, fewLast)
 			w.mu.Lock()
 			w.tasks[j.key], w.asked[j.key] = want, j.request
 			w.mu.Unlock()

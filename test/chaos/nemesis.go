@@ -182,9 +182,9 @@ type nemesis struct {
 // one of control nodes, one of agents of either kind each. The seed says which,
 // of whom, when and for how long; who leads then, and what it meets, it can't.
 //
-// First one agent is gone for long, while nothing else is the matter: what is owed
-// then can be judged.
-func (m *nemesis) run(ctx context.Context, seed uint64, over func() bool) {
+// First so many agents (alone) are gone for long, one after the other, while nothing
+// else is the matter: what is owed then can be judged.
+func (m *nemesis) run(ctx context.Context, seed uint64, alone int, over func() bool) {
 	m.busy, m.peace = make(map[*node]bool), make(chan struct{}, 1)
 	var processes, containers []*node
 	for _, n := range m.c.agents() {
@@ -195,7 +195,9 @@ func (m *nemesis) run(ctx context.Context, seed uint64, over func() bool) {
 		}
 	}
 	gone := agentFaults[slices.IndexFunc(agentFaults, func(f fault) bool { return f.kind == check.AgentGone })]
-	m.one(ctx, gone, processes[seed%uint64(len(processes))], gone.low)
+	for i := range uint64(alone) {
+		m.one(ctx, gone, processes[(seed+i)%uint64(len(processes))], gone.low)
+	}
 	var lanes sync.WaitGroup
 	for i, lane := range []struct {
 		kinds   []fault

@@ -62,7 +62,11 @@ func (r *trial) history(ctx context.Context, closeAll func() error) (*check.Hist
 	}
 	r.say("%d nodes are ready", len(r.c.nodes))
 	h := &check.History{Before: r.sizes(), Nodes: len(r.c.nodes), Began: daemon.Boottime()}
-	w := &workload{c: r.c, tasks: make(map[string]check.Task), asked: make(map[string]api.TaskRequest)}
+	w := &workload{c: r.c, tasks: make(map[string]check.Task), asked: make(map[string]api.TaskRequest), lasting: fewLast, clients: clients}
+	alone := 1
+	if r.mistake != "" { // it is to be found in little time
+		w.lasting, w.clients, alone = manyLast, fewClients, 8
+	}
 	working, stopWork := context.WithCancel(ctx)
 	defer stopWork()
 	var side sync.WaitGroup
@@ -90,7 +94,7 @@ func (r *trial) history(ctx context.Context, closeAll func() error) (*check.Hist
 	w.quiet.Store(false)
 	m := &nemesis{c: r.c, say: r.say}
 	if r.drill == "" {
-		m.run(ctx, r.seed, r.enough(m, w))
+		m.run(ctx, r.seed, alone, r.enough(m, w))
 	} else {
 		h.Resumed = m.drill(ctx, drills[r.drill], r.rounds, w)
 	}

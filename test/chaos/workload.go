@@ -20,7 +20,8 @@ import (
 )
 
 const (
-	clients          = 16                         // of tasks that are processes
+	clients          = 16                         // of tasks that are processes, at most
+	fewClients       = 6                          // with whom a program starts at once
 	containerClients = 3                          // of tasks in containers, one at a time each
 	prober           = clients + containerClients // the client that looks when submissions are accepted again
 	// mostOnAKey bounds the calls for one key: the search for their order grows
@@ -38,7 +39,10 @@ type workload struct {
 	ops   []check.Op
 	tasks map[string]check.Task
 	asked map[string]api.TaskRequest // by key
-	told  int                        // tasks that clients have an id of
+	// lasting: one task in so many may outlast a lease.
+	lasting int
+	clients int // of tasks that are processes
+	told    int // tasks that clients have an id of
 }
 
 // accepted counts the tasks that clients were told of.
@@ -64,6 +68,9 @@ func (w *workload) run(ctx context.Context, seed uint64, withContainers bool) {
 		if contained && !withContainers {
 			break
 		}
+		if i >= w.clients && !contained {
+			continue
+		}
 		rng := rand.New(rand.NewPCG(seed, uint64(1000+i)))
 		all.Go(func() {
 			for n := 0; ctx.Err() == nil; n++ {
@@ -79,7 +86,7 @@ func (w *workload) run(ctx context.Context, seed uint64, withContainers bool) {
 func (w *workload) task(ctx context.Context, rng *rand.Rand, client int, key string, contained bool) {
 	j := &job{key: key}
 	var want check.Task
-	j.request, want = draw(rng, key, contained)
+	j.request, want = draw(rng, key, contained, w.lasting)
 	w.mu.Lock()
 	w.tasks[key], w.asked[key] = want, j.request
 	w.mu.Unlock()
@@ -134,10 +141,14 @@ func (w *workload) task(ctx context.Context, rng *rand.Rand, client int, key str
 	}
 }
 
-// draw chooses a task.
-func draw(rng *rand.Rand, key string, contained bool) (api.TaskRequest, check.Task) {
+// One task in so many may outlast a lease: usually, and where the end of leases is
+// what is looked for.
+const fewLast, manyLast = 8, 2
+
+// draw chooses a task. One in lasting runs for so long that its lease may end first.
+func draw(rng *rand.Rand, key string, contained bool, lasting int) (api.TaskRequest, check.Task) {
 	length := time.Duration(100+rng.IntN(1900)) * time.Millisecond
-	if rng.IntN(8) == 0 {
+	if rng.IntN(lasting) == 0 {
 		length = time.Duration(5+rng.IntN(15)) * time.Second
 	}
 	want := check.Task{Key: key, Lease: 10 * time.Second, Infrastructure: 10}
@@ -176,7 +187,7 @@ func draw(rng *rand.Rand, key string, contained bool) (api.TaskRequest, check.Ta
 		want.Start = time.Second // of a process, where many are started on a busy machine
 		r.Image, r.Placement.Zones = "chaos/beat:1", []string{"a", "b", "c"}
 		r.Command = []string{"beat", length.String(), fmt.Sprint(want.Exit), fmt.Sprint(size)}
-		if rng.IntN(3) == 0 {
+		if rng.IntN(3) == 0 || lasting == manyLast {
 			r.Command = append(r.Command, procs.Late)
 		}
 		stdout = procs.Output(size)

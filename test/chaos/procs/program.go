@@ -19,8 +19,8 @@ import (
 // the leader waits beyond the lease is for that.
 const Late = "late"
 
-// endsLate is how long after its lease such a program ends: some time before it may.
-const endsLate = 700 * time.Millisecond
+// endsLate is how long after its lease such a program ends: just before it may.
+const endsLate = 950 * time.Millisecond
 
 // beatEvery is how often a program tells that it lives, and looks at its lease.
 const beatEvery = 50 * time.Millisecond
