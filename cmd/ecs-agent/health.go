@@ -22,7 +22,7 @@ func health(a *agent.Agent, scrape http.Handler) http.Handler {
 		case s.Unfit != "":
 			http.Error(w, s.Unfit, http.StatusServiceUnavailable)
 		default:
-			fmt.Fprintf(w, "ready, %d tasks, leader %s\n", s.Running, s.Leader)
+			fmt.Fprintf(w, "ready, %d tasks, leader %s, last answer %.1f s ago\n", s.Running, s.Leader, s.Contact.Seconds())
 		}
 	})
 	mux.Handle("GET /metrics", scrape)

@@ -144,7 +144,7 @@ func tell(w http.ResponseWriter, s agent.Status) {
 		http.Error(w, "no session with a leader", http.StatusServiceUnavailable)
 		return
 	}
-	fmt.Fprintf(w, "ready, %d tasks, leader %s\n", s.Running, s.Leader)
+	fmt.Fprintf(w, "ready, %d tasks, leader %s, last answer %.1f s ago\n", s.Running, s.Leader, s.Contact.Seconds())
 }
 
 func controlAddrs(members *gossip.Members) ([]string, <-chan struct{}) {

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -147,8 +148,13 @@ func names(nodes []*node) string {
 	return strings.Join(all, " ")
 }
 
+// answeredWithin tells an agent that its leader has just answered from one that lives
+// on the word of the leader before.
+const answeredWithin = 1500 * time.Millisecond
+
 // led waits until every control node names the same leader, and every agent has a
-// session with it.
+// session with it, in which its lease was renewed: losses that come faster than that
+// are one long one.
 func (m *nemesis) led(ctx context.Context) (leader *node, err error) {
 	ctx, cancel := context.WithTimeout(ctx, ledWithin)
 	defer cancel()
@@ -166,7 +172,9 @@ func (m *nemesis) led(ctx context.Context) (leader *node, err error) {
 				leader = n
 			}
 		}
-		return len(leaders) == 1 && leader != nil && leaders[leader.name] && m.c.follow(ctx, func(addr string) bool { return strings.HasPrefix(addr, leader.addr+":") })
+		return len(leaders) == 1 && leader != nil && leaders[leader.name] && m.c.follow(ctx, func(addr string, answered time.Duration) bool {
+			return strings.HasPrefix(addr, leader.addr+":") && answered < answeredWithin
+		})
 	})
 	return leader, err
 }
@@ -177,41 +185,52 @@ func (m *nemesis) followed(ctx context.Context, lost *node, began time.Duration)
 	ctx, cancel := context.WithTimeout(ctx, ledWithin)
 	defer cancel()
 	err := until(ctx, "every agent in session with another leader", func() bool {
-		return m.c.follow(ctx, func(addr string) bool { return !strings.HasPrefix(addr, lost.addr+":") })
+		return m.c.follow(ctx, func(addr string, _ time.Duration) bool { return !strings.HasPrefix(addr, lost.addr+":") })
 	})
 	return daemon.Boottime() - began, err
 }
 
 // follow reports whether every agent has a session with a leader that is wanted, as
 // their own health says.
-func (c *cluster) follow(ctx context.Context, wanted func(addr string) bool) bool {
+func (c *cluster) follow(ctx context.Context, wanted func(addr string, answered time.Duration) bool) bool {
 	for _, n := range c.agents() {
-		if addr := n.follows(ctx); addr == "" || !wanted(addr) {
+		if addr, answered := n.follows(ctx); addr == "" || !wanted(addr, answered) {
 			return false
 		}
 	}
 	return true
 }
 
-// follows is the address of the leader that an agent has a session with, or empty.
-func (n *node) follows(ctx context.Context) string {
+// follows is the address of the leader that an agent has a session with, or empty,
+// and how long ago that, or the one before it, answered a heartbeat.
+func (n *node) follows(ctx context.Context) (leader string, answered time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.addr+":"+healthPort+"/readyz", nil)
 	if err != nil {
-		return ""
+		return "", 0
 	}
 	answer, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return ""
+		return "", 0
 	}
 	defer answer.Body.Close()
 	said, err := io.ReadAll(io.LimitReader(answer.Body, 1000))
-	_, leader, _ := strings.Cut(string(said), ", leader ")
 	if err != nil || answer.StatusCode != http.StatusOK {
-		return ""
+		return "", 0
 	}
-	return strings.TrimSpace(leader)
+	return toldOf(string(said))
+}
+
+// toldOf reads what an agent's health says of its leader.
+func toldOf(health string) (leader string, answered time.Duration) {
+	_, rest, _ := strings.Cut(strings.TrimSpace(health), ", leader ")
+	leader, ago, known := strings.Cut(rest, ", last answer ")
+	seconds, err := strconv.ParseFloat(strings.TrimSuffix(ago, " s ago"), 64)
+	if !known || err != nil {
+		return "", 0
+	}
+	return leader, time.Duration(seconds * float64(time.Second))
 }
 
 // resume submits new tasks through each of some nodes again and again until one is

@@ -120,8 +120,10 @@ func halfOpen(c *cluster, n *node) (rules []rule, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*second)
 	defer cancel()
 	late := until(ctx, n.name+" is connected", func() bool {
-		if !n.control && n.follows(ctx) == "" {
-			return false
+		if !n.control {
+			if leader, _ := n.follows(ctx); leader == "" {
+				return false
+			}
 		}
 		rules, err = c.net.halfOpen(n.name, c.addrsBut(n, c.controls())...)
 		return err != nil || slices.ContainsFunc(rules, func(r rule) bool {
