@@ -186,6 +186,7 @@ type Node struct {
 	// up is what runs, from Ready on, also after Run has returned.
 	up      atomic.Pointer[running]
 	started time.Time
+	ahead   *ahead // the log; Run's
 	// lineage is the record's, from before it is read; nil: of a node without one.
 	lineage atomic.Pointer[state.Lineage]
 
@@ -256,6 +257,10 @@ func (n *Node) Run(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, closeStores())
 	}
+	var writer sync.WaitGroup
+	writing, written := context.WithCancel(context.WithoutCancel(ctx)) // as long as raft runs
+	defer written()
+	writer.Go(func() { n.ahead.run(writing) })
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var loops sync.WaitGroup
@@ -273,6 +278,8 @@ func (n *Node) Run(ctx context.Context) error {
 	if errors.Is(err, errHung) {
 		return err // closing would hang too
 	}
+	written()
+	writer.Wait()
 	return errors.Join(err, closeStores())
 }
 
@@ -285,6 +292,7 @@ func (n *Node) start(stores *Stores) (*running, error) {
 		up := n.up.Load()
 		return up != nil && leads(up.raft, term)
 	})
+	up.transport.awaitDisk = n.ahead.awaitDisk
 	up.transport.beat = n.cfg.HeartbeatTimeout / beatsPerTimeout
 	err := errors.Join(n.dropCovered(stores), n.remember(stores.Stable))
 	if err == nil {

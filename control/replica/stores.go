@@ -46,7 +46,8 @@ const (
 func (n *Node) openStores() (s *Stores, closeStores func() error, err error) {
 	if n.cfg.Stores != nil {
 		s = n.cfg.Stores
-		return &Stores{Log: n.guard(s.Log), Stable: s.Stable, Snapshots: s.Snapshots}, func() error { return nil }, nil
+		n.ahead = newAhead(n.guard(s.Log), n.followed, n.fail)
+		return &Stores{Log: n.ahead, Stable: s.Stable, Snapshots: s.Snapshots}, func() error { return nil }, nil
 	}
 	logDir := filepath.Join(n.cfg.Dir, "wal")
 	if err := os.MkdirAll(logDir, 0o700); err != nil {
@@ -69,7 +70,8 @@ func (n *Node) openStores() (s *Stores, closeStores func() error, err error) {
 		return nil, nil, errors.Join(fmt.Errorf("open the snapshots in %s: %w", n.cfg.Dir, err), log.Close(), unlock())
 	}
 	closeStores = func() error { return errors.Join(log.Close(), unlock()) }
-	cached, err := raft.NewLogCache(cachedEntries, n.guard(log))
+	n.ahead = newAhead(n.guard(log), n.followed, n.fail)
+	cached, err := raft.NewLogCache(cachedEntries, n.ahead)
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("cache the log: %w", err), closeStores())
 	}

@@ -16,8 +16,9 @@ const beatsPerTimeout = 3
 // maxPool is how many idle connections are kept to a peer.
 const maxPool = 3
 
-// transport is raft's network transport with three things added. It sends
-// fewer heartbeats (see beatsPerTimeout). The others come from watching the
+// transport is raft's network transport with four things added. It sends
+// fewer heartbeats (see beatsPerTimeout), and keeps an answer until this node's own
+// disk has what was agreed to (see ahead). The others come from watching the
 // leader's exchanges with its followers: when a follower last agreed that this
 // node leads (see Node.Verify), and a word to followers as soon as something is
 // committed, which raft alone tells them with its next entry or after
@@ -25,6 +26,8 @@ const maxPool = 3
 type transport struct {
 	*raft.NetworkTransport
 	leads func(term uint64) bool // whether this node leads in it now
+	// awaitDisk waits for this node's own disk; see ahead.
+	awaitDisk func(index uint64, closing <-chan struct{}) error
 
 	beat  time.Duration // heartbeats to a follower are about this far apart
 	begun time.Time     // beats are counted from it
@@ -83,6 +86,9 @@ func (t *transport) AppendEntries(id raft.ServerID, addr raft.ServerAddress, q *
 	}
 	if a.Term == q.Term {
 		t.answered(id, addr, q, a.Success, number, sent)
+	}
+	if k := len(q.Entries); k > 0 && a.Success {
+		return t.awaitDisk(q.Entries[k-1].Index, t.closing)
 	}
 	return nil
 }

@@ -43,7 +43,7 @@ type options struct {
 }
 
 // parts in the order in which they run.
-var parts = []string{"single", "throughput", "operations", "idle", "swarm", "nomad", "prototype", "controlplane", "door"}
+var parts = []string{"single", "parked", "throughput", "operations", "idle", "swarm", "nomad", "prototype", "controlplane", "door"}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

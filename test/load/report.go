@@ -104,7 +104,9 @@ func (r *report) within(o options) (*report, error) {
 func (r *report) replace(part string, by *report) {
 	switch part {
 	case "single":
-		r.Rows, r.Parked = by.Rows, by.Parked
+		r.Rows = by.Rows
+	case "parked":
+		r.Parked = by.Parked
 	case "swarm", "nomad": // rows beside those of single
 		r.Rows = append(slices.DeleteFunc(r.Rows, func(old row) bool {
 			return slices.ContainsFunc(by.Rows, func(now row) bool { return now.Name == old.Name })

@@ -30,7 +30,7 @@ func run(ctx context.Context, o options) error {
 		}
 		rep.Door = found
 	}
-	if o.wants("single") || o.wants("throughput") || o.wants("operations") || o.wants("idle") || o.wants("swarm") || o.wants("nomad") || o.wants("prototype") {
+	if o.wants("single") || o.wants("parked") || o.wants("throughput") || o.wants("operations") || o.wants("idle") || o.wants("swarm") || o.wants("nomad") || o.wants("prototype") {
 		if err := withEngine(ctx, o, rep); err != nil {
 			return err
 		}
@@ -59,6 +59,11 @@ func withEngine(ctx context.Context, o options, rep *report) error {
 	if o.wants("single") || o.wants("throughput") || o.wants("operations") || o.wants("idle") {
 		if err := measureECS(ctx, o, rep, engine); err != nil {
 			return err
+		}
+	}
+	if o.wants("parked") {
+		if err := measureParked(ctx, o, rep, engine); err != nil {
+			return fmt.Errorf("parked containers: %w", err)
 		}
 	}
 	if o.wants("swarm") {
@@ -130,8 +135,7 @@ func measureSingle(ctx context.Context, o options, rep *report, cold *cluster, d
 		return err
 	}
 	rep.Rows = append(rep.Rows, rows...)
-	rep.Parked, err = warm.measureParked(ctx)
-	return err
+	return nil
 }
 
 // measureSwarm measures jobs of a swarm that is made for it and left after.

@@ -1,13 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
-	"os"
-	"strings"
 	"sync"
 	"time"
 
@@ -61,7 +58,11 @@ func (c *cluster) askTogether(ctx context.Context, n int) error {
 // full returns once the pool is as it was before the last task took from it:
 // that container is removed and another parked in its place.
 func (c *cluster) full(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, fullWithin)
+	return c.filled(ctx, fullWithin)
+}
+
+func (c *cluster) filled(ctx context.Context, within time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	for {
 		now, others, err := c.look(ctx)
@@ -112,71 +113,4 @@ func (c *cluster) warmWays() []way {
 		}
 	}
 	return ways
-}
-
-// parked is what one container that waits for a task costs.
-type parked struct {
-	Containers int `json:"containers"`
-	// InitMiB and ShimMiB are the proportional set sizes of its first process and
-	// of the engine's process beside it.
-	InitMiB float64 `json:"init_mib"`
-	ShimMiB float64 `json:"shim_mib"`
-	// KernelMiB is what the kernel holds for its cgroup.
-	KernelMiB float64 `json:"kernel_mib"`
-}
-
-// measureParked looks at everything that is parked now.
-func (c *cluster) measureParked(ctx context.Context) (*parked, error) {
-	if err := c.full(ctx); err != nil {
-		return nil, err
-	}
-	p := &parked{Containers: len(c.pool.seen)}
-	for id := range c.pool.seen {
-		found, err := c.engine.ContainerInspect(ctx, id)
-		if err != nil {
-			return nil, fmt.Errorf("look at a parked container: %w", err)
-		}
-		pid := found.State.Pid
-		share := 1 / float64(p.Containers)
-		p.InitMiB += proportionalMiB(pid) * share
-		p.ShimMiB += proportionalMiB(parentOf(pid)) * share
-		p.KernelMiB += kernelMiB(id) * share
-	}
-	return p, nil
-}
-
-func (p *parked) print(w *strings.Builder) {
-	t := newTable(w, "a parked container", "its init MiB", "the engine's shim MiB", "kernel MiB", "sum MiB")
-	t.row("mean of %d\t%.1f\t%.1f\t%.1f\t%.1f", p.Containers, p.InitMiB, p.ShimMiB, p.KernelMiB, p.InitMiB+p.ShimMiB+p.KernelMiB)
-	t.end()
-}
-
-// proportionalMiB shares out among processes what they share; 0 where it can't
-// be read.
-func proportionalMiB(pid int) float64 {
-	return field(fmt.Sprintf("/proc/%d/smaps_rollup", pid), "Pss: %f kB") / 1024
-}
-
-func parentOf(pid int) int { return int(field(fmt.Sprintf("/proc/%d/status", pid), "PPid: %f")) }
-
-func kernelMiB(id string) float64 {
-	if v1 := field("/sys/fs/cgroup/memory/docker/"+id+"/memory.kmem.usage_in_bytes", "%f"); v1 > 0 {
-		return v1 / (1 << 20)
-	}
-	return field("/sys/fs/cgroup/system.slice/docker-"+id+".scope/memory.stat", "kernel %f") / (1 << 20)
-}
-
-// field finds the first line of a file that a pattern fits.
-func field(file, pattern string) (value float64) {
-	f, err := os.Open(file)
-	if err != nil {
-		return 0
-	}
-	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if n, _ := fmt.Sscanf(lines.Text(), pattern, &value); n == 1 {
-			return value
-		}
-	}
-	return 0
 }
