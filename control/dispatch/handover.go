@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"ecs/control/state"
 	"ecs/internal/task"
 	"ecs/internal/taskwire"
@@ -69,9 +71,10 @@ type handover struct {
 	full   map[task.NodeID]fullness
 	taken  []*parcel // to be moved in the record
 	moving bool
-	told   *ecsv1.HandedOn
-	look   time.Time   // when time alone may change what there is to do
-	moved  chan func() // what a commit makes of the rest
+	told   *ecsv1.HandedOn // how far it is
+	said   *ecsv1.HandedOn // what the agent that leaves knows of that
+	look   time.Time       // when time alone may change what there is to do
+	moved  chan func()     // what a commit makes of the rest
 
 	mailed chan struct{}           // one slot: there is mail
 	mail   map[taking]*ecsv1.Taken // answers, the newest of each; guarded by tenure.mu
@@ -281,9 +284,13 @@ func (h *handover) committed(batch []*parcel) {
 	}
 }
 
-// tell says to the agent that leaves how far it is.
+// tell says to the agent that leaves how far it is, where it does not know that.
 func (h *handover) tell(ctx context.Context) error {
 	now := &ecsv1.HandedOn{Total: h.told.Total, Moved: h.told.Moved, Lost: h.told.Lost,
 		Bytes: h.told.Bytes, MovedBytes: h.told.MovedBytes, Over: h.told.Over}
+	if h.said != nil && proto.Equal(now, h.said) {
+		return nil
+	}
+	h.said = now
 	return h.say(ctx, &ecsv1.ControlMessage{Kind: &ecsv1.ControlMessage_HandedOn{HandedOn: now}})
 }

@@ -115,6 +115,9 @@ func TestABusyReceiverIsAskedAgainAndNotWithoutPause(t *testing.T) {
 		if now := toldOf(leaver); now.GetOver() || now.GetLost() != 0 {
 			t.Errorf("got %v, want it under way", now)
 		}
+		if n := len(got(leaver, (*ecsv1.ControlMessage).GetHandedOn)); n != 1 {
+			t.Errorf("told %d times that nothing has moved, want once", n)
+		}
 		for n := ordersTo(only); ordersTo(only) == n; {
 			time.Sleep(time.Second)
 		}
