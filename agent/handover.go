@@ -54,14 +54,21 @@ type handover struct {
 	mu struct {
 		sync.Mutex
 		now     Handover
-		grants  map[task.Token]string // which node may read it
-		granted chan struct{}         // closed and replaced with every grant
+		grants  map[granted]bool
+		granted chan struct{} // closed and replaced with every grant
 	}
+}
+
+// granted is who may read which output. More than one may: another is asked when the
+// first is slow.
+type granted struct {
+	token task.Token
+	node  string
 }
 
 func newHandover() *handover {
 	h := &handover{asked: make(chan struct{}), heard: make(chan struct{}), over: make(chan struct{})}
-	h.mu.grants, h.mu.granted = map[task.Token]string{}, make(chan struct{})
+	h.mu.grants, h.mu.granted = map[granted]bool{}, make(chan struct{})
 	return h
 }
 
@@ -126,7 +133,7 @@ func (h *handover) hear(m *ecsv1.HandedOn) {
 func (h *handover) grant(m *ecsv1.Grant) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.mu.grants[taskwire.ToToken(m.GetToken())] = m.GetNode()
+	h.mu.grants[granted{taskwire.ToToken(m.GetToken()), m.GetNode()}] = true
 	close(h.mu.granted)
 	h.mu.granted = make(chan struct{})
 }
@@ -146,13 +153,13 @@ func (a *Agent) MayRead(ctx context.Context, node string, tok task.Token) error 
 func (h *handover) await(ctx context.Context, node string, tok task.Token) bool {
 	for {
 		h.mu.Lock()
-		holder, granted := h.mu.grants[tok], h.mu.granted
+		may, more := h.mu.grants[granted{tok, node}], h.mu.granted
 		h.mu.Unlock()
-		if holder == node {
+		if may {
 			return true
 		}
 		select {
-		case <-granted:
+		case <-more:
 		case <-ctx.Done():
 			return false
 		}

@@ -212,6 +212,8 @@ func (l *line) handle(m *ecsv1.ControlMessage) (answered bool, err error) {
 		return false, l.supervisor.stop(taskwire.ToToken(kind.Stop.GetToken()), stopFor(kind.Stop))
 	case *ecsv1.ControlMessage_Take:
 		l.takes.order(kind.Take)
+	case *ecsv1.ControlMessage_CallOff:
+		l.takes.callOff(taskwire.ToToken(kind.CallOff.GetToken()))
 	case *ecsv1.ControlMessage_Grant:
 		l.handover.grant(kind.Grant)
 	case *ecsv1.ControlMessage_HandedOn:

@@ -42,16 +42,24 @@ type takes struct {
 
 	mu struct {
 		sync.Mutex
-		active  map[task.Token]bool
+		active  map[task.Token]*underway
 		answers []*ecsv1.Taken
 		cancel  context.CancelFunc // of what runs
 		leaving bool
 	}
 }
 
+// underway is an order that is not answered yet.
+type underway struct {
+	off    bool               // called off: nothing of it is to stay
+	cancel context.CancelFunc // of its work; nil while it waits for that
+}
+
+var errCalledOff = errors.New("called off")
+
 func newTakes(cfg *Config) *takes {
 	t := &takes{spool: cfg.Spool, dial: cfg.DialAgent, log: cfg.Log, orders: make(chan *ecsv1.Take, takesWaiting), ready: make(chan struct{}, 1)}
-	t.mu.active = map[task.Token]bool{}
+	t.mu.active = map[task.Token]*underway{}
 	return t
 }
 
@@ -75,7 +83,7 @@ func (t *takes) run(ctx context.Context) {
 		case m := <-t.orders:
 			t.mu.Lock()
 			delete(t.mu.active, taskwire.ToToken(m.GetToken()))
-			t.answerLocked(m, &ecsv1.Taken{Problem: "this agent leaves, too"})
+			t.answerLocked(m, &ecsv1.Taken{Problem: "this agent leaves, too", Busy: true})
 			t.mu.Unlock()
 		default:
 			return
@@ -100,17 +108,35 @@ func (t *takes) order(m *ecsv1.Take) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
-	case t.mu.active[tok]:
+	case t.mu.active[tok] != nil:
 		return
 	case t.mu.leaving:
-		t.answerLocked(m, &ecsv1.Taken{Problem: "this agent leaves, too"})
+		t.answerLocked(m, &ecsv1.Taken{Problem: "this agent leaves, too", Busy: true})
 		return
 	}
 	select {
 	case t.orders <- m:
-		t.mu.active[tok] = true
+		t.mu.active[tok] = &underway{}
 	default:
-		t.answerLocked(m, &ecsv1.Taken{Problem: "too many others wait"})
+		t.answerLocked(m, &ecsv1.Taken{Problem: "too many others wait", Busy: true})
+	}
+}
+
+// callOff ends an order, or drops what was taken for it: the record says that another
+// agent holds that output.
+func (t *takes) callOff(tok task.Token) {
+	t.mu.Lock()
+	u := t.mu.active[tok]
+	if u != nil {
+		u.off = true
+		if u.cancel != nil {
+			u.cancel()
+		}
+	}
+	t.mu.Unlock()
+	if u == nil {
+		t.log.Info("output dropped that another agent holds", "task", tok.Task, "attempt", tok.Attempt)
+		t.spool.Release(tok)
 	}
 }
 
@@ -150,27 +176,50 @@ func (t *takes) work(ctx context.Context) {
 				return
 			}
 		}
-		a := t.carryOut(ctx, &from, m)
-		t.mu.Lock()
-		delete(t.mu.active, taskwire.ToToken(m.GetToken()))
-		t.answerLocked(m, a)
-		t.mu.Unlock()
+		t.carryOut(ctx, &from, m)
 	}
 }
 
-// carryOut takes one output and gives the answer.
-func (t *takes) carryOut(ctx context.Context, from *giver, m *ecsv1.Take) *ecsv1.Taken {
+// carryOut takes one output and answers.
+func (t *takes) carryOut(ctx context.Context, from *giver, m *ecsv1.Take) {
+	tok := taskwire.ToToken(m.GetToken())
 	size := m.GetStdout().GetKept() + m.GetStderr().GetKept() + m.GetOutputs().GetKept()
 	ctx, cancel := context.WithTimeout(ctx, takeWithin+time.Duration(size/takeRate)*time.Second)
 	defer cancel()
-	err := t.take(ctx, from, m)
-	log := t.log.With("task", m.GetToken().GetTask(), "attempt", m.GetToken().GetAttempt(), "from", m.GetAddr())
+	t.mu.Lock()
+	u := t.mu.active[tok]
+	u.cancel = cancel
+	off := u.off
+	t.mu.Unlock()
+	err := errCalledOff
+	if !off {
+		err = t.take(ctx, from, m)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if u.off {
+		t.mu.Unlock()
+		t.spool.Release(tok) // an order that comes meanwhile gets this one's answer
+		t.mu.Lock()
+		err = errCalledOff
+	}
+	delete(t.mu.active, tok)
+	t.answerLocked(m, answerFor(err))
+	log := t.log.With("task", tok.Task, "attempt", tok.Attempt, "from", m.GetAddr())
 	if err == nil {
 		log.Info("output taken over", "bytes", size)
+	} else {
+		log.Warn("output not taken over", "err", err)
+	}
+}
+
+// answerFor says what became of an order.
+func answerFor(err error) *ecsv1.Taken {
+	if err == nil {
 		return &ecsv1.Taken{}
 	}
-	log.Warn("output not taken over", "err", err)
-	return &ecsv1.Taken{Problem: err.Error(), Full: errors.Is(err, spool.ErrFull), Gone: grpcstatus.Code(err) == codes.NotFound}
+	return &ecsv1.Taken{Problem: err.Error(), Full: errors.Is(err, spool.ErrFull), Gone: grpcstatus.Code(err) == codes.NotFound,
+		Busy: errors.Is(err, spool.ErrBusy) || errors.Is(err, errCalledOff)}
 }
 
 func (t *takes) take(ctx context.Context, from *giver, m *ecsv1.Take) error {

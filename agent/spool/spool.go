@@ -70,6 +70,7 @@ type Spool struct {
 		disk              int64 // bytes in files, live records' too
 		memory            int64 // bytes of finished records' heads
 		serial            uint64
+		beyond            bool // a Taking is on its way that has no room yet
 		// orphans are the names of entries that an earlier process has not
 		// finished, until they are reopened, kept or swept.
 		orphans map[string]bool
@@ -80,7 +81,8 @@ type Spool struct {
 // earlier process finished are there again; what it left unfinished waits for
 // Reopen or Sweep; what is reopened only after the Sweep needs a Keep before it.
 // limit is in bytes on disk; at the limit the entry that finished longest ago
-// goes first, and a live one never.
+// goes first, and a live one never. Beside it there may be one output that comes from
+// another node, see Take.
 func Open(dir string, limit int64, log *slog.Logger) (*Spool, error) {
 	s := &Spool{dir: dir, limit: limit, log: log}
 	s.mu.records, s.mu.orphans = map[task.Token]*record{}, map[string]bool{}

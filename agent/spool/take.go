@@ -16,6 +16,10 @@ import (
 // later than what was to be taken.
 var ErrFull = errors.New("the spool has no room for it")
 
+// ErrBusy says that the spool could make room, but another output is on its way
+// already that it will have to make room for.
+var ErrBusy = errors.New("the spool has no more room until another output is here")
+
 // errAltered says that what came is not what was to come.
 var errAltered = errors.New("it is not what the record says")
 
@@ -31,6 +35,8 @@ type Taking struct {
 	record *record
 	parts  [3]taken // as record.parts
 	at     time.Time
+	size   int64
+	beyond bool // room for it is made by Keep; guarded by spool.mu
 }
 
 // taken is one part of it.
@@ -48,9 +54,11 @@ func (r *record) parts() [3]*stream { return [3]*stream{r.streams[0], r.streams[
 func partNames() [3]string { return [3]string{Stdout, Stderr, Outputs} }
 
 // Take begins to take over what another node holds of an attempt of a task that
-// finished at that time. Room for it is made by dropping what finished before
-// that, and nothing else; ErrFull: that is not enough. A nil Taking without an
-// error says that all of it is here already.
+// finished at that time. Where there is no room, what finished before that is
+// dropped for it, and nothing else; ErrFull: that is not enough. That is done by
+// Keep, when all of it has come, so until then it is beyond the spool's limit; which
+// one at a time may be, others get ErrBusy. A nil Taking without an error says that
+// all of it is here already.
 func (s *Spool) Take(tok task.Token, finished time.Time, stdout, stderr, outputs Held) (*Taking, error) {
 	want := [3]Held{stdout, stderr, outputs}
 	size := int64(0)
@@ -70,21 +78,33 @@ func (s *Spool) Take(tok task.Token, finished time.Time, stdout, stderr, outputs
 	}
 	s.mu.serial++
 	r := newRecord(s, tok, fileName(tok, s.mu.serial), 0)
-	victims, ok := s.makeRoomLocked(size, finished)
-	if ok {
-		s.mu.disk += size
-		r.disk = size
-	}
+	beyond, err := s.admitLocked(r, size, finished)
 	s.mu.Unlock()
-	dropAll(victims)
-	if !ok {
-		return nil, fmt.Errorf("%w: %d bytes", ErrFull, size)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %d bytes", err, size)
 	}
-	t := &Taking{record: r, at: finished}
+	t := &Taking{record: r, at: finished, size: size, beyond: beyond}
 	for i, st := range r.parts() {
 		t.parts[i] = taken{stream: st, want: want[i]}
 	}
 	return t, nil
+}
+
+// admitLocked has room ready for n bytes, or knows that Keep can make it.
+func (s *Spool) admitLocked(r *record, n int64, then time.Time) (beyond bool, err error) {
+	victims, ok := s.olderLocked(n, then)
+	switch {
+	case !ok:
+		return false, ErrFull
+	case len(victims) == 0:
+		s.mu.disk += n
+		r.disk = n
+		return false, nil
+	case s.mu.beyond:
+		return false, ErrBusy
+	}
+	s.mu.beyond = true
+	return true, nil
 }
 
 // sameAs reports whether a record of this spool is what another node holds.
@@ -97,9 +117,9 @@ func (r *record) sameAs(want [3]Held) error {
 	return nil
 }
 
-// makeRoomLocked takes out the oldest records, of those that finished before then,
-// until n more bytes have room: all that it takes, or none.
-func (s *Spool) makeRoomLocked(n int64, then time.Time) (victims []*record, ok bool) {
+// olderLocked finds the oldest records, of those that finished before then, that have
+// to go for n more bytes to have room; not ok when that is not enough.
+func (s *Spool) olderLocked(n int64, then time.Time) (victims []*record, ok bool) {
 	free := s.limit - s.mu.disk
 	for e := s.mu.inFiles.Front(); e != nil && free < n; e = e.Next() {
 		r := e.Value.(*record)
@@ -108,13 +128,7 @@ func (s *Spool) makeRoomLocked(n int64, then time.Time) (victims []*record, ok b
 		}
 		victims, free = append(victims, r), free+r.disk
 	}
-	if free < n {
-		return nil, false
-	}
-	for _, r := range victims {
-		s.forgetLocked(r)
-	}
-	return victims, true
+	return victims, free >= n
 }
 
 // Write takes the next bytes of a stream, or of the tar. After an error the Taking
@@ -147,8 +161,12 @@ func (p *taken) write(data []byte) (err error) {
 }
 
 // Keep makes sure that everything has come and is what it should be, forces it to
-// disk and lets readers have it: it outlives a crash of the machine. After an error
-// the Taking is to be dropped.
+// disk, makes room for it and lets readers have it: it outlives a crash of the
+// machine. After an error, ErrFull when there is no room for it after all, the Taking
+// is to be dropped.
+//
+// What is dropped for it is on disk until it is itself. After a crash between the
+// two, Open drops the oldest.
 func (t *Taking) Keep() error {
 	r := t.record
 	m := meta{Task: string(r.tok.Task), Attempt: r.tok.Attempt, Epoch: r.tok.Epoch}
@@ -171,7 +189,7 @@ func (t *Taking) Keep() error {
 			return err
 		}
 	}
-	return r.spool.adopt(r, t.at)
+	return r.spool.adopt(t)
 }
 
 // settle checks one part and forces it to disk.
@@ -211,19 +229,37 @@ func (m meta) force(path string, at time.Time) error {
 	return nil
 }
 
-// adopt puts a record that came whole into the books, by its age.
-func (s *Spool) adopt(r *record, at time.Time) error {
+// adopt puts a record that came whole into the books, by its age, and drops what it
+// has no room beside.
+func (s *Spool) adopt(t *Taking) error {
 	s.mu.Lock()
-	if s.mu.records[r.tok] != nil {
-		s.mu.Unlock()
-		return errors.New("the same output came twice at once")
-	}
-	s.mu.records[r.tok] = r
-	s.holdLocked(r, 0, at)
-	victims := s.overdueLocked(0)
+	victims, err := s.adoptLocked(t)
 	s.mu.Unlock()
 	dropAll(victims)
-	return nil
+	return err
+}
+
+func (s *Spool) adoptLocked(t *Taking) ([]*record, error) {
+	r := t.record
+	if s.mu.records[r.tok] != nil {
+		return nil, errors.New("the same output came twice at once")
+	}
+	var victims []*record
+	if t.beyond {
+		older, ok := s.olderLocked(t.size, t.at)
+		if !ok {
+			return nil, fmt.Errorf("%w: %d bytes, others have come meanwhile", ErrFull, t.size)
+		}
+		for _, old := range older {
+			s.forgetLocked(old)
+		}
+		victims, t.beyond, s.mu.beyond = older, false, false
+		s.mu.disk += t.size
+		r.disk = t.size
+	}
+	s.mu.records[r.tok] = r
+	s.holdLocked(r, 0, t.at)
+	return append(victims, s.overdueLocked(0)...), nil
 }
 
 // Drop leaves nothing of what did not come whole.
@@ -238,6 +274,9 @@ func (t *Taking) Drop() {
 	s.mu.Lock()
 	s.mu.disk -= t.record.disk
 	t.record.disk = 0
+	if t.beyond {
+		t.beyond, s.mu.beyond = false, false
+	}
 	s.mu.Unlock()
 	t.record.drop()
 }

@@ -195,3 +195,151 @@ func TestOnlyOlderOutputMakesRoomForWhatIsTaken(t *testing.T) {
 		t.Errorf("got the files %v, want three entries'", metas)
 	}
 }
+
+// crowded is a spool that has no room: three outputs of 10,000 bytes that finished
+// one, two and three hours ago.
+func crowded(t *testing.T) (dir string, s *Spool, tokens []task.Token) {
+	t.Helper()
+	dir = t.TempDir()
+	s = openAt(t, dir, 30_000)
+	for i, id := range []task.ID{"one", "two", "three"} {
+		tok, out := task.Token{Task: id, Attempt: 1, Epoch: 1}, filler(10_000, byte(i))
+		taking, err := s.Take(tok, time.Now().Add(-time.Duration(i+1)*time.Hour), heldOf(out), Held{}, Held{})
+		if err == nil {
+			err = errors.Join(taking.Write(Stdout, out), taking.Keep())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		tokens = append(tokens, tok)
+	}
+	return dir, s, tokens
+}
+
+var comes = task.Token{Task: "comes", Attempt: 1, Epoch: 1}
+
+func wantHeld(t *testing.T, s *Spool, tokens ...task.Token) {
+	t.Helper()
+	for _, tok := range tokens {
+		if got := all(t, s, tok, Stdout); len(got) != 10_000 {
+			t.Errorf("got %d bytes of %s, want all", len(got), tok.Task)
+		}
+	}
+	if n, disk := s.Usage(); n != len(tokens) || disk != int64(10_000*len(tokens)) {
+		t.Errorf("got %d entries of %d bytes, want %d", n, disk, len(tokens))
+	}
+}
+
+func TestRoomIsMadeOnlyWhenAllHasCome(t *testing.T) {
+	dir, s, tokens := crowded(t)
+	out := filler(10_000, 9)
+	for _, spoilt := range []bool{true, false} {
+		taking, err := s.Take(comes, time.Now(), heldOf(out), Held{}, Held{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := taking.Write(Stdout, out[:9000]); err != nil {
+			t.Fatal(err)
+		}
+		wantHeld(t, s, tokens...)
+		if _, err := s.Take(task.Token{Task: "other", Attempt: 1, Epoch: 1}, time.Now(), heldOf(out), Held{}, Held{}); !errors.Is(err, ErrBusy) {
+			t.Errorf("a second one without room: got %v, want it to wait", err)
+		}
+		if spoilt {
+			if err := taking.Keep(); err == nil {
+				t.Error("got a part kept")
+			}
+			taking.Drop()
+			wantHeld(t, s, tokens...)
+			continue
+		}
+		if err := errors.Join(taking.Write(Stdout, out[9000:]), taking.Keep()); err != nil {
+			t.Fatal(err)
+		}
+		wantHeld(t, s, tokens[0], tokens[1], comes)
+	}
+	if metas, _ := filepath.Glob(filepath.Join(dir, "*"+suffixMeta)); len(metas) != 3 {
+		t.Errorf("got the files %v, want three entries'", metas)
+	}
+	if taking, err := s.Take(task.Token{Task: "other", Attempt: 1, Epoch: 1}, time.Now(), heldOf(out), Held{}, Held{}); err != nil {
+		t.Errorf("the next one: got %v, want it to come", err)
+	} else {
+		taking.Drop()
+	}
+}
+
+// What was older than what comes has made room for others meanwhile.
+func TestWhatHasNoRoomAfterAllIsDropped(t *testing.T) {
+	dir, s, tokens := crowded(t)
+	out := filler(10_000, 9)
+	taking, err := s.Take(comes, time.Now().Add(-150*time.Minute), heldOf(out), Held{}, Held{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := s.Create(task.Token{Task: "live", Attempt: 1, Epoch: 1}, 20_000)
+	if n, err := e.Stdout().Write(filler(10_000, 3)); n != 10_000 || err != nil {
+		t.Fatal(n, err)
+	}
+	if err := errors.Join(taking.Write(Stdout, out), taking.Keep()); !errors.Is(err, ErrFull) {
+		t.Errorf("got %v, want it full", err)
+	}
+	taking.Drop()
+	e.Finish()
+	wantHeld(t, s, tokens[0], tokens[1], task.Token{Task: "live", Attempt: 1, Epoch: 1})
+	if left, _ := filepath.Glob(filepath.Join(dir, "comes*")); len(left) != 0 {
+		t.Errorf("got the files %v left", left)
+	}
+}
+
+// A crash at any step of Keep leaves the old output, or the new one and what has
+// room beside it.
+func TestACrashWhileRoomIsMadeLosesNothingNew(t *testing.T) {
+	dir, s, tokens := crowded(t)
+	out := filler(10_000, 9)
+	taking, err := s.Take(comes, time.Now(), heldOf(out), Held{}, Held{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := taking.Write(Stdout, out); err != nil {
+		t.Fatal(err)
+	}
+	// before is all of it with nothing said about it; after is all of it beside what
+	// it takes the place of.
+	before, after := t.TempDir(), t.TempDir()
+	if err := errors.Join(os.CopyFS(before, os.DirFS(dir)), os.CopyFS(after, os.DirFS(dir))); err != nil {
+		t.Fatal(err)
+	}
+	if err := taking.Keep(); err != nil {
+		t.Fatal(err)
+	}
+	metas, err := filepath.Glob(filepath.Join(dir, "comes*"+suffixMeta))
+	if err != nil || len(metas) != 1 {
+		t.Fatal(metas, err)
+	}
+	data, err := os.ReadFile(metas[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(after, filepath.Base(metas[0])), data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, crashed := range []string{before, after} { // a copy's times are of the copying
+		for i, tok := range tokens {
+			at := time.Now().Add(-time.Duration(i+1) * time.Hour)
+			old, _ := filepath.Glob(filepath.Join(crashed, string(tok.Task)+"*"+suffixMeta))
+			if err := os.Chtimes(old[0], at, at); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	s = openAt(t, before, 30_000)
+	if err := s.Sweep(); err != nil {
+		t.Fatal(err)
+	}
+	wantHeld(t, s, tokens...)
+	s = openAt(t, after, 30_000)
+	if err := s.Sweep(); err != nil {
+		t.Fatal(err)
+	}
+	wantHeld(t, s, tokens[0], tokens[1], comes)
+}

@@ -9,6 +9,7 @@ import (
 
 	"ecs/agent"
 	"ecs/internal/admin"
+	"ecs/internal/daemon"
 	"ecs/internal/gossip"
 )
 
@@ -58,6 +59,7 @@ type operated struct {
 	o       *options
 	agent   *agent.Agent
 	members *gossip.Members
+	rings   *daemon.RingWatch
 	leaving *leaving
 }
 
@@ -81,7 +83,7 @@ func (n *operated) Join(ctx context.Context, addrs []string, say func(string)) e
 		return nil
 	}
 	say("looking for the cluster")
-	if err := n.members.Join(ctx, addrs); err != nil {
+	if err := n.rings.Join(ctx, addrs, func() error { return n.members.Join(ctx, addrs) }); err != nil {
 		return err
 	}
 	say(fmt.Sprintf("gossip shows %d nodes; registering with the leader", len(n.members.Snapshot())))

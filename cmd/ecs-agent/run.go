@@ -94,7 +94,7 @@ func (o *options) run(ctx context.Context, log *slog.Logger, ring *telemetry.Rin
 	renewal := daemon.Renewal{Node: o.node, File: o.Cert, Dial: dial, Log: log,
 		Controls: func() []string { addrs, _ := controls(members); return addrs }}
 	revoked := daemon.RevocationWatch{Node: o.node, Controls: renewal.Controls, Dial: dial, Log: log}
-	rings := daemon.RingWatch{Keys: gossiping.Keys, Controls: renewal.Controls, Dial: dial, Log: log,
+	rings := &daemon.RingWatch{Keys: gossiping.Keys, Controls: renewal.Controls, Dial: dial, Log: log,
 		Known: append(data.Controls(log), daemon.GuessControls(slices.Concat(o.Join, peers))...)}
 	services = append(services, renewal.Run, revoked.Run, rings.Run)
 	if o.healthAddr != "" {
@@ -108,7 +108,7 @@ func (o *options) run(ctx context.Context, log *slog.Logger, ring *telemetry.Rin
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	var door errgroup.Group
 	door.Go(func() error {
-		return admin.Serve(life, admitted, &operated{o: o, agent: a, members: members, leaving: leaving})
+		return admin.Serve(life, admitted, &operated{o: o, agent: a, members: members, rings: rings, leaving: leaving})
 	})
 	services = append(services, func(ctx context.Context) error { data.KeepPeers(ctx, members, log); return nil })
 	err = errors.Join(live(ctx, a, services), closeEngine(ctx, engine))

@@ -132,12 +132,12 @@ func (o *options) run(ctx context.Context, log *slog.Logger, ring *telemetry.Rin
 	// The operator hears the end of a leave: the door closes last.
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	var beside errgroup.Group
-	beside.Go(func() error { return admin.Serve(life, admitted, operated{server, o}) })
-	known := append(data.Controls(log), daemon.GuessControls(slices.Concat(o.Join, peers))...)
+	rings := &daemon.RingWatch{Keys: keys, Controls: server.ControlAddrs, Dial: daemon.Dialer(o.node, pki.RoleControl), Log: log,
+		Known: append(data.Controls(log), daemon.GuessControls(slices.Concat(o.Join, peers))...)}
+	beside.Go(func() error { return admin.Serve(life, admitted, operated{server, o, rings}) })
 	beside.Go(func() error { data.KeepPeers(life, server.Members(), log); return nil })
 	beside.Go(func() error {
-		watch := daemon.RingWatch{Keys: keys, Controls: server.ControlAddrs, Known: known, Dial: daemon.Dialer(o.node, pki.RoleControl), Log: log}
-		_ = watch.Run(life) // it only ends with its context
+		_ = rings.Run(life) // it only ends with its context
 		return nil
 	})
 	err = server.Run(ctx)
@@ -155,7 +155,8 @@ func (o *options) run(ctx context.Context, log *slog.Logger, ring *telemetry.Rin
 // operated is a control node as its operator changes it.
 type operated struct {
 	*control.Server
-	o *options
+	o     *options
+	rings *daemon.RingWatch
 }
 
 // About implements admin.Node.
@@ -166,7 +167,7 @@ func (n operated) About() admin.About {
 
 // Join implements admin.Node.
 func (n operated) Join(ctx context.Context, addrs []string, say func(string)) error {
-	return n.JoinCluster(ctx, addrs, say)
+	return n.rings.Join(ctx, addrs, func() error { return n.JoinCluster(ctx, addrs, say) })
 }
 
 func (o *options) config(ctx context.Context, log *slog.Logger, ports listeners, peers []string) (control.Config, error) {

@@ -60,7 +60,7 @@ func mayWrite(daemon *admin.Client, w *admin.Awaited) error {
 		return nil
 	}
 	for _, path := range w.Files.All() {
-		if path != "" && filepath.Dir(path) != filesDir {
+		if path != "" && filepath.Dir(filepath.Clean(path)) != filesDir {
 			return fmt.Errorf("the daemon runs as user %d and wants its files elsewhere than in %s (%s), where root does not write for it: "+
 				"get them with ecsctl ca request, and start it with them", w.UID, filesDir, path)
 		}

@@ -83,8 +83,8 @@ type tenure struct {
 		leases   map[task.NodeID]*lease
 		sessions map[task.NodeID]*session
 		marks    map[task.Token]*mark
-		takings  map[taking]chan *ecsv1.Taken // orders that are not answered
-		parkings uint64                       // see Hints
+		handing  map[task.Token]*handover // output that is being handed on
+		parkings uint64                   // see Hints
 		shares   shares
 		// changed is closed when what Hints says may have changed.
 		changed chan struct{}
@@ -104,7 +104,7 @@ func (s *Server) Lead(ctx context.Context, term uint64) error {
 	t.mu.leases = make(map[task.NodeID]*lease)
 	t.mu.sessions = make(map[task.NodeID]*session)
 	t.mu.marks = make(map[task.Token]*mark)
-	t.mu.takings = make(map[taking]chan *ecsv1.Taken)
+	t.mu.handing = make(map[task.Token]*handover)
 	t.mu.changed = make(chan struct{})
 	t.mu.rearm = make(chan struct{})
 	t.adoptLocked(s.cfg.Snapshot(), s.cfg.Now()) // nobody else has t yet

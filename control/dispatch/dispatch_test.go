@@ -119,6 +119,7 @@ type fakeAgent struct {
 	out  []*ecsv1.ControlMessage
 	done chan struct{}
 	deaf chan struct{} // not nil: Send waits until it closes
+	cut  func()        // breaks the stream
 }
 
 func (a *fakeAgent) Context() context.Context { return a.ctx }
@@ -153,7 +154,8 @@ var _ rpc.Sessions_SessionServer = (*fakeAgent)(nil)
 func (b *bench) connect(id string, epoch uint64, running ...task.Token) *fakeAgent {
 	ctx, cancel := context.WithCancel(context.WithValue(b.ctx, peerKey{}, id))
 	a := &fakeAgent{ctx: ctx, in: make(chan *ecsv1.AgentMessage, 10), done: make(chan struct{})}
-	node := taskwire.FromNode(&task.Node{ID: task.NodeID(id), Name: id, Zone: "z", Capacity: task.Capacity{MilliCPU: 4000, Memory: 4 << 30}})
+	a.cut = func() { cancel(); <-a.done }
+	node := taskwire.FromNode(&task.Node{ID: task.NodeID(id), Name: id, Zone: "z", OutputAddr: id + ":7451", Capacity: task.Capacity{MilliCPU: 4000, Memory: 4 << 30}})
 	hello := &ecsv1.Hello{Node: node, Epoch: epoch}
 	for _, tok := range running {
 		hello.Running = append(hello.Running, taskwire.FromToken(tok))

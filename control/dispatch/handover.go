@@ -3,8 +3,11 @@ package dispatch
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"ecs/control/state"
 	"ecs/internal/task"
@@ -13,19 +16,26 @@ import (
 )
 
 const (
-	// takesAtOnce bounds the orders of one handover that are under way, takesOfOne
-	// those to one agent.
+	// takesAtOnce bounds the orders of one handover that are under way and not
+	// overdue, takesOfOne all those to one agent.
 	takesAtOnce = 8
 	takesOfOne  = 2
-	// takeTries is how many agents are asked to take one output.
-	takeTries = 3
-	// An order is given up after takeWithin, and a second more for every takeRate
-	// bytes.
+	// takeTries is how often the taking of one output may fail. That an agent was
+	// busy or out of reach does not count.
+	takeTries = 6
+	// An order is overdue, so that others are asked, after takeWithin and a second
+	// more for every takeRate bytes. Its answer counts all the same.
 	takeWithin = 15 * time.Second
 	takeRate   = 1 << 20
-	// assembleWithin is how long agents that take tasks may take to open a session
-	// with a new leader, before what they could have taken is given up.
+	// An agent that could not take an output is asked for the next one after
+	// firstPause, and twice that with every time, up to mostPause.
+	firstPause = time.Second
+	mostPause  = 15 * time.Second
+	// assembleWithin is how long an agent with a session may take to say whether it
+	// takes others' output.
 	assembleWithin = 5 * time.Second
+	// lookAhead is how many outputs are looked at for one that somebody can take now.
+	lookAhead = 32
 	// movesAtMost bounds the outputs of one command, handOnAtMost those of one agent:
 	// its spool knows no more.
 	movesAtMost  = 500
@@ -34,37 +44,49 @@ const (
 
 // parcel is one result's output that is to be held by somebody else.
 type parcel struct {
-	move  state.MovedOutput // To is set when it is taken
-	token task.Token
-	take  *ecsv1.Take
-	size  int64
-	asked map[task.NodeID]bool
+	move   state.MovedOutput // To is set when it is taken
+	token  task.Token
+	take   *ecsv1.Take
+	size   int64
+	orders int                  // under way
+	asked  map[task.NodeID]bool // was ordered to take it and has not said that it won't
+	failed map[task.NodeID]int  // how often it was not taken
+	tries  int                  // that failed, see takeTries
+	gone   bool                 // the agent that leaves does not have it
+	queued bool
 }
 
 // handover has others take what the agent of a session holds, which leaves. All of
-// it belongs to the goroutine of run; orders and moves have one each, and answer.
+// it belongs to the goroutine of run, but for mail.
 type handover struct {
 	*session
-	queue   []*parcel
-	seen    map[task.Token]bool
-	given   map[task.NodeID]int64 // bytes
-	busy    map[task.NodeID]int   // orders under way
-	full    map[task.NodeID]int64 // the least that it had no room for
-	taken   []*parcel             // to be moved in the record
-	orders  int
-	moving  bool
-	told    *ecsv1.HandedOn
-	began   time.Time
-	answers chan func() // what is to be done with an answer
-	group   sync.WaitGroup
+	queue  []*parcel // to be ordered
+	open   map[task.Token]*parcel
+	seen   map[task.Token]bool
+	orders map[taking]*order
+	active int                     // orders that are not overdue
+	given  map[task.NodeID]int64   // bytes
+	busy   map[task.NodeID]int     // orders
+	pauses map[task.NodeID]pausing // before the next order
+	full   map[task.NodeID]fullness
+	taken  []*parcel // to be moved in the record
+	moving bool
+	told   *ecsv1.HandedOn // how far it is
+	said   *ecsv1.HandedOn // what the agent that leaves knows of that
+	look   time.Time       // when time alone may change what there is to do
+	moved  chan func()     // what a commit makes of the rest
+
+	mailed chan struct{}           // one slot: there is mail
+	mail   map[taking]*ecsv1.Taken // answers, the newest of each; guarded by tenure.mu
+	group  sync.WaitGroup          // commits
 }
 
 // handOn runs one handover until nothing is left that anybody could take, or ctx
 // ends. It may be repeated: what was moved before is not this agent's any more.
 func (s *session) handOn(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	h := &handover{session: s, seen: map[task.Token]bool{}, given: map[task.NodeID]int64{}, busy: map[task.NodeID]int{},
-		full: map[task.NodeID]int64{}, told: &ecsv1.HandedOn{}, began: time.Now(), answers: make(chan func())}
+	h := newHandover(s)
+	defer h.disown()
 	defer h.group.Wait()
 	defer cancel()
 	if err := h.run(ctx); err != nil {
@@ -75,56 +97,73 @@ func (s *session) handOn(ctx context.Context) error {
 	return nil
 }
 
+func newHandover(s *session) *handover {
+	return &handover{session: s, open: map[task.Token]*parcel{}, seen: map[task.Token]bool{}, orders: map[taking]*order{},
+		given: map[task.NodeID]int64{}, busy: map[task.NodeID]int{}, pauses: map[task.NodeID]pausing{}, full: map[task.NodeID]fullness{},
+		told: &ecsv1.HandedOn{}, moved: make(chan func()), mailed: make(chan struct{}, 1), mail: map[taking]*ecsv1.Taken{}}
+}
+
 func (h *handover) run(ctx context.Context) error {
-	var failed error
-	assembled := time.NewTimer(assembleWithin)
-	defer assembled.Stop()
 	h.gather()
 	if err := h.tell(ctx); err != nil {
 		return err
 	}
+	var failed error
 	for {
+		// Before what they tell of is looked at.
+		changed := h.sessionsChanged()
+		h.look = time.Time{}
+		h.collect()
+		h.review()
+		if err := h.give(ctx); err != nil {
+			return err
+		}
+		h.commit(ctx, &failed)
 		// Also again at the end: what this agent took itself from another that left
 		// may have become its own since.
-		if len(h.queue) == 0 && h.orders == 0 && !h.moving && len(h.taken) == 0 && !h.gather() {
+		if len(h.open) == 0 && !h.moving {
+			if h.gather() {
+				continue
+			}
 			h.told.Over = true
 			return h.tell(ctx)
-		}
-		changed := h.sessionsChanged()
-		h.give(ctx)
-		if len(h.taken) > 0 && !h.moving {
-			h.moving = true
-			batch := h.taken[:min(len(h.taken), movesAtMost)]
-			h.taken = h.taken[len(batch):]
-			h.group.Go(func() { h.answer(ctx, h.commit(ctx, batch, &failed)) })
-		}
-		if h.orders == 0 && !h.moving && len(h.queue) == 0 {
-			continue // nobody could take what was left
-		}
-		select {
-		case act := <-h.answers:
-			act()
-		case <-changed:
-			continue
-		case <-assembled.C:
-			continue
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		if failed != nil {
-			return failed
 		}
 		if err := h.tell(ctx); err != nil {
 			return err
 		}
+		if err := h.wait(ctx, changed); err != nil {
+			return err
+		}
+		if failed != nil {
+			return failed
+		}
 	}
 }
 
-// answer hands over to run what there is to do.
-func (h *handover) answer(ctx context.Context, act func()) {
+// wait waits until there may be something to do.
+func (h *handover) wait(ctx context.Context, changed <-chan struct{}) error {
+	var due <-chan time.Time
+	if !h.look.IsZero() {
+		timer := time.NewTimer(time.Until(h.look))
+		defer timer.Stop()
+		due = timer.C
+	}
 	select {
-	case h.answers <- act:
+	case act := <-h.moved:
+		act()
+	case <-h.mailed:
+	case <-changed:
+	case <-due:
 	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return nil
+}
+
+// lookAt has run look again at that time, or before.
+func (h *handover) lookAt(at time.Time) {
+	if h.look.IsZero() || at.Before(h.look) {
+		h.look = at
 	}
 }
 
@@ -148,7 +187,8 @@ func (h *handover) gather() (found bool) {
 			continue
 		}
 		h.seen[p.token], found = true, true
-		h.queue = append(h.queue, p)
+		h.own(p)
+		h.again(p)
 		h.told.Total++
 		h.told.Bytes += p.size
 	}
@@ -157,7 +197,7 @@ func (h *handover) gather() (found bool) {
 
 func newParcel(t *task.Task, addr string) *parcel {
 	r, tok := t.Result, t.Attempts[t.Result.Attempt-1].Token(t.ID)
-	p := &parcel{token: tok, asked: map[task.NodeID]bool{},
+	p := &parcel{token: tok, asked: map[task.NodeID]bool{}, failed: map[task.NodeID]int{},
 		move: state.MovedOutput{Task: t.ID, Attempt: r.Attempt, From: r.Holder(), FromAddr: r.OutputAddr},
 		take: &ecsv1.Take{Token: taskwire.FromToken(tok), Addr: addr, FinishedAt: taskwire.FromTime(t.FinishedAt),
 			Stdout: held(&r.Stdout), Stderr: held(&r.Stderr)}}
@@ -173,115 +213,84 @@ func held(s *task.Stream) *ecsv1.Held {
 	return &ecsv1.Held{Bytes: s.Bytes, Kept: s.Kept, Sha256: s.SHA256[:]}
 }
 
-// give orders agents to take what waits, as many as may be under way.
-func (h *handover) give(ctx context.Context) {
-	for len(h.queue) > 0 && h.orders < takesAtOnce {
-		p := h.queue[0]
-		to, wait := h.receiver(p)
-		if wait {
-			return
-		}
-		h.queue = h.queue[1:]
-		if to == nil {
-			h.told.Lost++
-			continue
-		}
-		p.asked[to.node] = true
-		h.orders++
-		h.busy[to.node]++
-		h.given[to.node] += p.size
-		h.group.Go(func() {
-			answer := h.order(ctx, p, to)
-			h.answer(ctx, func() { h.answered(p, to, answer) })
-		})
-	}
-}
-
-// answered takes what came of an order.
-func (h *handover) answered(p *parcel, to *session, a *ecsv1.Taken) {
-	h.orders--
-	h.busy[to.node]--
-	switch {
-	case a.GetProblem() == "":
-		p.move.To = to.node
-		h.taken = append(h.taken, p)
-		return
-	case a.GetGone():
-		h.told.Lost++
-	default:
-		h.again(p)
-	}
-	h.given[to.node] -= p.size
-	if least, known := h.full[to.node]; a.GetFull() && (!known || p.size < least) {
-		h.full[to.node] = p.size
-	}
-	h.cfg.Logger.Info("output not taken", "task", p.token.Task, "attempt", p.token.Attempt, "from", h.node, "by", to.node, "err", a.GetProblem())
-}
-
-// again has another agent asked, unless enough were.
+// again has an agent asked for a parcel that nobody has taken, unless enough were.
+// What is still under way may yet be answered.
 func (h *handover) again(p *parcel) {
-	if len(p.asked) >= takeTries {
-		h.told.Lost++
+	switch {
+	case p.queued || p.move.To != "" || h.open[p.token] != p:
+	case !p.gone && p.tries < takeTries:
+		p.queued = true
+		h.queue = append(h.queue, p)
+	default:
+		h.lose(p)
+	}
+}
+
+// lose gives a parcel up that nobody can take, unless somebody is about to.
+func (h *handover) lose(p *parcel) {
+	if p.orders > 0 {
 		return
 	}
-	h.queue = append(h.queue, p)
+	h.release(p)
+	h.told.Lost++
 }
 
-// order has one agent take one output, and waits until it has or won't.
-func (h *handover) order(ctx context.Context, p *parcel, to *session) *ecsv1.Taken {
-	ctx, cancel := context.WithTimeout(ctx, takeWithin+time.Duration(p.size/takeRate)*time.Second)
-	defer cancel()
-	answer, forget := h.expect(to.node, p.token)
-	defer forget()
-	grant := &ecsv1.ControlMessage{Kind: &ecsv1.ControlMessage_Grant{Grant: &ecsv1.Grant{Token: p.take.GetToken(), Node: string(to.node)}}}
-	if err := h.say(ctx, grant); err != nil {
-		return &ecsv1.Taken{Problem: "the agent that leaves does not listen"}
+// commit moves what was taken in the record, one command at a time.
+func (h *handover) commit(ctx context.Context, failed *error) {
+	if h.moving || len(h.taken) == 0 {
+		return
 	}
-	if !to.sayUnlessGone(ctx, &ecsv1.ControlMessage{Kind: &ecsv1.ControlMessage_Take{Take: p.take}}) {
-		return &ecsv1.Taken{Problem: "its session ended"}
-	}
-	select {
-	case a := <-answer:
-		return a
-	case <-to.gone:
-		return &ecsv1.Taken{Problem: "its session ended"}
-	case <-ctx.Done():
-		return &ecsv1.Taken{Problem: "no answer in time"}
-	}
-}
-
-// commit moves what was taken in the record.
-func (h *handover) commit(ctx context.Context, batch []*parcel, failed *error) (act func()) {
+	h.moving = true
+	batch := slices.Clone(h.taken[:min(len(h.taken), movesAtMost)])
+	h.taken = h.taken[len(batch):]
 	var cmd state.MoveOutputs
 	for _, p := range batch {
 		cmd.Moves = append(cmd.Moves, p.move)
 	}
-	out, err := h.cfg.Log.Propose(ctx, cmd)
-	return func() {
-		h.moving = false
-		if *failed = err; err != nil {
-			return
-		}
-		moved := make(map[task.ID]bool, len(out.Ended))
-		for _, id := range out.Ended {
-			moved[id] = true
-		}
-		sn := h.cfg.Snapshot()
-		for _, p := range batch {
-			t := sn.Task(p.move.Task)
-			if !moved[p.move.Task] && t != nil && t.Result.Holder() == h.node {
-				h.again(p) // who took it is gone
-				continue
+	h.group.Go(func() {
+		_, err := h.cfg.Log.Propose(ctx, cmd)
+		act := func() {
+			h.moving = false
+			if *failed = err; err == nil {
+				h.committed(batch)
 			}
-			h.told.Moved++
-			h.told.MovedBytes += p.size
+		}
+		select {
+		case h.moved <- act:
+		case <-ctx.Done():
+		}
+	})
+}
+
+// committed takes what a command made of a batch.
+func (h *handover) committed(batch []*parcel) {
+	sn := h.cfg.Snapshot()
+	for _, p := range batch {
+		if t := sn.Task(p.move.Task); t != nil && t.Result.Holder() == h.node {
+			h.given[p.move.To] -= p.size
+			p.failed[p.move.To]++
+			p.move.To = "" // that one takes no tasks any more
+			h.again(p)
+			continue
+		}
+		h.release(p)
+		h.told.Moved++
+		h.told.MovedBytes += p.size
+		// What was decided before this command is in the record, too: who does not
+		// hold it by now never will by an order of this handover.
+		for node := range p.asked {
+			h.callOff(node, p.token)
 		}
 	}
 }
 
-// tell says to the agent that leaves how far it is.
+// tell says to the agent that leaves how far it is, where it does not know that.
 func (h *handover) tell(ctx context.Context) error {
 	now := &ecsv1.HandedOn{Total: h.told.Total, Moved: h.told.Moved, Lost: h.told.Lost,
 		Bytes: h.told.Bytes, MovedBytes: h.told.MovedBytes, Over: h.told.Over}
+	if h.said != nil && proto.Equal(now, h.said) {
+		return nil
+	}
+	h.said = now
 	return h.say(ctx, &ecsv1.ControlMessage{Kind: &ecsv1.ControlMessage_HandedOn{HandedOn: now}})
 }

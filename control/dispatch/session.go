@@ -43,6 +43,10 @@ type session struct {
 	// what it has room for of others' output, if it takes any
 	takesSpool bool
 	spoolFree  int64
+	opened     time.Time
+	strays     map[task.Token]bool // output that it is to drop its copy of
+
+	astray chan struct{} // one slot: there are strays
 
 	gone chan struct{} // closed at the end
 }
@@ -61,7 +65,8 @@ func (t *tenure) serve(stream rpc.Sessions_SessionServer, hello *ecsv1.Hello) er
 
 	s := &session{tenure: t, stream: stream, node: task.NodeID(hello.GetNode().GetId()), cancel: cancel,
 		out: make(chan *ecsv1.ControlMessage, 64), beats: make(chan heard, 1),
-		known: make(map[task.Token]bool), unfit: hello.GetNode().GetUnfit(), gone: make(chan struct{})}
+		known: make(map[task.Token]bool), unfit: hello.GetNode().GetUnfit(), gone: make(chan struct{}),
+		opened: time.Now(), strays: make(map[task.Token]bool), astray: make(chan struct{}, 1)}
 	welcome, err := s.open(ctx, hello)
 	if err != nil || welcome == nil {
 		return err
@@ -204,6 +209,10 @@ func (s *session) write(ctx context.Context, g *errgroup.Group) error {
 				if m.GetRefused() != nil {
 					return errLeaseOver
 				}
+			case <-s.astray:
+				if err := s.dropStrays(); err != nil {
+					return err
+				}
 			case <-changed:
 				break answers
 			case <-ctx.Done():
@@ -314,7 +323,7 @@ func (s *session) read(ctx context.Context, g *errgroup.Group) error {
 			handing = true
 			g.Go(func() error { return s.handOn(ctx) })
 		case m.GetTaken() != nil:
-			s.took(m.GetTaken())
+			s.took(ctx, g, m.GetTaken())
 		case m.GetGoodbye() != nil:
 			return s.leave(ctx)
 		}

@@ -2,10 +2,12 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"net"
 	"slices"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -21,6 +23,9 @@ const (
 	ringWithin = rpc.RingHold + 15*time.Second
 	// mostControls bounds the addresses that are remembered.
 	mostControls = 32
+	// catchUpWithin is how long a node that joins may take to get the keys that its
+	// cluster has by now.
+	catchUpWithin = 15 * time.Second
 	// usualRPCPort is where control nodes serve gRPC unless told otherwise.
 	usualRPCPort = "7448"
 )
@@ -36,6 +41,12 @@ type RingWatch struct {
 	Known    []string
 	Dial     func(addr string) (*grpc.ClientConn, error)
 	Log      *slog.Logger
+
+	mu struct {
+		sync.Mutex
+		joined  []string      // where the node was told to join
+		changed chan struct{} // closed and replaced with every ring that is taken
+	}
 }
 
 // Run follows the record through one control node after the other until ctx ends.
@@ -46,7 +57,7 @@ func (w *RingWatch) Run(ctx context.Context) error {
 		rand.Shuffle(len(now), func(i, j int) { now[i], now[j] = now[j], now[i] })
 		seen = distinct(now, seen)
 		seen = seen[:min(len(seen), mostControls)]
-		return distinct(seen, w.Known)
+		return distinct(seen, distinct(w.joining(), w.Known))
 	}
 	told := ""
 	return followInTurn(ctx, controls, w.follow, func(err error) {
@@ -55,6 +66,56 @@ func (w *RingWatch) Run(ctx context.Context) error {
 			w.Log.Debug("gossip keys not followed now", "err", err)
 		}
 	})
+}
+
+// Join has the node join its cluster at the gossip addresses, by what is given. Where
+// nobody answers the key may have been rotated since the node got its own: the ring of
+// now is asked for at the same hosts, and once it is there the node tries again.
+// It needs Run.
+func (w *RingWatch) Join(ctx context.Context, addrs []string, join func() error) error {
+	changed := w.learn(GuessControls(addrs))
+	err := join()
+	var nobody *gossip.NobodyError
+	if !errors.As(err, &nobody) {
+		return err
+	}
+	limit := time.NewTimer(catchUpWithin)
+	defer limit.Stop()
+	select {
+	case <-changed:
+		return join()
+	case <-limit.C:
+		return err
+	case <-ctx.Done():
+		return err
+	}
+}
+
+// learn has Run ask there, too, and gives a channel that closes with the next ring.
+func (w *RingWatch) learn(controls []string) (changed <-chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.mu.joined = distinct(controls, w.mu.joined)
+	w.mu.joined = w.mu.joined[:min(len(w.mu.joined), mostControls)]
+	if w.mu.changed == nil {
+		w.mu.changed = make(chan struct{})
+	}
+	return w.mu.changed
+}
+
+func (w *RingWatch) joining() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.mu.joined)
+}
+
+func (w *RingWatch) taken() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.mu.changed != nil {
+		close(w.mu.changed)
+		w.mu.changed = nil
+	}
 }
 
 // follow takes the rings of one control node until it has none to give.
@@ -89,6 +150,7 @@ func (w *RingWatch) next(ctx context.Context, from rpc.GossipKeysClient) error {
 		w.Log.Error("the cluster's gossip keys can't be used", "version", answer.GetVersion(), "err", err)
 		return err
 	}
+	w.taken()
 	w.Log.Info("gossip keys changed", "version", answer.GetVersion(), "encrypts", gossip.KeyID(answer.GetKeys()[0]), "keys", len(answer.GetKeys()))
 	return nil
 }

@@ -52,7 +52,7 @@ func (d *ringDisk) follow(ctx context.Context, c *Cluster, h *memnet.Host, keys 
 	d.mu.Lock()
 	known := slices.Clone(d.controls)
 	d.mu.Unlock()
-	watch := daemon.RingWatch{Keys: keys, Known: known, Controls: func() []string { return controlsIn(members) }, Dial: dialer(h), Log: c.logger(h.Name())}
+	watch := &daemon.RingWatch{Keys: keys, Known: known, Controls: func() []string { return controlsIn(members) }, Dial: dialer(h), Log: c.logger(h.Name())}
 	var watching sync.WaitGroup
 	watching.Go(func() { _ = watch.Run(ctx) })
 	defer watching.Wait()

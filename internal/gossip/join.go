@@ -162,13 +162,26 @@ func (m *Members) Join(ctx context.Context, addrs []string) error {
 		}
 	}
 	if len(faults) == len(addrs) {
-		return fmt.Errorf("no member of cluster %s answers there: %w", m.cfg.Label, errors.Join(faults...))
+		return &NobodyError{Cluster: m.cfg.Label, Err: errors.Join(faults...)}
 	}
 	m.joiner.mu.Lock()
 	defer m.joiner.mu.Unlock()
 	m.joiner.mu.addrs = slices.Clone(addrs)
 	return nil
 }
+
+// NobodyError says that no member of the cluster could be joined. That the gossip key
+// is not theirs looks the same as that they are not there.
+type NobodyError struct {
+	Cluster string
+	Err     error
+}
+
+func (e *NobodyError) Error() string {
+	return fmt.Sprintf("no member of cluster %s answers there: %v", e.Cluster, e.Err)
+}
+
+func (e *NobodyError) Unwrap() error { return e.Err }
 
 // conflict is a second node under a known name.
 type conflict struct{ name, known, newcomer string }

@@ -73,8 +73,10 @@ func (c *container) begun() bool {
 	return c.mu.started
 }
 
-// begin runs the program from now on.
-func (c *container) begin(script []string) error {
+// begin runs the program from now on, under the lease that ends then, or later if a
+// renewal has come before.
+func (c *container) begin(script []string, end time.Duration) error {
+	now := c.e.Now()
 	c.e.mu.Lock()
 	defer c.e.mu.Unlock()
 	c.mu.Lock()
@@ -92,6 +94,10 @@ func (c *container) begin(script []string) error {
 	c.mu.started, c.mu.program = true, make(chan struct{})
 	c.mu.run = &Run{Token: c.tok, Container: c.number, StartedAt: time.Now()}
 	c.e.mu.history = append(c.e.mu.history, c.mu.run)
+	if c.mu.lease = max(c.mu.lease, end); c.mu.lease > 0 {
+		c.mu.run.Lease = time.Now().Add(c.mu.lease - now)
+		c.watchLocked(c.mu.lease - task.FenceAhead - now)
+	}
 	if limit := c.spec.Timeouts.Run; limit > 0 {
 		c.mu.limit = time.AfterFunc(limit, func() {
 			c.quench(&runtime.Exit{Code: sigkilled, Signal: "SIGKILL", RunLimit: true})
@@ -147,13 +153,15 @@ func (c *container) renew(end time.Duration) {
 	defer c.e.mu.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if end <= c.mu.lease || c.mu.deaf || c.mu.run == nil || c.mu.isOver {
+	if end <= c.mu.lease || c.mu.deaf || c.mu.isOver {
 		return
 	}
-	first := c.mu.lease == 0
 	c.mu.lease = end
+	if c.mu.run == nil {
+		return // begin goes by it
+	}
 	c.mu.run.Lease = time.Now().Add(end - now)
-	if first {
+	if c.mu.fence == nil {
 		c.watchLocked(end - task.FenceAhead - now)
 	}
 }

@@ -231,3 +231,19 @@ func TestImagesDoWhatTheirNamesSay(t *testing.T) {
 		}
 	})
 }
+
+// A program that ends while its start is under way ran under its lease all the same.
+func TestAProgramThatEndsAtOnceRanUnderItsLease(t *testing.T) {
+	e := fake.NewEngine()
+	one := e.For("one")
+	for i := range 2000 {
+		o := order("t", i+1, "exit", "0")
+		o.Deadline = func() time.Duration { return e.Now() + time.Minute }
+		start(t, one, o)
+	}
+	for _, r := range e.History() {
+		if left := time.Until(r.Lease); left < 50*time.Second || left > time.Minute {
+			t.Fatalf("attempt %d ran under a lease that ends in %s, want a minute", r.Token.Attempt, left)
+		}
+	}
+}

@@ -53,11 +53,7 @@ func (h *handle) Start(ctx context.Context) error {
 	if h.deadline != nil {
 		end = h.deadline()
 	}
-	if err := h.begin(script); err != nil {
-		return err
-	}
-	h.renew(end)
-	return nil
+	return h.begin(script, end)
 }
 
 // Wait implements runtime.Container.

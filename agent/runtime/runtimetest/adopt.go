@@ -171,6 +171,22 @@ func renewedLease(t *testing.T, h Harness) {
 	}
 }
 
+// A start may take as long as a lease: what is renewed before it counts.
+func renewedBeforeStart(t *testing.T, h Harness) {
+	a := prepare(t, h)
+	a.deadline = endsIn(h, 2*time.Second)
+	if err := a.create(spec(h, "sleep", "3s", ";", "exit", "4"), a.stdout); err != nil {
+		t.Fatal(err)
+	}
+	a.c.Renew(a.deadline() + time.Minute)
+	a.start()
+	exit := a.exit()
+	a.remove()
+	if exit.Code != 4 || exit.Lapsed {
+		t.Errorf("got %+v, want code 4", exit)
+	}
+}
+
 func runLimit(t *testing.T, h Harness) {
 	s := spec(h, "print", "x", ";", "sleep", "1m")
 	s.Timeouts.Run = time.Second

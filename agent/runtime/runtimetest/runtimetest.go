@@ -95,6 +95,7 @@ func Run(t *testing.T, fresh func(*testing.T) Harness) {
 		{"NothingToAdopt", nothingToAdopt},
 		{"LeaseEnds", leaseEnds},
 		{"RenewedLease", renewedLease},
+		{"RenewedBeforeStart", renewedBeforeStart},
 		{"RunLimit", runLimit},
 		{"InlineInput", inlineInput},
 		{"NoInput", noInput},

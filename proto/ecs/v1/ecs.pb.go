@@ -5124,6 +5124,7 @@ type Taken struct {
 	Problem       string                 `protobuf:"bytes,2,opt,name=problem,proto3" json:"problem,omitempty"`
 	Full          bool                   `protobuf:"varint,3,opt,name=full,proto3" json:"full,omitempty"` // there is no room for so much
 	Gone          bool                   `protobuf:"varint,4,opt,name=gone,proto3" json:"gone,omitempty"` // the agent that leaves does not have it
+	Busy          bool                   `protobuf:"varint,5,opt,name=busy,proto3" json:"busy,omitempty"` // it has too much to do now, and may take it later
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5186,6 +5187,13 @@ func (x *Taken) GetGone() bool {
 	return false
 }
 
+func (x *Taken) GetBusy() bool {
+	if x != nil {
+		return x.Busy
+	}
+	return false
+}
+
 // Goodbye gives the lease up: everything of this agent has ended.
 type Goodbye struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -5241,6 +5249,7 @@ type ControlMessage struct {
 	//	*ControlMessage_Grant
 	//	*ControlMessage_Take
 	//	*ControlMessage_HandedOn
+	//	*ControlMessage_CallOff
 	Kind          isControlMessage_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -5396,6 +5405,15 @@ func (x *ControlMessage) GetHandedOn() *HandedOn {
 	return nil
 }
 
+func (x *ControlMessage) GetCallOff() *CallOff {
+	if x != nil {
+		if x, ok := x.Kind.(*ControlMessage_CallOff); ok {
+			return x.CallOff
+		}
+	}
+	return nil
+}
+
 type isControlMessage_Kind interface {
 	isControlMessage_Kind()
 }
@@ -5444,6 +5462,10 @@ type ControlMessage_HandedOn struct {
 	HandedOn *HandedOn `protobuf:"bytes,47,opt,name=handed_on,json=handedOn,proto3,oneof"`
 }
 
+type ControlMessage_CallOff struct {
+	CallOff *CallOff `protobuf:"bytes,48,opt,name=call_off,json=callOff,proto3,oneof"`
+}
+
 func (*ControlMessage_Welcome) isControlMessage_Kind() {}
 
 func (*ControlMessage_Heartbeat) isControlMessage_Kind() {}
@@ -5465,6 +5487,8 @@ func (*ControlMessage_Grant) isControlMessage_Kind() {}
 func (*ControlMessage_Take) isControlMessage_Kind() {}
 
 func (*ControlMessage_HandedOn) isControlMessage_Kind() {}
+
+func (*ControlMessage_CallOff) isControlMessage_Kind() {}
 
 // Grant lets another agent read one finished attempt's output from this one, which
 // leaves.
@@ -5606,6 +5630,52 @@ func (x *Take) GetFinishedAt() int64 {
 	return 0
 }
 
+// CallOff has an agent end a Take that it has not answered, and drop what it has
+// taken for it: another holds that output.
+type CallOff struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Token         *Token                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallOff) Reset() {
+	*x = CallOff{}
+	mi := &file_ecs_v1_ecs_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallOff) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallOff) ProtoMessage() {}
+
+func (x *CallOff) ProtoReflect() protoreflect.Message {
+	mi := &file_ecs_v1_ecs_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallOff.ProtoReflect.Descriptor instead.
+func (*CallOff) Descriptor() ([]byte, []int) {
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *CallOff) GetToken() *Token {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
 // Held is what the record says of a stream, or a tar.
 type Held struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -5618,7 +5688,7 @@ type Held struct {
 
 func (x *Held) Reset() {
 	*x = Held{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[61]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5630,7 +5700,7 @@ func (x *Held) String() string {
 func (*Held) ProtoMessage() {}
 
 func (x *Held) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[61]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5643,7 +5713,7 @@ func (x *Held) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Held.ProtoReflect.Descriptor instead.
 func (*Held) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{61}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Held) GetBytes() int64 {
@@ -5682,7 +5752,7 @@ type HandedOn struct {
 
 func (x *HandedOn) Reset() {
 	*x = HandedOn{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[62]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5694,7 +5764,7 @@ func (x *HandedOn) String() string {
 func (*HandedOn) ProtoMessage() {}
 
 func (x *HandedOn) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[62]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5707,7 +5777,7 @@ func (x *HandedOn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandedOn.ProtoReflect.Descriptor instead.
 func (*HandedOn) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{62}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *HandedOn) GetTotal() uint32 {
@@ -5761,7 +5831,7 @@ type Leave struct {
 
 func (x *Leave) Reset() {
 	*x = Leave{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[63]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5773,7 +5843,7 @@ func (x *Leave) String() string {
 func (*Leave) ProtoMessage() {}
 
 func (x *Leave) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[63]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5786,7 +5856,7 @@ func (x *Leave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leave.ProtoReflect.Descriptor instead.
 func (*Leave) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{63}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{64}
 }
 
 // Welcome answers Hello. Attempts in `forget` are not the agent's (any more):
@@ -5801,7 +5871,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[64]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5813,7 +5883,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[64]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5826,7 +5896,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{64}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Welcome) GetForget() []*Token {
@@ -5854,7 +5924,7 @@ type HeartbeatAnswer struct {
 
 func (x *HeartbeatAnswer) Reset() {
 	*x = HeartbeatAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[65]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5866,7 +5936,7 @@ func (x *HeartbeatAnswer) String() string {
 func (*HeartbeatAnswer) ProtoMessage() {}
 
 func (x *HeartbeatAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[65]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5879,7 +5949,7 @@ func (x *HeartbeatAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatAnswer.ProtoReflect.Descriptor instead.
 func (*HeartbeatAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{65}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *HeartbeatAnswer) GetNumber() uint64 {
@@ -5918,7 +5988,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[66]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5930,7 +6000,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[66]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5943,7 +6013,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{66}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Assignment) GetToken() *Token {
@@ -6000,7 +6070,7 @@ type StopAttempt struct {
 
 func (x *StopAttempt) Reset() {
 	*x = StopAttempt{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[67]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6012,7 +6082,7 @@ func (x *StopAttempt) String() string {
 func (*StopAttempt) ProtoMessage() {}
 
 func (x *StopAttempt) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[67]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6025,7 +6095,7 @@ func (x *StopAttempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAttempt.ProtoReflect.Descriptor instead.
 func (*StopAttempt) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{67}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *StopAttempt) GetToken() *Token {
@@ -6062,7 +6132,7 @@ type StatusAnswer struct {
 
 func (x *StatusAnswer) Reset() {
 	*x = StatusAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[68]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6074,7 +6144,7 @@ func (x *StatusAnswer) String() string {
 func (*StatusAnswer) ProtoMessage() {}
 
 func (x *StatusAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[68]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6087,7 +6157,7 @@ func (x *StatusAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusAnswer.ProtoReflect.Descriptor instead.
 func (*StatusAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{68}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *StatusAnswer) GetToken() *Token {
@@ -6122,7 +6192,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[69]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6134,7 +6204,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[69]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6147,7 +6217,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{69}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Redirect) GetId() string {
@@ -6176,7 +6246,7 @@ type Refused struct {
 
 func (x *Refused) Reset() {
 	*x = Refused{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[70]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6188,7 +6258,7 @@ func (x *Refused) String() string {
 func (*Refused) ProtoMessage() {}
 
 func (x *Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[70]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6201,7 +6271,7 @@ func (x *Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refused.ProtoReflect.Descriptor instead.
 func (*Refused) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{70}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Refused) GetExpired() bool {
@@ -6231,7 +6301,7 @@ type OutputRequest struct {
 
 func (x *OutputRequest) Reset() {
 	*x = OutputRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[71]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6243,7 +6313,7 @@ func (x *OutputRequest) String() string {
 func (*OutputRequest) ProtoMessage() {}
 
 func (x *OutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[71]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6256,7 +6326,7 @@ func (x *OutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputRequest.ProtoReflect.Descriptor instead.
 func (*OutputRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{71}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *OutputRequest) GetToken() *Token {
@@ -6307,7 +6377,7 @@ type OutputChunk struct {
 
 func (x *OutputChunk) Reset() {
 	*x = OutputChunk{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[72]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6319,7 +6389,7 @@ func (x *OutputChunk) String() string {
 func (*OutputChunk) ProtoMessage() {}
 
 func (x *OutputChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[72]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6332,7 +6402,7 @@ func (x *OutputChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputChunk.ProtoReflect.Descriptor instead.
 func (*OutputChunk) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{72}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *OutputChunk) GetOffset() int64 {
@@ -6392,7 +6462,7 @@ type AttachInput struct {
 
 func (x *AttachInput) Reset() {
 	*x = AttachInput{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[73]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6404,7 +6474,7 @@ func (x *AttachInput) String() string {
 func (*AttachInput) ProtoMessage() {}
 
 func (x *AttachInput) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[73]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6417,7 +6487,7 @@ func (x *AttachInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachInput.ProtoReflect.Descriptor instead.
 func (*AttachInput) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{73}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *AttachInput) GetToken() *Token {
@@ -6503,7 +6573,7 @@ type InputData struct {
 
 func (x *InputData) Reset() {
 	*x = InputData{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[74]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6515,7 +6585,7 @@ func (x *InputData) String() string {
 func (*InputData) ProtoMessage() {}
 
 func (x *InputData) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[74]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6528,7 +6598,7 @@ func (x *InputData) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InputData.ProtoReflect.Descriptor instead.
 func (*InputData) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{74}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *InputData) GetOffset() int64 {
@@ -6562,7 +6632,7 @@ type WindowSize struct {
 
 func (x *WindowSize) Reset() {
 	*x = WindowSize{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[75]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6574,7 +6644,7 @@ func (x *WindowSize) String() string {
 func (*WindowSize) ProtoMessage() {}
 
 func (x *WindowSize) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[75]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6587,7 +6657,7 @@ func (x *WindowSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WindowSize.ProtoReflect.Descriptor instead.
 func (*WindowSize) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{75}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *WindowSize) GetRows() uint32 {
@@ -6616,7 +6686,7 @@ type AttachAck struct {
 
 func (x *AttachAck) Reset() {
 	*x = AttachAck{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[76]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6628,7 +6698,7 @@ func (x *AttachAck) String() string {
 func (*AttachAck) ProtoMessage() {}
 
 func (x *AttachAck) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[76]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6641,7 +6711,7 @@ func (x *AttachAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachAck.ProtoReflect.Descriptor instead.
 func (*AttachAck) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{76}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *AttachAck) GetTaken() int64 {
@@ -6669,7 +6739,7 @@ type ForwardRequest struct {
 
 func (x *ForwardRequest) Reset() {
 	*x = ForwardRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[77]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6681,7 +6751,7 @@ func (x *ForwardRequest) String() string {
 func (*ForwardRequest) ProtoMessage() {}
 
 func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[77]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6694,7 +6764,7 @@ func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardRequest.ProtoReflect.Descriptor instead.
 func (*ForwardRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{77}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *ForwardRequest) GetCommands() []*Command {
@@ -6713,7 +6783,7 @@ type ForwardAnswer struct {
 
 func (x *ForwardAnswer) Reset() {
 	*x = ForwardAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[78]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6725,7 +6795,7 @@ func (x *ForwardAnswer) String() string {
 func (*ForwardAnswer) ProtoMessage() {}
 
 func (x *ForwardAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[78]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6738,7 +6808,7 @@ func (x *ForwardAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardAnswer.ProtoReflect.Descriptor instead.
 func (*ForwardAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{78}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *ForwardAnswer) GetForwarded() []*Forwarded {
@@ -6763,7 +6833,7 @@ type Forwarded struct {
 
 func (x *Forwarded) Reset() {
 	*x = Forwarded{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[79]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6775,7 +6845,7 @@ func (x *Forwarded) String() string {
 func (*Forwarded) ProtoMessage() {}
 
 func (x *Forwarded) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[79]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6788,7 +6858,7 @@ func (x *Forwarded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forwarded.ProtoReflect.Descriptor instead.
 func (*Forwarded) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{79}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *Forwarded) GetIndex() uint64 {
@@ -6850,7 +6920,7 @@ type ProposeRequest struct {
 
 func (x *ProposeRequest) Reset() {
 	*x = ProposeRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[80]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6862,7 +6932,7 @@ func (x *ProposeRequest) String() string {
 func (*ProposeRequest) ProtoMessage() {}
 
 func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[80]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6875,7 +6945,7 @@ func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeRequest.ProtoReflect.Descriptor instead.
 func (*ProposeRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{80}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *ProposeRequest) GetCommand() *Command {
@@ -6899,7 +6969,7 @@ type ProposeAnswer struct {
 
 func (x *ProposeAnswer) Reset() {
 	*x = ProposeAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[81]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6911,7 +6981,7 @@ func (x *ProposeAnswer) String() string {
 func (*ProposeAnswer) ProtoMessage() {}
 
 func (x *ProposeAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[81]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6924,7 +6994,7 @@ func (x *ProposeAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeAnswer.ProtoReflect.Descriptor instead.
 func (*ProposeAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{81}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *ProposeAnswer) GetIndex() uint64 {
@@ -6980,7 +7050,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[82]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6992,7 +7062,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[82]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7005,7 +7075,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{82}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *Refusal) GetCode() string {
@@ -7030,7 +7100,7 @@ type ReadIndexRequest struct {
 
 func (x *ReadIndexRequest) Reset() {
 	*x = ReadIndexRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[83]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7042,7 +7112,7 @@ func (x *ReadIndexRequest) String() string {
 func (*ReadIndexRequest) ProtoMessage() {}
 
 func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[83]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7055,7 +7125,7 @@ func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
 func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{83}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{84}
 }
 
 type ReadIndexAnswer struct {
@@ -7068,7 +7138,7 @@ type ReadIndexAnswer struct {
 
 func (x *ReadIndexAnswer) Reset() {
 	*x = ReadIndexAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[84]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7080,7 +7150,7 @@ func (x *ReadIndexAnswer) String() string {
 func (*ReadIndexAnswer) ProtoMessage() {}
 
 func (x *ReadIndexAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[84]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7093,7 +7163,7 @@ func (x *ReadIndexAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexAnswer.ProtoReflect.Descriptor instead.
 func (*ReadIndexAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{84}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *ReadIndexAnswer) GetIndex() uint64 {
@@ -7120,7 +7190,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[85]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7132,7 +7202,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[85]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7145,7 +7215,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{85}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *ExplainRequest) GetTask() string {
@@ -7166,7 +7236,7 @@ type ExplainAnswer struct {
 
 func (x *ExplainAnswer) Reset() {
 	*x = ExplainAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[86]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7178,7 +7248,7 @@ func (x *ExplainAnswer) String() string {
 func (*ExplainAnswer) ProtoMessage() {}
 
 func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[86]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7191,7 +7261,7 @@ func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainAnswer.ProtoReflect.Descriptor instead.
 func (*ExplainAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{86}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *ExplainAnswer) GetBecause() string {
@@ -7225,7 +7295,7 @@ type ImagesRequest struct {
 
 func (x *ImagesRequest) Reset() {
 	*x = ImagesRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[87]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7237,7 +7307,7 @@ func (x *ImagesRequest) String() string {
 func (*ImagesRequest) ProtoMessage() {}
 
 func (x *ImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[87]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7250,7 +7320,7 @@ func (x *ImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImagesRequest.ProtoReflect.Descriptor instead.
 func (*ImagesRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{87}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *ImagesRequest) GetNode() string {
@@ -7271,7 +7341,7 @@ type ImagesAnswer struct {
 
 func (x *ImagesAnswer) Reset() {
 	*x = ImagesAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[88]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7283,7 +7353,7 @@ func (x *ImagesAnswer) String() string {
 func (*ImagesAnswer) ProtoMessage() {}
 
 func (x *ImagesAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[88]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7296,7 +7366,7 @@ func (x *ImagesAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImagesAnswer.ProtoReflect.Descriptor instead.
 func (*ImagesAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{88}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *ImagesAnswer) GetImages() []*ImageCount {
@@ -7333,7 +7403,7 @@ type ImageCount struct {
 
 func (x *ImageCount) Reset() {
 	*x = ImageCount{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[89]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7345,7 +7415,7 @@ func (x *ImageCount) String() string {
 func (*ImageCount) ProtoMessage() {}
 
 func (x *ImageCount) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[89]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7358,7 +7428,7 @@ func (x *ImageCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageCount.ProtoReflect.Descriptor instead.
 func (*ImageCount) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{89}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *ImageCount) GetImage() string {
@@ -7397,7 +7467,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[90]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7409,7 +7479,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[90]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7422,7 +7492,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{90}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *JoinRequest) GetRaftAddr() string {
@@ -7472,7 +7542,7 @@ type JoinAnswer struct {
 
 func (x *JoinAnswer) Reset() {
 	*x = JoinAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[91]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7484,7 +7554,7 @@ func (x *JoinAnswer) String() string {
 func (*JoinAnswer) ProtoMessage() {}
 
 func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[91]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7497,7 +7567,7 @@ func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinAnswer.ProtoReflect.Descriptor instead.
 func (*JoinAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{91}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *JoinAnswer) GetRefusal() *Refusal {
@@ -7545,7 +7615,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[92]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7557,7 +7627,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[92]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7570,7 +7640,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{92}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *LeaveRequest) GetNode() string {
@@ -7611,7 +7681,7 @@ type LeaveAnswer struct {
 
 func (x *LeaveAnswer) Reset() {
 	*x = LeaveAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[93]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7623,7 +7693,7 @@ func (x *LeaveAnswer) String() string {
 func (*LeaveAnswer) ProtoMessage() {}
 
 func (x *LeaveAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[93]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7636,7 +7706,7 @@ func (x *LeaveAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveAnswer.ProtoReflect.Descriptor instead.
 func (*LeaveAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{93}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *LeaveAnswer) GetRefusal() *Refusal {
@@ -7662,7 +7732,7 @@ type GoRequest struct {
 
 func (x *GoRequest) Reset() {
 	*x = GoRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[94]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7674,7 +7744,7 @@ func (x *GoRequest) String() string {
 func (*GoRequest) ProtoMessage() {}
 
 func (x *GoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[94]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7687,7 +7757,7 @@ func (x *GoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GoRequest.ProtoReflect.Descriptor instead.
 func (*GoRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{94}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{95}
 }
 
 type GoAnswer struct {
@@ -7699,7 +7769,7 @@ type GoAnswer struct {
 
 func (x *GoAnswer) Reset() {
 	*x = GoAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[95]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7711,7 +7781,7 @@ func (x *GoAnswer) String() string {
 func (*GoAnswer) ProtoMessage() {}
 
 func (x *GoAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[95]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7724,7 +7794,7 @@ func (x *GoAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GoAnswer.ProtoReflect.Descriptor instead.
 func (*GoAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{95}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *GoAnswer) GetRefusal() *Refusal {
@@ -7747,7 +7817,7 @@ type LogRequest struct {
 
 func (x *LogRequest) Reset() {
 	*x = LogRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[96]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7759,7 +7829,7 @@ func (x *LogRequest) String() string {
 func (*LogRequest) ProtoMessage() {}
 
 func (x *LogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[96]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7772,7 +7842,7 @@ func (x *LogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogRequest.ProtoReflect.Descriptor instead.
 func (*LogRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{96}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *LogRequest) GetCid() string {
@@ -7814,7 +7884,7 @@ type LogAnswer struct {
 
 func (x *LogAnswer) Reset() {
 	*x = LogAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[97]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7826,7 +7896,7 @@ func (x *LogAnswer) String() string {
 func (*LogAnswer) ProtoMessage() {}
 
 func (x *LogAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[97]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7839,7 +7909,7 @@ func (x *LogAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogAnswer.ProtoReflect.Descriptor instead.
 func (*LogAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{97}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *LogAnswer) GetLines() [][]byte {
@@ -7873,7 +7943,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[98]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7885,7 +7955,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[98]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7898,7 +7968,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{98}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *RenewRequest) GetRequest() []byte {
@@ -7918,7 +7988,7 @@ type RenewAnswer struct {
 
 func (x *RenewAnswer) Reset() {
 	*x = RenewAnswer{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[99]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7930,7 +8000,7 @@ func (x *RenewAnswer) String() string {
 func (*RenewAnswer) ProtoMessage() {}
 
 func (x *RenewAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[99]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7943,7 +8013,7 @@ func (x *RenewAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewAnswer.ProtoReflect.Descriptor instead.
 func (*RenewAnswer) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{99}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *RenewAnswer) GetCertificate() []byte {
@@ -7970,7 +8040,7 @@ type WatchRevoked struct {
 
 func (x *WatchRevoked) Reset() {
 	*x = WatchRevoked{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[100]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7982,7 +8052,7 @@ func (x *WatchRevoked) String() string {
 func (*WatchRevoked) ProtoMessage() {}
 
 func (x *WatchRevoked) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[100]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7995,7 +8065,7 @@ func (x *WatchRevoked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRevoked.ProtoReflect.Descriptor instead.
 func (*WatchRevoked) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{100}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{101}
 }
 
 // RevokedCertificates are all there are as of an entry of the log. One that is
@@ -8011,7 +8081,7 @@ type RevokedCertificates struct {
 
 func (x *RevokedCertificates) Reset() {
 	*x = RevokedCertificates{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[101]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8023,7 +8093,7 @@ func (x *RevokedCertificates) String() string {
 func (*RevokedCertificates) ProtoMessage() {}
 
 func (x *RevokedCertificates) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[101]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8036,7 +8106,7 @@ func (x *RevokedCertificates) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokedCertificates.ProtoReflect.Descriptor instead.
 func (*RevokedCertificates) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{101}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *RevokedCertificates) GetCertificates() []*RevokedCertificate {
@@ -8071,7 +8141,7 @@ type GossipHeld struct {
 
 func (x *GossipHeld) Reset() {
 	*x = GossipHeld{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[102]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8083,7 +8153,7 @@ func (x *GossipHeld) String() string {
 func (*GossipHeld) ProtoMessage() {}
 
 func (x *GossipHeld) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[102]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8096,7 +8166,7 @@ func (x *GossipHeld) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GossipHeld.ProtoReflect.Descriptor instead.
 func (*GossipHeld) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{102}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *GossipHeld) GetVersion() uint64 {
@@ -8119,7 +8189,7 @@ type GossipRing struct {
 
 func (x *GossipRing) Reset() {
 	*x = GossipRing{}
-	mi := &file_ecs_v1_ecs_proto_msgTypes[103]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8131,7 +8201,7 @@ func (x *GossipRing) String() string {
 func (*GossipRing) ProtoMessage() {}
 
 func (x *GossipRing) ProtoReflect() protoreflect.Message {
-	mi := &file_ecs_v1_ecs_proto_msgTypes[103]
+	mi := &file_ecs_v1_ecs_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8144,7 +8214,7 @@ func (x *GossipRing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GossipRing.ProtoReflect.Descriptor instead.
 func (*GossipRing) Descriptor() ([]byte, []int) {
-	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{103}
+	return file_ecs_v1_ecs_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *GossipRing) GetVersion() uint64 {
@@ -8619,13 +8689,14 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"started_at\x18\x02 \x01(\x03R\tstartedAt\x12&\n" +
 	"\x06result\x18\x03 \x01(\v2\x0e.ecs.v1.ResultR\x06result\x12 \n" +
 	"\x04bill\x18\x04 \x01(\v2\f.ecs.v1.BillR\x04bill\"\b\n" +
-	"\x06HandOn\"n\n" +
+	"\x06HandOn\"\x82\x01\n" +
 	"\x05Taken\x12#\n" +
 	"\x05token\x18\x01 \x01(\v2\r.ecs.v1.TokenR\x05token\x12\x18\n" +
 	"\aproblem\x18\x02 \x01(\tR\aproblem\x12\x12\n" +
 	"\x04full\x18\x03 \x01(\bR\x04full\x12\x12\n" +
-	"\x04gone\x18\x04 \x01(\bR\x04gone\"\t\n" +
-	"\aGoodbye\"\xb9\x04\n" +
+	"\x04gone\x18\x04 \x01(\bR\x04gone\x12\x12\n" +
+	"\x04busy\x18\x05 \x01(\bR\x04busy\"\t\n" +
+	"\aGoodbye\"\xe7\x04\n" +
 	"\x0eControlMessage\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12+\n" +
@@ -8642,7 +8713,8 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	" \x01(\v2\r.ecs.v1.LeaveH\x00R\x05leave\x12%\n" +
 	"\x05grant\x18- \x01(\v2\r.ecs.v1.GrantH\x00R\x05grant\x12\"\n" +
 	"\x04take\x18. \x01(\v2\f.ecs.v1.TakeH\x00R\x04take\x12/\n" +
-	"\thanded_on\x18/ \x01(\v2\x10.ecs.v1.HandedOnH\x00R\bhandedOnB\x06\n" +
+	"\thanded_on\x18/ \x01(\v2\x10.ecs.v1.HandedOnH\x00R\bhandedOn\x12,\n" +
+	"\bcall_off\x180 \x01(\v2\x0f.ecs.v1.CallOffH\x00R\acallOffB\x06\n" +
 	"\x04kind\"@\n" +
 	"\x05Grant\x12#\n" +
 	"\x05token\x18\x01 \x01(\v2\r.ecs.v1.TokenR\x05token\x12\x12\n" +
@@ -8654,7 +8726,9 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"\x06stderr\x18\x04 \x01(\v2\f.ecs.v1.HeldR\x06stderr\x12&\n" +
 	"\aoutputs\x18\x05 \x01(\v2\f.ecs.v1.HeldR\aoutputs\x12\x1f\n" +
 	"\vfinished_at\x18\x06 \x01(\x03R\n" +
-	"finishedAt\"H\n" +
+	"finishedAt\".\n" +
+	"\aCallOff\x12#\n" +
+	"\x05token\x18\x01 \x01(\v2\r.ecs.v1.TokenR\x05token\"H\n" +
 	"\x04Held\x12\x14\n" +
 	"\x05bytes\x18\x01 \x01(\x03R\x05bytes\x12\x12\n" +
 	"\x04kept\x18\x02 \x01(\x03R\x04kept\x12\x16\n" +
@@ -8837,7 +8911,7 @@ func file_ecs_v1_ecs_proto_rawDescGZIP() []byte {
 	return file_ecs_v1_ecs_proto_rawDescData
 }
 
-var file_ecs_v1_ecs_proto_msgTypes = make([]protoimpl.MessageInfo, 106)
+var file_ecs_v1_ecs_proto_msgTypes = make([]protoimpl.MessageInfo, 107)
 var file_ecs_v1_ecs_proto_goTypes = []any{
 	(*Task)(nil),                // 0: ecs.v1.Task
 	(*Spec)(nil),                // 1: ecs.v1.Spec
@@ -8900,63 +8974,64 @@ var file_ecs_v1_ecs_proto_goTypes = []any{
 	(*ControlMessage)(nil),      // 58: ecs.v1.ControlMessage
 	(*Grant)(nil),               // 59: ecs.v1.Grant
 	(*Take)(nil),                // 60: ecs.v1.Take
-	(*Held)(nil),                // 61: ecs.v1.Held
-	(*HandedOn)(nil),            // 62: ecs.v1.HandedOn
-	(*Leave)(nil),               // 63: ecs.v1.Leave
-	(*Welcome)(nil),             // 64: ecs.v1.Welcome
-	(*HeartbeatAnswer)(nil),     // 65: ecs.v1.HeartbeatAnswer
-	(*Assignment)(nil),          // 66: ecs.v1.Assignment
-	(*StopAttempt)(nil),         // 67: ecs.v1.StopAttempt
-	(*StatusAnswer)(nil),        // 68: ecs.v1.StatusAnswer
-	(*Redirect)(nil),            // 69: ecs.v1.Redirect
-	(*Refused)(nil),             // 70: ecs.v1.Refused
-	(*OutputRequest)(nil),       // 71: ecs.v1.OutputRequest
-	(*OutputChunk)(nil),         // 72: ecs.v1.OutputChunk
-	(*AttachInput)(nil),         // 73: ecs.v1.AttachInput
-	(*InputData)(nil),           // 74: ecs.v1.InputData
-	(*WindowSize)(nil),          // 75: ecs.v1.WindowSize
-	(*AttachAck)(nil),           // 76: ecs.v1.AttachAck
-	(*ForwardRequest)(nil),      // 77: ecs.v1.ForwardRequest
-	(*ForwardAnswer)(nil),       // 78: ecs.v1.ForwardAnswer
-	(*Forwarded)(nil),           // 79: ecs.v1.Forwarded
-	(*ProposeRequest)(nil),      // 80: ecs.v1.ProposeRequest
-	(*ProposeAnswer)(nil),       // 81: ecs.v1.ProposeAnswer
-	(*Refusal)(nil),             // 82: ecs.v1.Refusal
-	(*ReadIndexRequest)(nil),    // 83: ecs.v1.ReadIndexRequest
-	(*ReadIndexAnswer)(nil),     // 84: ecs.v1.ReadIndexAnswer
-	(*ExplainRequest)(nil),      // 85: ecs.v1.ExplainRequest
-	(*ExplainAnswer)(nil),       // 86: ecs.v1.ExplainAnswer
-	(*ImagesRequest)(nil),       // 87: ecs.v1.ImagesRequest
-	(*ImagesAnswer)(nil),        // 88: ecs.v1.ImagesAnswer
-	(*ImageCount)(nil),          // 89: ecs.v1.ImageCount
-	(*JoinRequest)(nil),         // 90: ecs.v1.JoinRequest
-	(*JoinAnswer)(nil),          // 91: ecs.v1.JoinAnswer
-	(*LeaveRequest)(nil),        // 92: ecs.v1.LeaveRequest
-	(*LeaveAnswer)(nil),         // 93: ecs.v1.LeaveAnswer
-	(*GoRequest)(nil),           // 94: ecs.v1.GoRequest
-	(*GoAnswer)(nil),            // 95: ecs.v1.GoAnswer
-	(*LogRequest)(nil),          // 96: ecs.v1.LogRequest
-	(*LogAnswer)(nil),           // 97: ecs.v1.LogAnswer
-	(*RenewRequest)(nil),        // 98: ecs.v1.RenewRequest
-	(*RenewAnswer)(nil),         // 99: ecs.v1.RenewAnswer
-	(*WatchRevoked)(nil),        // 100: ecs.v1.WatchRevoked
-	(*RevokedCertificates)(nil), // 101: ecs.v1.RevokedCertificates
-	(*GossipHeld)(nil),          // 102: ecs.v1.GossipHeld
-	(*GossipRing)(nil),          // 103: ecs.v1.GossipRing
-	nil,                         // 104: ecs.v1.Spec.LabelsEntry
-	nil,                         // 105: ecs.v1.Node.AttributesEntry
+	(*CallOff)(nil),             // 61: ecs.v1.CallOff
+	(*Held)(nil),                // 62: ecs.v1.Held
+	(*HandedOn)(nil),            // 63: ecs.v1.HandedOn
+	(*Leave)(nil),               // 64: ecs.v1.Leave
+	(*Welcome)(nil),             // 65: ecs.v1.Welcome
+	(*HeartbeatAnswer)(nil),     // 66: ecs.v1.HeartbeatAnswer
+	(*Assignment)(nil),          // 67: ecs.v1.Assignment
+	(*StopAttempt)(nil),         // 68: ecs.v1.StopAttempt
+	(*StatusAnswer)(nil),        // 69: ecs.v1.StatusAnswer
+	(*Redirect)(nil),            // 70: ecs.v1.Redirect
+	(*Refused)(nil),             // 71: ecs.v1.Refused
+	(*OutputRequest)(nil),       // 72: ecs.v1.OutputRequest
+	(*OutputChunk)(nil),         // 73: ecs.v1.OutputChunk
+	(*AttachInput)(nil),         // 74: ecs.v1.AttachInput
+	(*InputData)(nil),           // 75: ecs.v1.InputData
+	(*WindowSize)(nil),          // 76: ecs.v1.WindowSize
+	(*AttachAck)(nil),           // 77: ecs.v1.AttachAck
+	(*ForwardRequest)(nil),      // 78: ecs.v1.ForwardRequest
+	(*ForwardAnswer)(nil),       // 79: ecs.v1.ForwardAnswer
+	(*Forwarded)(nil),           // 80: ecs.v1.Forwarded
+	(*ProposeRequest)(nil),      // 81: ecs.v1.ProposeRequest
+	(*ProposeAnswer)(nil),       // 82: ecs.v1.ProposeAnswer
+	(*Refusal)(nil),             // 83: ecs.v1.Refusal
+	(*ReadIndexRequest)(nil),    // 84: ecs.v1.ReadIndexRequest
+	(*ReadIndexAnswer)(nil),     // 85: ecs.v1.ReadIndexAnswer
+	(*ExplainRequest)(nil),      // 86: ecs.v1.ExplainRequest
+	(*ExplainAnswer)(nil),       // 87: ecs.v1.ExplainAnswer
+	(*ImagesRequest)(nil),       // 88: ecs.v1.ImagesRequest
+	(*ImagesAnswer)(nil),        // 89: ecs.v1.ImagesAnswer
+	(*ImageCount)(nil),          // 90: ecs.v1.ImageCount
+	(*JoinRequest)(nil),         // 91: ecs.v1.JoinRequest
+	(*JoinAnswer)(nil),          // 92: ecs.v1.JoinAnswer
+	(*LeaveRequest)(nil),        // 93: ecs.v1.LeaveRequest
+	(*LeaveAnswer)(nil),         // 94: ecs.v1.LeaveAnswer
+	(*GoRequest)(nil),           // 95: ecs.v1.GoRequest
+	(*GoAnswer)(nil),            // 96: ecs.v1.GoAnswer
+	(*LogRequest)(nil),          // 97: ecs.v1.LogRequest
+	(*LogAnswer)(nil),           // 98: ecs.v1.LogAnswer
+	(*RenewRequest)(nil),        // 99: ecs.v1.RenewRequest
+	(*RenewAnswer)(nil),         // 100: ecs.v1.RenewAnswer
+	(*WatchRevoked)(nil),        // 101: ecs.v1.WatchRevoked
+	(*RevokedCertificates)(nil), // 102: ecs.v1.RevokedCertificates
+	(*GossipHeld)(nil),          // 103: ecs.v1.GossipHeld
+	(*GossipRing)(nil),          // 104: ecs.v1.GossipRing
+	nil,                         // 105: ecs.v1.Spec.LabelsEntry
+	nil,                         // 106: ecs.v1.Node.AttributesEntry
 }
 var file_ecs_v1_ecs_proto_depIdxs = []int32{
 	1,   // 0: ecs.v1.Task.spec:type_name -> ecs.v1.Spec
 	4,   // 1: ecs.v1.Task.attempts:type_name -> ecs.v1.Attempt
 	5,   // 2: ecs.v1.Task.result:type_name -> ecs.v1.Result
 	8,   // 3: ecs.v1.Task.bill:type_name -> ecs.v1.Bill
-	104, // 4: ecs.v1.Spec.labels:type_name -> ecs.v1.Spec.LabelsEntry
+	105, // 4: ecs.v1.Spec.labels:type_name -> ecs.v1.Spec.LabelsEntry
 	2,   // 5: ecs.v1.Spec.files:type_name -> ecs.v1.File
 	7,   // 6: ecs.v1.Result.stdout:type_name -> ecs.v1.Stream
 	7,   // 7: ecs.v1.Result.stderr:type_name -> ecs.v1.Stream
 	6,   // 8: ecs.v1.Result.outputs:type_name -> ecs.v1.Outputs
-	105, // 9: ecs.v1.Node.attributes:type_name -> ecs.v1.Node.AttributesEntry
+	106, // 9: ecs.v1.Node.attributes:type_name -> ecs.v1.Node.AttributesEntry
 	11,  // 10: ecs.v1.Entry.commands:type_name -> ecs.v1.Command
 	12,  // 11: ecs.v1.Command.submit:type_name -> ecs.v1.Submit
 	13,  // 12: ecs.v1.Command.register:type_name -> ecs.v1.Register
@@ -9023,57 +9098,59 @@ var file_ecs_v1_ecs_proto_depIdxs = []int32{
 	5,   // 73: ecs.v1.AttemptStatus.result:type_name -> ecs.v1.Result
 	8,   // 74: ecs.v1.AttemptStatus.bill:type_name -> ecs.v1.Bill
 	14,  // 75: ecs.v1.Taken.token:type_name -> ecs.v1.Token
-	64,  // 76: ecs.v1.ControlMessage.welcome:type_name -> ecs.v1.Welcome
-	65,  // 77: ecs.v1.ControlMessage.heartbeat:type_name -> ecs.v1.HeartbeatAnswer
-	66,  // 78: ecs.v1.ControlMessage.assignment:type_name -> ecs.v1.Assignment
-	67,  // 79: ecs.v1.ControlMessage.stop:type_name -> ecs.v1.StopAttempt
-	68,  // 80: ecs.v1.ControlMessage.status:type_name -> ecs.v1.StatusAnswer
-	69,  // 81: ecs.v1.ControlMessage.redirect:type_name -> ecs.v1.Redirect
-	70,  // 82: ecs.v1.ControlMessage.refused:type_name -> ecs.v1.Refused
-	63,  // 83: ecs.v1.ControlMessage.leave:type_name -> ecs.v1.Leave
+	65,  // 76: ecs.v1.ControlMessage.welcome:type_name -> ecs.v1.Welcome
+	66,  // 77: ecs.v1.ControlMessage.heartbeat:type_name -> ecs.v1.HeartbeatAnswer
+	67,  // 78: ecs.v1.ControlMessage.assignment:type_name -> ecs.v1.Assignment
+	68,  // 79: ecs.v1.ControlMessage.stop:type_name -> ecs.v1.StopAttempt
+	69,  // 80: ecs.v1.ControlMessage.status:type_name -> ecs.v1.StatusAnswer
+	70,  // 81: ecs.v1.ControlMessage.redirect:type_name -> ecs.v1.Redirect
+	71,  // 82: ecs.v1.ControlMessage.refused:type_name -> ecs.v1.Refused
+	64,  // 83: ecs.v1.ControlMessage.leave:type_name -> ecs.v1.Leave
 	59,  // 84: ecs.v1.ControlMessage.grant:type_name -> ecs.v1.Grant
 	60,  // 85: ecs.v1.ControlMessage.take:type_name -> ecs.v1.Take
-	62,  // 86: ecs.v1.ControlMessage.handed_on:type_name -> ecs.v1.HandedOn
-	14,  // 87: ecs.v1.Grant.token:type_name -> ecs.v1.Token
-	14,  // 88: ecs.v1.Take.token:type_name -> ecs.v1.Token
-	61,  // 89: ecs.v1.Take.stdout:type_name -> ecs.v1.Held
-	61,  // 90: ecs.v1.Take.stderr:type_name -> ecs.v1.Held
-	61,  // 91: ecs.v1.Take.outputs:type_name -> ecs.v1.Held
-	14,  // 92: ecs.v1.Welcome.forget:type_name -> ecs.v1.Token
-	25,  // 93: ecs.v1.HeartbeatAnswer.wishes:type_name -> ecs.v1.Wish
-	14,  // 94: ecs.v1.Assignment.token:type_name -> ecs.v1.Token
-	1,   // 95: ecs.v1.Assignment.spec:type_name -> ecs.v1.Spec
-	3,   // 96: ecs.v1.Assignment.secrets:type_name -> ecs.v1.Secrets
-	14,  // 97: ecs.v1.StopAttempt.token:type_name -> ecs.v1.Token
-	14,  // 98: ecs.v1.StatusAnswer.token:type_name -> ecs.v1.Token
-	14,  // 99: ecs.v1.OutputRequest.token:type_name -> ecs.v1.Token
-	14,  // 100: ecs.v1.AttachInput.token:type_name -> ecs.v1.Token
-	74,  // 101: ecs.v1.AttachInput.data:type_name -> ecs.v1.InputData
-	75,  // 102: ecs.v1.AttachInput.resize:type_name -> ecs.v1.WindowSize
-	11,  // 103: ecs.v1.ForwardRequest.commands:type_name -> ecs.v1.Command
-	79,  // 104: ecs.v1.ForwardAnswer.forwarded:type_name -> ecs.v1.Forwarded
-	0,   // 105: ecs.v1.Forwarded.made:type_name -> ecs.v1.Task
-	9,   // 106: ecs.v1.Forwarded.node:type_name -> ecs.v1.Node
-	82,  // 107: ecs.v1.Forwarded.refusal:type_name -> ecs.v1.Refusal
-	11,  // 108: ecs.v1.ProposeRequest.command:type_name -> ecs.v1.Command
-	0,   // 109: ecs.v1.ProposeAnswer.task:type_name -> ecs.v1.Task
-	9,   // 110: ecs.v1.ProposeAnswer.node:type_name -> ecs.v1.Node
-	82,  // 111: ecs.v1.ProposeAnswer.refusal:type_name -> ecs.v1.Refusal
-	82,  // 112: ecs.v1.ReadIndexAnswer.refusal:type_name -> ecs.v1.Refusal
-	82,  // 113: ecs.v1.ExplainAnswer.refusal:type_name -> ecs.v1.Refusal
-	89,  // 114: ecs.v1.ImagesAnswer.images:type_name -> ecs.v1.ImageCount
-	82,  // 115: ecs.v1.ImagesAnswer.refusal:type_name -> ecs.v1.Refusal
-	82,  // 116: ecs.v1.JoinAnswer.refusal:type_name -> ecs.v1.Refusal
-	82,  // 117: ecs.v1.LeaveAnswer.refusal:type_name -> ecs.v1.Refusal
-	82,  // 118: ecs.v1.GoAnswer.refusal:type_name -> ecs.v1.Refusal
-	82,  // 119: ecs.v1.RenewAnswer.refusal:type_name -> ecs.v1.Refusal
-	46,  // 120: ecs.v1.RevokedCertificates.certificates:type_name -> ecs.v1.RevokedCertificate
-	82,  // 121: ecs.v1.GossipRing.refusal:type_name -> ecs.v1.Refusal
-	122, // [122:122] is the sub-list for method output_type
-	122, // [122:122] is the sub-list for method input_type
-	122, // [122:122] is the sub-list for extension type_name
-	122, // [122:122] is the sub-list for extension extendee
-	0,   // [0:122] is the sub-list for field type_name
+	63,  // 86: ecs.v1.ControlMessage.handed_on:type_name -> ecs.v1.HandedOn
+	61,  // 87: ecs.v1.ControlMessage.call_off:type_name -> ecs.v1.CallOff
+	14,  // 88: ecs.v1.Grant.token:type_name -> ecs.v1.Token
+	14,  // 89: ecs.v1.Take.token:type_name -> ecs.v1.Token
+	62,  // 90: ecs.v1.Take.stdout:type_name -> ecs.v1.Held
+	62,  // 91: ecs.v1.Take.stderr:type_name -> ecs.v1.Held
+	62,  // 92: ecs.v1.Take.outputs:type_name -> ecs.v1.Held
+	14,  // 93: ecs.v1.CallOff.token:type_name -> ecs.v1.Token
+	14,  // 94: ecs.v1.Welcome.forget:type_name -> ecs.v1.Token
+	25,  // 95: ecs.v1.HeartbeatAnswer.wishes:type_name -> ecs.v1.Wish
+	14,  // 96: ecs.v1.Assignment.token:type_name -> ecs.v1.Token
+	1,   // 97: ecs.v1.Assignment.spec:type_name -> ecs.v1.Spec
+	3,   // 98: ecs.v1.Assignment.secrets:type_name -> ecs.v1.Secrets
+	14,  // 99: ecs.v1.StopAttempt.token:type_name -> ecs.v1.Token
+	14,  // 100: ecs.v1.StatusAnswer.token:type_name -> ecs.v1.Token
+	14,  // 101: ecs.v1.OutputRequest.token:type_name -> ecs.v1.Token
+	14,  // 102: ecs.v1.AttachInput.token:type_name -> ecs.v1.Token
+	75,  // 103: ecs.v1.AttachInput.data:type_name -> ecs.v1.InputData
+	76,  // 104: ecs.v1.AttachInput.resize:type_name -> ecs.v1.WindowSize
+	11,  // 105: ecs.v1.ForwardRequest.commands:type_name -> ecs.v1.Command
+	80,  // 106: ecs.v1.ForwardAnswer.forwarded:type_name -> ecs.v1.Forwarded
+	0,   // 107: ecs.v1.Forwarded.made:type_name -> ecs.v1.Task
+	9,   // 108: ecs.v1.Forwarded.node:type_name -> ecs.v1.Node
+	83,  // 109: ecs.v1.Forwarded.refusal:type_name -> ecs.v1.Refusal
+	11,  // 110: ecs.v1.ProposeRequest.command:type_name -> ecs.v1.Command
+	0,   // 111: ecs.v1.ProposeAnswer.task:type_name -> ecs.v1.Task
+	9,   // 112: ecs.v1.ProposeAnswer.node:type_name -> ecs.v1.Node
+	83,  // 113: ecs.v1.ProposeAnswer.refusal:type_name -> ecs.v1.Refusal
+	83,  // 114: ecs.v1.ReadIndexAnswer.refusal:type_name -> ecs.v1.Refusal
+	83,  // 115: ecs.v1.ExplainAnswer.refusal:type_name -> ecs.v1.Refusal
+	90,  // 116: ecs.v1.ImagesAnswer.images:type_name -> ecs.v1.ImageCount
+	83,  // 117: ecs.v1.ImagesAnswer.refusal:type_name -> ecs.v1.Refusal
+	83,  // 118: ecs.v1.JoinAnswer.refusal:type_name -> ecs.v1.Refusal
+	83,  // 119: ecs.v1.LeaveAnswer.refusal:type_name -> ecs.v1.Refusal
+	83,  // 120: ecs.v1.GoAnswer.refusal:type_name -> ecs.v1.Refusal
+	83,  // 121: ecs.v1.RenewAnswer.refusal:type_name -> ecs.v1.Refusal
+	46,  // 122: ecs.v1.RevokedCertificates.certificates:type_name -> ecs.v1.RevokedCertificate
+	83,  // 123: ecs.v1.GossipRing.refusal:type_name -> ecs.v1.Refusal
+	124, // [124:124] is the sub-list for method output_type
+	124, // [124:124] is the sub-list for method input_type
+	124, // [124:124] is the sub-list for extension type_name
+	124, // [124:124] is the sub-list for extension extendee
+	0,   // [0:124] is the sub-list for field type_name
 }
 
 func init() { file_ecs_v1_ecs_proto_init() }
@@ -9138,8 +9215,9 @@ func file_ecs_v1_ecs_proto_init() {
 		(*ControlMessage_Grant)(nil),
 		(*ControlMessage_Take)(nil),
 		(*ControlMessage_HandedOn)(nil),
+		(*ControlMessage_CallOff)(nil),
 	}
-	file_ecs_v1_ecs_proto_msgTypes[73].OneofWrappers = []any{
+	file_ecs_v1_ecs_proto_msgTypes[74].OneofWrappers = []any{
 		(*AttachInput_Data)(nil),
 		(*AttachInput_Resize)(nil),
 		(*AttachInput_Signal)(nil),
@@ -9150,7 +9228,7 @@ func file_ecs_v1_ecs_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ecs_v1_ecs_proto_rawDesc), len(file_ecs_v1_ecs_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   106,
+			NumMessages:   107,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
