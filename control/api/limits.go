@@ -149,7 +149,10 @@ func (h *Handler) admit(w http.ResponseWriter, r *http.Request, open bool) (end 
 		return refuse(err)
 	}
 	if !known {
-		if who, err = h.authenticate(r, key, secret, given); err != nil {
+		holdOpen(w) // a check may have to wait for longer than a request may take to come
+		who, err = h.authenticate(r, key, secret, given)
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(readTimeout)) // a writer without deadlines is a test's
+		if err != nil {
 			endAddress()
 			return refuse(err)
 		}
