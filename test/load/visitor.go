@@ -152,17 +152,21 @@ func (o options) profileAttack(ctx context.Context, name string, node devcluster
 	return download(ctx, node.Debug+"profile?seconds=3", filepath.Join(o.profiles, name+".profile"))
 }
 
-// settleWithin is more than a node keeps what never brings a whole request.
-const settleWithin = 45 * time.Second
+const (
+	// settleWithin is more than a node keeps what never brings a whole request.
+	settleWithin = 45 * time.Second
+	// ownFiles are what it may have opened for itself meanwhile.
+	ownFiles = 8
+)
 
-// settle waits until a process has no more files open than it had: what it does for
+// settle waits until a process has hardly more files open than it had: what it does for
 // connections that are gone is no part of a quiet round.
 func settle(ctx context.Context, pid, open int) error {
 	ctx, cancel := context.WithTimeout(ctx, settleWithin)
 	defer cancel()
 	look := time.NewTicker(20 * time.Millisecond)
 	defer look.Stop()
-	for openFiles(pid) > open {
+	for openFiles(pid) > open+ownFiles {
 		select {
 		case <-look.C:
 		case <-ctx.Done():
