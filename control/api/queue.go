@@ -12,6 +12,9 @@ import (
 const (
 	// maxWaiting bounds the secrets that wait to be checked.
 	maxWaiting = 2048
+	// guiltyWait is how long those wait that were wrong of late. A client that is gone is
+	// not noticed before its body has been read: what a flood left would keep its place.
+	guiltyWait = 10 * time.Second
 	// calmAfter is how long no secret may have been wrong for checks to take no rest.
 	calmAfter = 10 * time.Second
 )
@@ -49,6 +52,7 @@ type party struct {
 
 type waiter struct {
 	key     string
+	since   time.Time
 	verdict chan verdict // one slot
 }
 
@@ -57,7 +61,7 @@ type verdict int
 const (
 	turn  verdict = iota // leave is to be called
 	again                // another request's secret of the same key was right
-	full                 // one that was not wrong needs the place
+	full                 // one that was not wrong needs the place, or guiltyWait is over
 )
 
 func newQueue(guilty func(from string) bool) *queue {
@@ -70,7 +74,7 @@ func newQueue(guilty func(from string) bool) *queue {
 
 // enter waits for a turn. errFull: there are too many; else ctx ended first.
 func (q *queue) enter(ctx context.Context, from, key string) (verdict, error) {
-	w := &waiter{key: key, verdict: make(chan verdict, 1)}
+	w := &waiter{key: key, since: time.Now(), verdict: make(chan verdict, 1)}
 	if err := q.join(w, from); err != nil {
 		return 0, err
 	}
@@ -170,8 +174,13 @@ func (q *queue) next() *waiter {
 			guilty.add(p.from, w)
 		}
 	}
-	if e := guilty.turns.Front(); e != nil {
-		return guilty.take(e)
+	for e := guilty.turns.Front(); e != nil; e = guilty.turns.Front() {
+		w := guilty.take(e)
+		if time.Since(w.since) < guiltyWait {
+			return w
+		}
+		q.waiting--
+		w.verdict <- full
 	}
 	return nil
 }

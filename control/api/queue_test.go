@@ -85,6 +85,22 @@ func TestAddressesTakeTurnsAndThoseThatWereWrongComeLast(t *testing.T) {
 	})
 }
 
+func TestThoseThatWereWrongDoNotWaitForLong(t *testing.T) {
+	inLine(t, func(t *testing.T, l *line) {
+		l.wrong()
+		l.guilty["bad"] = true
+		l.come(t.Context(), "first", "k")
+		l.come(t.Context(), "bad", "k")
+		l.come(t.Context(), "bad", "k")
+		time.Sleep(guiltyWait)
+		l.come(t.Context(), "good", "k")
+		want := []string{"first", "good", "bad: " + errFull.Error(), "bad: " + errFull.Error()}
+		if got := l.turns(2); !slices.Equal(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+	})
+}
+
 func TestSeveralAreCheckedAtOnceUntilOneIsWrong(t *testing.T) {
 	inLine(t, func(t *testing.T, l *line) {
 		for i := range 10 {
@@ -165,7 +181,7 @@ func TestATurnIsNotLostWithWhoLeaves(t *testing.T) {
 	inLine(t, func(t *testing.T, l *line) {
 		l.wrong()
 		l.come(t.Context(), "first", "k")
-		w := &waiter{key: "k", verdict: make(chan verdict, 1)}
+		w := &waiter{key: "k", since: time.Now(), verdict: make(chan verdict, 1)}
 		if err := l.join(w, "gone"); err != nil {
 			t.Fatal(err)
 		}
