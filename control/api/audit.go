@@ -11,15 +11,13 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"ecs/internal/task"
 	"ecs/internal/telemetry"
 )
 
 // Who is refused could fill the disk with records and with lines of the log: so many
-// a second are written, and how many were left out. Records are bounded of all
-// strangers together, and of each key.
+// a second of each key are written, and of all strangers together, who so hide nobody
+// else's, and how many were left out.
 const (
 	refusedRate  = 10
 	refusedBurst = 100
@@ -27,18 +25,16 @@ const (
 
 // sparing says which of the refusals are written.
 type sparing struct {
-	rate *rate.Limiter
+	by   *limiter
 	left atomic.Int64
 }
 
-func newSparing() *sparing {
-	return &sparing{rate: rate.NewLimiter(refusedRate, refusedBurst)}
-}
+func newSparing() *sparing { return &sparing{by: newLimiter(maxAddresses)} }
 
-// allow reports whether the next one is written, and how many were left out before
-// it.
-func (s *sparing) allow() (leftOut int64, ok bool) {
-	if !s.rate.Allow() {
+// allow reports whether the next one of a key, or with an empty one of a stranger, is
+// written, and how many were left out before it.
+func (s *sparing) allow(key string) (leftOut int64, ok bool) {
+	if _, err := s.by.take(key, bound{rate: refusedRate, burst: refusedBurst}, [2]string{}, time.Now()); err != nil {
 		s.left.Add(1)
 		return 0, false
 	}
@@ -51,14 +47,11 @@ type auditing struct {
 	argv   bool             // command lines as they are
 	mac    func([]byte) []byte
 
-	// refused bounds records of refusals by key; strangers share the empty one, so
-	// that they hide nobody else's.
-	refused *limiter
-	left    atomic.Int64 // records that were left out
+	refused *sparing
 }
 
 func newAuditing(cfg *Config) auditing {
-	return auditing{stream: cfg.Audit, argv: cfg.AuditArgv, mac: cfg.Sealer.MAC, refused: newLimiter(maxAddresses)}
+	return auditing{stream: cfg.Audit, argv: cfg.AuditArgv, mac: cfg.Sealer.MAC, refused: newSparing()}
 }
 
 // begun notes that something was done whose answer may take long, or never be
@@ -84,13 +77,16 @@ func (a *auditing) request(r *http.Request, x *exchange, took time.Duration) {
 	if looks && !x.refused() {
 		return
 	}
+	attrs := append(a.about(r, x), slog.Int("status", x.status), slog.Duration("took", took))
 	if x.refused() {
-		if _, err := a.refused.take(x.owner, bound{rate: refusedRate, burst: refusedBurst}, [2]string{}, time.Now()); err != nil {
-			a.left.Add(1)
+		leftOut, ok := a.refused.allow(x.owner)
+		if !ok {
 			return
 		}
+		if leftOut > 0 {
+			attrs = append(attrs, slog.Int64("left_out", leftOut))
+		}
 	}
-	attrs := append(a.about(r, x), slog.Int("status", x.status), slog.Duration("took", took))
 	if x.code != "" {
 		attrs = append(attrs, slog.String("code", string(x.code)))
 	}
@@ -104,9 +100,6 @@ func (a *auditing) about(r *http.Request, x *exchange) []slog.Attr {
 }
 
 func (a *auditing) note(r *http.Request, x *exchange, what string, attrs []slog.Attr) {
-	if n := a.left.Swap(0); n > 0 {
-		attrs = append(attrs, slog.Int64("left_out", n))
-	}
 	if x.task != "" {
 		attrs = append(attrs, slog.String("task", string(x.task)))
 	}
@@ -115,7 +108,7 @@ func (a *auditing) note(r *http.Request, x *exchange, what string, attrs []slog.
 
 // flush says how many records were left out since the last one.
 func (a *auditing) flush(ctx context.Context) {
-	if n := a.left.Swap(0); n > 0 {
+	if n := a.refused.left.Swap(0); n > 0 {
 		a.stream.Note(ctx, "records left out", slog.Int64("left_out", n))
 	}
 }

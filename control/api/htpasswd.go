@@ -44,7 +44,7 @@ type passwords struct {
 // password is one line.
 type password struct {
 	stored  string
-	matches func(secret string) bool
+	matches matching
 }
 
 // NewHtpasswd reads the file at path. The error names every line that can't be
@@ -166,7 +166,7 @@ func parseHash(hash string) (password, error) {
 	}
 	for _, accept := range []htpasswd.PasswdParser{htpasswd.AcceptMd5, htpasswd.AcceptCryptSha} {
 		if p, err := accept(hash); err == nil && p != nil {
-			return password{hash, p.MatchesPassword}, nil
+			return password{hash, func(secret string, _ func(time.Duration)) bool { return p.MatchesPassword(secret) }}, nil
 		}
 	}
 	return password{}, errors.New("no bcrypt, apr1 or SHA-crypt hash")

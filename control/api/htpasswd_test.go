@@ -184,7 +184,10 @@ func TestGuessingOccupiesOneCoreAtMost(t *testing.T) {
 	if !right(h, "a", "one") {
 		t.Fatal("the right secret is refused")
 	}
-	h.one <- struct{}{} // somebody's guess is being checked
+	h.queue.wrong()
+	if _, err := h.queue.enter(t.Context(), "somebody", "a"); err != nil { // whose guess is being checked
+		t.Fatal(err)
+	}
 	if !right(h, "a", "one") {
 		t.Error("a caller who is known waits behind a guess")
 	}
@@ -199,7 +202,7 @@ func TestGuessingOccupiesOneCoreAtMost(t *testing.T) {
 	}
 	cancel()
 	guesses.Wait()
-	<-h.one
+	h.queue.leave()
 	if right(h, "a", "two") || !right(h, "a", "one") {
 		t.Error("the queue does not go on")
 	}
@@ -212,7 +215,10 @@ func TestUnknownKeysCostWhatWrongSecretsCost(t *testing.T) {
 	var checked []string
 	p := h.file.table.Load()
 	for key, line := range p.users {
-		p.users[key] = password{line.stored, func(secret string) bool { checked = append(checked, key); return line.matches(secret) }}
+		p.users[key] = password{line.stored, func(secret string, rest func(time.Duration)) bool {
+			checked = append(checked, key)
+			return line.matches(secret, rest)
+		}}
 	}
 	for i, key := range []string{"a", "b", "nobody", "nobody", "else", ""} {
 		if right(h, key, "wrong") {

@@ -61,16 +61,16 @@ var ErrWrongSecret = errors.New("wrong key or secret")
 // A check of a hash costs tens of milliseconds on purpose. A pair that was
 // right once is therefore remembered, as a keyed hash under a key of this
 // process over key, secret and stored hash, so that it counts for no longer than
-// that hash is there. All others queue for half of one core, and an address that guesses
-// is refused before that, so that guessing slows nobody down who is known; see
-// hashSlice too. A key that does not exist takes as long as a wrong secret. Nobody is
+// that hash is there. All others queue, while somebody guesses for half of one core
+// (see queue), and an address that guesses is refused before that, so that guessing
+// slows nobody down who is known. A key that does not exist takes as long as a wrong secret. Nobody is
 // refused by a record that may be older than his key: it is brought up to date first.
 type Keyring struct {
 	file     *Htpasswd
 	fileRole access.Role
 	record   Record
 	memory   []byte // the key that verified pairs are remembered under
-	one      chan struct{}
+	queue    *queue
 	guesses  *limiter
 	guessing bound
 
@@ -83,20 +83,25 @@ type Keyring struct {
 func NewKeyring(file *Htpasswd, role access.Role, record Record) *Keyring {
 	memory := make([]byte, sha256.Size)
 	_, _ = rand.Read(memory) // never fails, see crypto/rand
-	return &Keyring{
+	k := &Keyring{
 		file: file, fileRole: role, record: record, memory: memory,
-		one: make(chan struct{}, 1), verified: make(map[string][sha256.Size]byte),
+		verified: make(map[string][sha256.Size]byte),
 		guesses:  newLimiter(maxAddresses),
 		guessing: bound{rate: float64(guessesPerMinute) / 60, burst: guessBurst},
 	}
+	k.queue = newQueue(func(from string) bool { return k.guesses.spentOf(from, k.guessing, time.Now()) })
+	return k
 }
 
 // lock is what is known of one key.
 type lock struct {
 	access.Principal
 	stored  string // the hash as it is kept
-	matches func(secret string) bool
+	matches matching
 }
+
+// matching compares a secret with a hash. It rests in between, if it takes long.
+type matching func(secret string, rest func(worked time.Duration)) bool
 
 // find looks a key up, in the record first.
 func (k *Keyring) find(key string) (lock, bool) {
@@ -125,8 +130,8 @@ func (k *Keyring) Holder(key string) (who access.Principal, stamp string, ok boo
 	return l.Principal, l.stored, ok
 }
 
-func matcher(hash string) func(string) bool {
-	return func(secret string) bool { return matchesBcrypt(hash, secret) }
+func matcher(hash string) matching {
+	return func(secret string, rest func(time.Duration)) bool { return matchesBcrypt(hash, secret, rest) }
 }
 
 // Remembered reports who holds a pair that was right before and still counts. It
@@ -206,23 +211,28 @@ func (k *Keyring) check(ctx context.Context, a Attempt, pay bool) (stored string
 	if err := spare(); err != nil {
 		return "", p, err
 	}
-	select {
-	case k.one <- struct{}{}:
-		defer func() { <-k.one }()
-	case <-ctx.Done():
-		return "", p, ctx.Err()
+	for had := again; had == again; {
+		if had, err = k.queue.enter(ctx, a.From, a.Key); err != nil {
+			return "", p, err
+		}
+		if p, ok := k.Remembered(a.Key, a.Secret); ok { // a request before this one in the queue asked the same
+			if had == turn {
+				k.queue.leave()
+			}
+			return "", p, nil
+		}
 	}
-	if p, ok := k.Remembered(a.Key, a.Secret); ok { // a request before this one in the queue asked the same
-		return "", p, nil
-	}
+	defer k.queue.leave()
 	// Again: a hundred guesses may have come to the queue at once.
 	if err := spare(); err != nil {
 		return "", p, err
 	}
 	l, right := k.opens(a)
 	if right {
+		k.queue.right(a.Key)
 		return l.stored, l.Principal, nil
 	}
+	k.queue.wrong()
 	if pay {
 		k.guesses.spend(a.From, k.guessing, time.Now())
 	}
@@ -239,7 +249,7 @@ func (k *Keyring) opens(a Attempt) (l lock, right bool) {
 	if !known {
 		l.matches = k.somebodys(a.Key)
 	}
-	if right := l.matches(a.Secret); !right || !known {
+	if right := l.matches(a.Secret, k.queue.rest); !right || !known {
 		return l, false
 	}
 	if now, _ := k.find(a.Key); now.stored != l.stored {
@@ -252,7 +262,7 @@ func (k *Keyring) opens(a Attempt) (l lock, right bool) {
 // somebodys is what an unknown key's secret is checked against: always the same
 // hash for one key, and as often of a kind as there are of it. So the time it
 // takes says nothing about who exists.
-func (k *Keyring) somebodys(key string) func(string) bool {
+func (k *Keyring) somebodys(key string) matching {
 	var file *passwords
 	var inFile, inRecord int
 	if k.file != nil {

@@ -83,7 +83,7 @@ func TestGuessesOfOneAddressAreRefusedBeforeAnyCheck(t *testing.T) {
 	checked := 0
 	p := k.file.table.Load()
 	line := p.users["a"]
-	p.users["a"] = password{line.stored, func(s string) bool { checked++; return line.matches(s) }}
+	p.users["a"] = password{line.stored, func(s string, rest func(time.Duration)) bool { checked++; return line.matches(s, rest) }}
 	refused := 0
 	for i := range 1000 {
 		_, err := k.Authenticate(t.Context(), Attempt{"a", fmt.Sprint(i), "1.2.3.4"})
@@ -157,9 +157,9 @@ func TestAKeyThatIsTakenAwayWhileItIsHashedIsRefused(t *testing.T) {
 	k := fileRing(t, "a:"+hashed(t, "one", bcrypt.MinCost))
 	p := k.file.table.Load()
 	line := p.users["a"]
-	p.users["a"] = password{line.stored, func(s string) bool {
+	p.users["a"] = password{line.stored, func(s string, rest func(time.Duration)) bool {
 		k.file.table.Store(&passwords{info: p.info})
-		return line.matches(s)
+		return line.matches(s, rest)
 	}}
 	if right(k, "a", "one") {
 		t.Error("a key that is gone opens the door")

@@ -143,6 +143,14 @@ func (l *limiter) spare(who string, b bound, now time.Time) error {
 	return nil
 }
 
+// spentOf reports whether any of who's tokens are missing.
+func (l *limiter) spentOf(who string, b bound, now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := l.known[who]
+	return e != nil && e.Value.(*usage).paced(b, now).TokensAt(now) < float64(b.burst)
+}
+
 // spend takes a token, if there is one.
 func (l *limiter) spend(who string, b bound, now time.Time) {
 	l.mu.Lock()

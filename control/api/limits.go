@@ -39,15 +39,12 @@ const (
 	limitDocsRate           = "docs_rate"
 	limitDocsConcurrency    = "docs_concurrency"
 	limitLogsConcurrency    = "logs_concurrency"
+	limitBodyRate           = "body_rate"
 )
 
 // maxGatherings is how many may gather log lines through this node at once: each
 // asks every node there is.
 const maxGatherings = 4
-
-// refusedBody is how long the server may go on reading the body of a request that
-// was refused by its headers.
-const refusedBody = time.Second
 
 // gates count what is in progress.
 type gates struct {
@@ -56,11 +53,12 @@ type gates struct {
 	logs                 *limiter      // gatherings of log lines, by key
 	gatherings           chan struct{} // those of all
 	tokens               *limiter      // join tokens that nobody knows, by address
+	patience             chan struct{} // bodies that are waited for although their request is refused
 }
 
 func newGates(l Limits) *gates {
 	return &gates{limits: l, keys: newLimiter(maxAddresses), addresses: newLimiter(maxAddresses), doc: newLimiter(maxAddresses), tokens: newLimiter(maxAddresses),
-		logs: newLimiter(maxAddresses), gatherings: make(chan struct{}, maxGatherings)}
+		logs: newLimiter(maxAddresses), gatherings: make(chan struct{}, maxGatherings), patience: make(chan struct{}, maxPatience)}
 }
 
 // guesses is how often an address may be wrong.
@@ -123,10 +121,7 @@ func (g *gates) of(p access.Principal) access.Limits {
 // be called when the request is done.
 func (h *Handler) admit(w http.ResponseWriter, r *http.Request, open bool) (end func(), ok bool) {
 	refuse := func(err error) (func(), bool) {
-		if r.Body != http.NoBody {
-			// The rest of the body is not waited for long: it is of nobody.
-			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(refusedBody))
-		}
+		h.gates.turnAway(w, r)
 		h.fail(w, r, err)
 		return nil, false
 	}
@@ -154,7 +149,10 @@ func (h *Handler) admit(w http.ResponseWriter, r *http.Request, open bool) (end 
 		return refuse(err)
 	}
 	if !known {
-		if who, err = h.authenticate(r, key, secret, given); err != nil {
+		holdOpen(w) // a check may have to wait for longer than a request may take to come
+		who, err = h.authenticate(r, key, secret, given)
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(readTimeout)) // a writer without deadlines is a test's
+		if err != nil {
 			endAddress()
 			return refuse(err)
 		}

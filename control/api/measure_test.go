@@ -220,28 +220,45 @@ func TestNewcomersMakeRoomForTheNext(t *testing.T) {
 }
 
 // Idle connections that brought wrong secrets only stay newcomers: else as many
-// as there are descriptors could be held with one request each.
-func TestOnlyAGoodKeyMakesAConnectionSomebodys(t *testing.T) {
-	w := goodWorld(t)
+// as there are descriptors could be held with one request each. So do those of a key
+// whose requests are beyond its limits: one key would hold them all.
+func TestOnlyAGoodKeyWithinItsLimitsMakesAConnectionSomebodys(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.Limits = Limits{KeyConcurrency: 1} })
+	id := w.submitted(hello)
 	addr := w.url[len("http://"):]
-	dial := func(credentials string) net.Conn {
+	dial := func(path, authorization string, want int) net.Conn {
 		t.Helper()
 		c, err := net.Dial("tcp", addr)
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { c.Close() })
-		fmt.Fprintf(c, "GET /v1.1/_noop HTTP/1.1\r\nHost: x\r\nAuthorization: Basic %s\r\n\r\n", credentials)
+		fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: %s\r\n\r\n", path, authorization)
+		if want == 0 {
+			return c
+		}
 		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		io.Copy(io.Discard, resp.Body)
 		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Fatalf("got %d, want %d", resp.StatusCode, want)
+		}
 		return c
 	}
-	good := dial("Z29vZDpyaWdodA==") // good:right
-	guess := dial("Z29vZDp3cm9uZw==")
+	const noop = "/v1.1/_noop"
+	good := dial(noop, basic(bob, "b-secret"), http.StatusOK)
+	guess := dial(noop, basic(bob, "wrong"), http.StatusUnauthorized)
+	waits := dial("/v2/tasks/"+string(id)+"?wait=30s", basic(alice, "a-secret"), 0)
+	eventually(t, "alice has what she may have", func() bool {
+		w.handler.gates.keys.mu.Lock()
+		defer w.handler.gates.keys.mu.Unlock()
+		e := w.handler.gates.keys.known[alice]
+		return e != nil && e.Value.(*usage).atOnce == 1
+	})
+	beyond := dial(noop, basic(alice, "a-secret"), http.StatusTooManyRequests)
 	for range maxNewcomers {
 		c, err := net.Dial("tcp", addr)
 		if err != nil {
@@ -249,13 +266,17 @@ func TestOnlyAGoodKeyMakesAConnectionSomebodys(t *testing.T) {
 		}
 		defer c.Close()
 	}
-	guess.SetReadDeadline(time.Now().Add(10 * time.Second))
-	if _, err := guess.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
-		t.Errorf("the connection with a wrong secret: got %v, want it closed", err)
+	for name, c := range map[string]net.Conn{"with a wrong secret": guess, "beyond its key's limit": beyond} {
+		c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if _, err := c.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
+			t.Errorf("the connection %s: got %v, want it closed", name, err)
+		}
 	}
-	good.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
-	if _, err := good.Read(make([]byte, 1)); !os.IsTimeout(err) {
-		t.Errorf("the connection with a good key: got %v, want it open", err)
+	for name, c := range map[string]net.Conn{"with a good key": good, "that waits for a task": waits} {
+		c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+		if _, err := c.Read(make([]byte, 1)); !os.IsTimeout(err) {
+			t.Errorf("the connection %s: got %v, want it open", name, err)
+		}
 	}
 }
 

@@ -137,6 +137,7 @@ func (v *Visit) CID() string { return telemetry.CID(v.r.Context()) }
 // SignIn begins a session, if key and secret belong together. The error is a
 // *api.Problem.
 func (v *Visit) SignIn(key, secret string) error {
+	holdOpen(v.w) // as in admit
 	who, err := v.h.authenticate(v.r, key, secret, true)
 	if err == nil {
 		v.who = who

@@ -5,12 +5,14 @@ import (
 	"context"
 	"html"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"ecs/control/dashboard"
@@ -420,6 +422,34 @@ func TestLimitsOfAKeyCountForItsPages(t *testing.T) {
 	if a.header.Get("Retry-After") != "1" {
 		t.Errorf("got Retry-After %q", a.header.Get("Retry-After"))
 	}
+}
+
+// What a page looks at again by itself counts for its key, as its requests do.
+func TestALookOfAPageCountsForItsKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := New(Config{Auth: pairs{}, Sealer: seals{}, Log: slog.New(slog.DiscardHandler), Limits: Limits{KeyRate: 2}})
+		v := &Visit{h: h, who: access.Principal{Owner: alice}}
+		began := time.Now()
+		for range 10 { // two at once, and then two a second
+			if !v.Pace(t.Context()) {
+				t.Fatal("it was not let look")
+			}
+		}
+		if took := time.Since(began); took < 4*time.Second || took > 5*time.Second {
+			t.Errorf("10 looks took %s, want 4s", took)
+		}
+		if _, err := h.gates.key(v.who, time.Now()); err == nil {
+			t.Error("a request is let in although the page's looks have spent the rate")
+		}
+		if _, err := h.gates.key(access.Principal{Owner: bob}, time.Now()); err != nil {
+			t.Errorf("another key is refused: %v", err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if v.Pace(ctx) {
+			t.Error("it looks for who is gone")
+		}
+	})
 }
 
 func TestAssetsNeedNobodySignedInAndAreKept(t *testing.T) {

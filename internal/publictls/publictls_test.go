@@ -21,7 +21,7 @@ import (
 )
 
 // pairFiles writes a certificate for a name into dir.
-func pairFiles(t *testing.T, dir, name string, end time.Time) Pair {
+func pairFiles(t testing.TB, dir, name string, end time.Time) Pair {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -195,6 +195,41 @@ func FuzzSettings(f *testing.F) {
 			if err == nil && suiteOf(tls.CipherSuiteName(id)) != id {
 				t.Errorf("got suite %x", id)
 			}
+		}
+	})
+}
+
+// FuzzPair reads what could be in the files of a public certificate: what is taken can
+// be shown to clients.
+func FuzzPair(f *testing.F) {
+	good, other := pairFiles(f, f.TempDir(), "a.example", time.Now().Add(time.Hour)), pairFiles(f, f.TempDir(), "b.example", time.Now().Add(time.Hour))
+	for _, p := range []Pair{good, other, {Cert: good.Cert, Key: other.Key}} {
+		cert, err := os.ReadFile(p.Cert)
+		if err != nil {
+			f.Fatal(err)
+		}
+		key, err := os.ReadFile(p.Key)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(cert, key)
+		f.Add(append(bytes.Clone(cert), cert...), append([]byte("text\n"), key...))
+	}
+	f.Fuzz(func(t *testing.T, cert, key []byte) {
+		dir := t.TempDir()
+		p := Pair{Cert: filepath.Join(dir, "crt"), Key: filepath.Join(dir, "key")}
+		for file, text := range map[string][]byte{p.Cert: cert, p.Key: key} {
+			if err := os.WriteFile(file, text, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s, _, err := New(Config{Pairs: []Pair{p}})
+		if err != nil {
+			return
+		}
+		state, err := shake(t, s.TLS(), &tls.Config{})
+		if err != nil || !state.PeerCertificates[0].NotAfter.Equal(s.NotAfter()) {
+			t.Errorf("a pair that was taken is not shown: %v", err)
 		}
 	})
 }

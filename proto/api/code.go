@@ -30,6 +30,7 @@ const (
 	CodeMembership    Code = "membership_refused"
 	CodeRotation      Code = "rotation_refused"
 	CodeTooLarge      Code = "too_large"
+	CodeTooSlow       Code = "too_slow"
 	CodeMediaType     Code = "unsupported_encoding"
 	CodeRange         Code = "range_not_satisfiable"
 	CodeUnschedulable Code = "unschedulable"
@@ -99,6 +100,8 @@ func Codes() []CodeInfo {
 			"Another rotation is under way, or control nodes of different versions run; the detail says what to do."},
 		{CodeTooLarge, http.StatusRequestEntityTooLarge, "Too large", false,
 			"The body, an argument or a variable is beyond its bound."},
+		{CodeTooSlow, http.StatusRequestTimeout, "The body came too slowly", false,
+			"It did not arrive in the time that its size gives it; nothing was done. limit names the bound."},
 		{CodeMediaType, http.StatusUnsupportedMediaType, "Content-Encoding is not supported", false,
 			"Bodies are taken as they are, not compressed."},
 		{CodeRange, http.StatusRequestedRangeNotSatisfiable, "Range not satisfiable", false,

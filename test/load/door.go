@@ -22,7 +22,7 @@ import (
 )
 
 // attackCommand, as the first argument, makes this program a stranger at the
-// door: it has a process of its own, at a low priority, so that what it costs
+// door: it has a process of its own, with the lowest priority, so that what it costs
 // itself is not taken for what it costs the service.
 const attackCommand = "attack"
 
@@ -45,17 +45,19 @@ type checked struct {
 // siege is one attack, in rounds that take turns with quiet ones.
 type siege struct {
 	Name string `json:"name"`
-	// Quiet and Attacked are of all rounds, Ratio is the median of the rounds'
-	// own: p99 attacked to p99 in the quiet round before it.
+	// Quiet and Attacked are of all rounds, and Ratio that of their p99. Ratios are
+	// those of each attacked round to the quiet ones before and after it.
 	Quiet    spread    `json:"quiet"`
 	Attacked spread    `json:"attacked"`
 	Ratio    float64   `json:"p99_ratio"`
 	Ratios   []float64 `json:"p99_ratios"`
-	// PerSecond is what came of wrong secrets, or of new connections, and
-	// CPUPercent what the control node took of a core meanwhile.
-	PerSecond  float64        `json:"per_second"`
-	CPUPercent float64        `json:"cpu_percent"`
-	Status     map[string]int `json:"status,omitempty"` // of the answers to wrong secrets
+	// PerSecond is how many wrong secrets, or new connections, came, CPUPercent what
+	// the control node took of a core meanwhile, and StrangersPercent the attack.
+	PerSecond        float64        `json:"per_second"`
+	CPUPercent       float64        `json:"cpu_percent"`
+	StrangersPercent float64        `json:"strangers_cpu_percent"`
+	Held             int64          `json:"held"`             // connections, at the end of the last round
+	Status           map[string]int `json:"status,omitempty"` // of the answers in the last round
 }
 
 type spread struct {
@@ -99,7 +101,10 @@ func measureDoor(ctx context.Context, o options) (*door, error) {
 		return nil, err
 	}
 	for _, s := range sieges(status.Nodes[0].HTTP, visitor) {
-		measured, err := visitor.under(ctx, s, o, status.Nodes[0].PID)
+		if !o.attacks.MatchString(s.name) {
+			continue
+		}
+		measured, err := visitor.under(ctx, s, o, status.Nodes[0])
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", s.name, err)
 		}
@@ -197,9 +202,9 @@ func measureRemembered() (checked, error) {
 
 func (d *door) print(w *strings.Builder) {
 	fmt.Fprintf(w, "at the door: a good key's request, quiet and while strangers are there; milliseconds, rounds of %d\n\n", d.Requests)
-	t := newTable(w, "", "quiet p50", "p99", "attacked p50", "p99", "p99 ratio", "a second", "CPU %")
+	t := newTable(w, "", "quiet p50", "p99", "attacked p50", "p99", "p99 ratio", "a second", "CPU %", "theirs")
 	for _, s := range d.Attacks {
-		t.row("%s\t%.3f\t%.3f\t%.3f\t%.3f\t%.2f\t%.0f\t%.0f", s.Name, s.Quiet.P50, s.Quiet.P99, s.Attacked.P50, s.Attacked.P99, s.Ratio, s.PerSecond, s.CPUPercent)
+		t.row("%s\t%.3f\t%.3f\t%.3f\t%.3f\t%.2f\t%.0f\t%.0f\t%.0f", s.Name, s.Quiet.P50, s.Quiet.P99, s.Attacked.P50, s.Attacked.P99, s.Ratio, s.PerSecond, s.CPUPercent, s.StrangersPercent)
 	}
 	t.end()
 	fmt.Fprintf(w, "to know a key again: %.1f microseconds at p50, %.1f at p99\n\n", d.Remembered.P50, d.Remembered.P99)

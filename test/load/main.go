@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -39,7 +40,8 @@ type options struct {
 	batch    int // tasks of one throughput run at most
 	profiles string
 
-	doorRounds, doorRequests int // quiet and attacked, of each attack
+	doorRounds, doorRequests int            // quiet and attacked, of each attack
+	attacks                  *regexp.Regexp // at the door
 }
 
 // parts in the order in which they run.
@@ -80,17 +82,21 @@ func parse(args []string) (options, error) {
 	f.IntVar(&o.rounds, "rounds", 60, "measured rounds one at a time")
 	f.DurationVar(&o.idleFor, "idle", 20*time.Second, "how long idle processes are watched")
 	f.IntVar(&o.agents, "agents", 200, "agents of the control plane alone")
-	f.StringVar(&o.profiles, "profiles", "", "directory for profiles of the control plane alone")
+	f.StringVar(&o.profiles, "profiles", "", "directory for profiles of the control plane alone, and of the control node under attack")
+	attacks := f.String("attacks", "", "pattern of the attacks at the door; all by default")
 	_ = f.Parse(args) // it exits
 	if *quick {
 		o.rounds, o.warmups, o.idleFor, o.repeats, o.warmup, o.span, o.batch = 15, 2, 5*time.Second, 2, 3*time.Second, 3*time.Second, 40
-		o.doorRequests = 500
+		o.doorRounds = 3
 	}
 	bin, err := filepath.Abs(o.bin) // processes start in directories of their own
 	if err != nil {
 		return o, err
 	}
 	o.bin = bin
+	if o.attacks, err = regexp.Compile(*attacks); err != nil {
+		return o, fmt.Errorf("-attacks: %w", err)
+	}
 	if *only != "" {
 		o.only = strings.Split(*only, ",")
 	}

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -83,39 +84,101 @@ func (v *visitor) times(ctx context.Context, count int) ([]float64, error) {
 	return took, nil
 }
 
-// under takes quiet and attacked rounds in turn.
-func (v *visitor) under(ctx context.Context, p planned, o options, pid int) (siege, error) {
+// under takes quiet and attacked rounds in turn, a quiet one first and last.
+func (v *visitor) under(ctx context.Context, p planned, o options, node devcluster.Node) (siege, error) {
 	s := siege{Name: p.name}
 	var quiet, attacked []float64
-	for round := range o.doorRounds {
-		before, err := v.times(ctx, o.doorRequests)
-		if err != nil {
-			return s, err
-		}
-		stranger, err := startAttack(ctx, p.from(round))
-		if err != nil {
-			return s, err
-		}
-		cpu, began := cpuSeconds(pid), time.Now()
-		meanwhile, err := v.times(ctx, o.doorRequests)
-		s.CPUPercent = 100 * (cpuSeconds(pid) - cpu) / time.Since(began).Seconds()
-		done, ended := stranger.end()
-		if err := errors.Join(err, ended); err != nil {
-			return s, err
-		}
-		s.Ratios = append(s.Ratios, at(meanwhile, 0.99)/at(before, 0.99))
-		s.Status = done.Status
-		s.PerSecond = float64(done.Sent) / done.Seconds
-		if p.Kind == attack.Hold {
-			s.PerSecond = float64(done.Opened) / done.Seconds
-		}
-		quiet, attacked = append(quiet, before...), append(attacked, meanwhile...)
+	before, err := v.times(ctx, o.doorRequests)
+	if err != nil {
+		return s, err
 	}
+	for round := range o.doorRounds {
+		meanwhile, err := v.attacked(ctx, p.from(round), o, node, &s)
+		if err != nil {
+			return s, err
+		}
+		after, err := v.times(ctx, o.doorRequests)
+		if err != nil {
+			return s, err
+		}
+		around := slices.Sorted(slices.Values(slices.Concat(before, after)))
+		s.Ratios = append(s.Ratios, at(meanwhile, 0.99)/at(around, 0.99))
+		quiet, attacked = append(quiet, before...), append(attacked, meanwhile...)
+		before = after
+	}
+	quiet = append(quiet, before...)
 	slices.Sort(quiet)
 	slices.Sort(attacked)
 	s.Quiet, s.Attacked = spread{at(quiet, 0.5), at(quiet, 0.99)}, spread{at(attacked, 0.5), at(attacked, 0.99)}
-	s.Ratio = at(slices.Sorted(slices.Values(s.Ratios)), 0.5)
+	s.Ratio = s.Attacked.P99 / s.Quiet.P99
 	return s, nil
+}
+
+// attacked takes one round under attack, and returns when nothing is left of it.
+func (v *visitor) attacked(ctx context.Context, cfg attack.Config, o options, node devcluster.Node, s *siege) ([]float64, error) {
+	pid := node.PID
+	open := openFiles(pid)
+	stranger, err := startAttack(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	of := stranger.cmd.Process.Pid
+	profiled := make(chan error, 1)
+	go func() { profiled <- o.profileAttack(ctx, s.Name, node) }()
+	cpu, theirs, began := cpuSeconds(pid), cpuSeconds(of), time.Now()
+	times, err := v.times(ctx, o.doorRequests)
+	took := time.Since(began).Seconds()
+	s.CPUPercent, s.StrangersPercent = 100*(cpuSeconds(pid)-cpu)/took, 100*(cpuSeconds(of)-theirs)/took
+	done, ended := stranger.end()
+	if err := errors.Join(err, ended, <-profiled); err != nil {
+		return nil, err
+	}
+	s.Status, s.Held = done.Status, done.Held
+	s.PerSecond = float64(done.Sent) / done.Seconds
+	if cfg.Kind == attack.Hold {
+		s.PerSecond = float64(done.Opened) / done.Seconds
+	}
+	return times, settle(ctx, pid, open)
+}
+
+// profileAttack takes a profile of the node's processor, if one is wanted.
+func (o options) profileAttack(ctx context.Context, name string, node devcluster.Node) error {
+	if o.profiles == "" {
+		return nil
+	}
+	if err := os.MkdirAll(o.profiles, 0o755); err != nil {
+		return err
+	}
+	return download(ctx, node.Debug+"profile?seconds=3", filepath.Join(o.profiles, name+".profile"))
+}
+
+const (
+	// settleWithin is more than a node keeps what never brings a whole request.
+	settleWithin = 45 * time.Second
+	// ownFiles are what it may have opened for itself meanwhile.
+	ownFiles = 8
+)
+
+// settle waits until a process has hardly more files open than it had: what it does for
+// connections that are gone is no part of a quiet round.
+func settle(ctx context.Context, pid, open int) error {
+	ctx, cancel := context.WithTimeout(ctx, settleWithin)
+	defer cancel()
+	look := time.NewTicker(20 * time.Millisecond)
+	defer look.Stop()
+	for openFiles(pid) > open+ownFiles {
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return fmt.Errorf("wait until the node has forgotten an attack: %d files are open, not %d: %w", openFiles(pid), open, ctx.Err())
+		}
+	}
+	return nil
+}
+
+func openFiles(pid int) int {
+	all, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid)) // a process that is gone has none
+	return len(all)
 }
 
 // stranger is the process of an attack.
@@ -124,7 +187,10 @@ type stranger struct {
 	out *bufio.Reader
 }
 
-// startAttack returns once the attack is under way.
+// startAttack returns once the attack is under way. Strangers have machines of their
+// own: so this one's processors are theirs only where nobody else wants them, whether
+// they keep their rate is told beside what they cost, and what the kernel does to
+// carry their bytes counts against the service all the same.
 func startAttack(ctx context.Context, cfg attack.Config) (*stranger, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -134,7 +200,7 @@ func startAttack(ctx context.Context, cfg attack.Config) (*stranger, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, "nice", "-n", attackNice, self, attackCommand, string(text))
+	cmd := exec.CommandContext(ctx, "chrt", "--idle", "0", self, attackCommand, string(text))
 	cmd.Stderr = os.Stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	out, err := cmd.StdoutPipe()
@@ -171,7 +237,3 @@ func runAttack(ctx context.Context, text string) error {
 	}
 	return json.NewEncoder(os.Stdout).Encode(done)
 }
-
-// attackNice is the priority of strangers on this machine: elsewhere they would
-// have a machine of their own.
-const attackNice = "10"
