@@ -12,6 +12,10 @@ import (
 // checks are slow: so it counts from the beginning of the one before.
 const checkEvery = time.Second
 
+// slowCheck is how long a check may take before that is worth a word: with twice as
+// much agents begin to take this node for lost.
+const slowCheck = 750 * time.Millisecond
+
 // What a check found is told to toldAtOnce askers, and then to as many more every
 // now and then, to all within tellWithin. Hundreds of agents answered together
 // would have both ends' machines to themselves, and every task would wait for
@@ -25,6 +29,7 @@ const (
 // answer of a check that began after it asked.
 type checks struct {
 	verify func(context.Context) error
+	slow   func(took time.Duration) // is told of slow checks
 	wake   chan struct{}
 	mu     struct {
 		sync.Mutex
@@ -32,8 +37,8 @@ type checks struct {
 	}
 }
 
-func newChecks(verify func(context.Context) error) *checks {
-	return &checks{verify: verify, wake: make(chan struct{}, 1)}
+func newChecks(verify func(context.Context) error, slow func(took time.Duration)) *checks {
+	return &checks{verify: verify, slow: slow, wake: make(chan struct{}, 1)}
 }
 
 // check is what one leadership check found, and when it began.
@@ -75,6 +80,9 @@ func (c *checks) run(ctx context.Context) {
 		c.mu.Unlock()
 		found := check{began: time.Now()}
 		found.err = c.verify(ctx)
+		if took := time.Since(found.began); took > slowCheck && found.err == nil {
+			c.slow(took)
+		}
 		found.tell(ctx, asked)
 		if pause(ctx, checkEvery-time.Since(found.began)); ctx.Err() != nil {
 			return

@@ -14,7 +14,7 @@ func ask(t *testing.T, verdict error, n int) (told []time.Duration, checks int) 
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		c := newChecks(func(context.Context) error { checks++; return verdict })
+		c := newChecks(func(context.Context) error { checks++; return verdict }, func(time.Duration) { t.Error("taken for slow") })
 		began := time.Now()
 		answers := make(chan time.Duration, n)
 		for range n {
@@ -68,7 +68,13 @@ func TestASlowCheckIsFollowedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		c := newChecks(func(context.Context) error { time.Sleep(checkEvery + 100*time.Millisecond); return nil })
+		const takes = checkEvery + 100*time.Millisecond
+		slow := 0
+		c := newChecks(func(context.Context) error { time.Sleep(takes); return nil }, func(took time.Duration) {
+			if slow++; took != takes {
+				t.Errorf("told of %s", took)
+			}
+		})
 		go c.run(ctx)
 		began := time.Now()
 		for range 2 {
@@ -76,8 +82,8 @@ func TestASlowCheckIsFollowedAtOnce(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if got, want := time.Since(began), 2*(checkEvery+100*time.Millisecond); got != want {
-			t.Errorf("got two checks in %s, want %s", got, want)
+		if got, want := time.Since(began), 2*takes; got != want || slow != 2 {
+			t.Errorf("got two checks in %s, want %s; %d were told to be slow", got, want, slow)
 		}
 	})
 }

@@ -94,13 +94,17 @@ type tenure struct {
 	active sync.WaitGroup // sessions
 }
 
+func (s *Server) slowCheck(took time.Duration) {
+	s.cfg.Logger.Warn("a check of leadership was slow: is this machine, or the network to the other control nodes, overloaded?", "took", took)
+}
+
 // Lead serves agents as the leader of term until ctx ends. The caller has
 // passed a barrier, so that every committed registration is in the snapshot;
 // each gets a full lease and margin from now.
 func (s *Server) Lead(ctx context.Context, term uint64) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	t := &tenure{Server: s, term: term, ctx: ctx, checks: newChecks(s.cfg.Log.VerifyAtNextBeat)}
+	t := &tenure{Server: s, term: term, ctx: ctx, checks: newChecks(s.cfg.Log.VerifyAtNextBeat, s.slowCheck)}
 	t.mu.leases = make(map[task.NodeID]*lease)
 	t.mu.sessions = make(map[task.NodeID]*session)
 	t.mu.marks = make(map[task.Token]*mark)
