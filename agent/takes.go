@@ -110,6 +110,9 @@ func (t *takes) order(m *ecsv1.Take) {
 	switch {
 	case t.mu.active[tok] != nil:
 		return
+	case t.dial == nil:
+		t.answerLocked(m, &ecsv1.Taken{Problem: "this agent takes no output"})
+		return
 	case t.mu.leaving:
 		t.answerLocked(m, &ecsv1.Taken{Problem: "this agent leaves, too", Busy: true})
 		return
