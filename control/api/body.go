@@ -22,11 +22,12 @@ const (
 	// refusedWait is how long the body of a request that was refused by its headers
 	// is waited for, so that a client that sends first and reads then finds its
 	// answer, and keeps its connection; refusedMost bounds such a body, and
-	// maxPatience how many are waited for at the same time: those that have begun a
-	// body with no mind to end it are many.
-	refusedWait = time.Second
-	refusedMost = 256 << 10
-	maxPatience = 64
+	// maxPatience how many are waited for at the same time, patiencePerAddress of them
+	// of one address: those that have begun a body with no mind to end it are many.
+	refusedWait        = time.Second
+	refusedMost        = 256 << 10
+	maxPatience        = 64
+	patiencePerAddress = 4
 )
 
 // readBody takes a body of at most limit bytes, as it is.
@@ -66,7 +67,8 @@ func noBody(w http.ResponseWriter, r *http.Request) error {
 }
 
 // steady reads a body that has to come at bodyRate after bodyGrace. Behind its end
-// the deadline is that of the whole request again.
+// there is no deadline: the server reads on to see whether the client goes, and takes
+// one that passes for that.
 type steady struct {
 	from    io.Reader
 	control *http.ResponseController
@@ -87,7 +89,7 @@ func (s *steady) Read(p []byte) (int, error) {
 	s.got += int64(n)
 	switch {
 	case errors.Is(err, io.EOF):
-		s.deadline(s.began.Add(readTimeout))
+		s.deadline(time.Time{})
 	case err == nil:
 		s.extend()
 	}
@@ -122,11 +124,14 @@ func (g *gates) turnAway(w http.ResponseWriter, r *http.Request) {
 	}
 	control := http.NewResponseController(w)
 	patience := time.Now() // what came with the headers is there
-	select {
-	case g.patience <- struct{}{}:
-		defer func() { <-g.patience }()
-		patience = patience.Add(refusedWait)
-	default:
+	if end, err := g.patience.take(addressOf(r), bound{atOnce: patiencePerAddress}, [2]string{}, patience); err == nil {
+		defer end()
+		select {
+		case g.patients <- struct{}{}:
+			defer func() { <-g.patients }()
+			patience = patience.Add(refusedWait)
+		default:
+		}
 	}
 	_ = control.SetReadDeadline(patience) // a writer without deadlines is a test's
 	if _, err := io.CopyN(io.Discard, r.Body, refusedMost); errors.Is(err, io.EOF) {

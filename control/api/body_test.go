@@ -131,12 +131,54 @@ func TestABodyThatComesSteadilyIsTaken(t *testing.T) {
 	})
 }
 
+// What is done with a body may take longer than was left for it to come.
+func TestNothingEndsARequestBehindItsBody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := memnet.New(1)
+		l, err := network.Host("c1").Listen(80)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, err := readBody(w, r, 1<<20)
+			select {
+			case <-r.Context().Done():
+				err = r.Context().Err()
+			case <-time.After(readTimeout):
+			}
+			fmt.Fprintf(w, "%d %v", len(body), err)
+		}))
+		ended := make(chan error)
+		go func() { ended <- s.Serve(l) }()
+		conn, err := network.Host("far").Dial(t.Context(), "tcp", "c1:80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := &wired{t, conn, bufio.NewReader(conn)}
+		c.begin("/", "", 25*bodyRate)
+		for range 25 {
+			time.Sleep(time.Second)
+			c.say("%s", strings.Repeat("x", bodyRate))
+		}
+		resp, err := http.ReadResponse(c.in, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text, err := io.ReadAll(resp.Body); string(text) != "25600 <nil>" || err != nil {
+			t.Errorf("got %q, %v", text, err)
+		}
+		c.Close()
+		s.Close()
+		<-ended
+	})
+}
+
 func TestTheBodyOfARefusedRequestIsHardlyWaitedFor(t *testing.T) {
 	slowly(t, func(t *testing.T, connect func() *wired) {
 		began := time.Now()
 		// The first ones are waited for a moment: the answer finds who sends first
 		// and reads then.
-		waiting := make([]*wired, maxPatience)
+		waiting := make([]*wired, patiencePerAddress)
 		for i := range waiting {
 			waiting[i] = connect()
 			waiting[i].begin("/v2/tasks", basic(alice, "wrong"), 5000)

@@ -27,6 +27,9 @@ const (
 	// guessesPerMinute how many after that.
 	guessBurst       = 20
 	guessesPerMinute = 30
+	// guiltyFor is how long an address that was wrong comes after all others to have a
+	// secret checked, unless one of its secrets is right.
+	guiltyFor = 5 * time.Minute
 	// maxAddresses bounds the addresses that are remembered for their guesses.
 	maxAddresses = 10_000
 )
@@ -89,7 +92,7 @@ func NewKeyring(file *Htpasswd, role access.Role, record Record) *Keyring {
 		guesses:  newLimiter(maxAddresses),
 		guessing: bound{rate: float64(guessesPerMinute) / 60, burst: guessBurst},
 	}
-	k.queue = newQueue(func(from string) bool { return k.guesses.spentOf(from, k.guessing, time.Now()) })
+	k.queue = newQueue(func(from string) bool { return k.guesses.blamedOf(from, time.Now().Add(-guiltyFor)) })
 	return k
 }
 
@@ -229,12 +232,14 @@ func (k *Keyring) check(ctx context.Context, a Attempt, pay bool) (stored string
 	}
 	l, right := k.opens(a)
 	if right {
+		k.guesses.forgive(a.From)
 		k.queue.right(a.Key)
 		return l.stored, l.Principal, nil
 	}
 	k.queue.wrong()
 	if pay {
 		k.guesses.spend(a.From, k.guessing, time.Now())
+		k.guesses.blame(a.From, time.Now())
 	}
 	return l.stored, p, ErrWrongSecret
 }

@@ -42,6 +42,7 @@ type usage struct {
 	who    string
 	tokens *rate.Limiter // nil until a rate is asked about
 	atOnce int
+	blamed time.Time // see blame
 }
 
 func newLimiter(most int) *limiter {
@@ -143,12 +144,29 @@ func (l *limiter) spare(who string, b bound, now time.Time) error {
 	return nil
 }
 
-// spentOf reports whether any of who's tokens are missing.
-func (l *limiter) spentOf(who string, b bound, now time.Time) bool {
+// blame notes that who was wrong. It lasts for longer than the token that it costs:
+// strangers from many addresses are each wrong seldom.
+func (l *limiter) blame(who string, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.of(who).blamed = now
+}
+
+// forgive forgets that who was wrong.
+func (l *limiter) forgive(who string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if e := l.known[who]; e != nil {
+		e.Value.(*usage).blamed = time.Time{}
+	}
+}
+
+// blamedOf reports whether who was wrong after a time and has not been forgiven.
+func (l *limiter) blamedOf(who string, after time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e := l.known[who]
-	return e != nil && e.Value.(*usage).paced(b, now).TokensAt(now) < float64(b.burst)
+	return e != nil && e.Value.(*usage).blamed.After(after)
 }
 
 // spend takes a token, if there is one.

@@ -53,12 +53,14 @@ type gates struct {
 	logs                 *limiter      // gatherings of log lines, by key
 	gatherings           chan struct{} // those of all
 	tokens               *limiter      // join tokens that nobody knows, by address
-	patience             chan struct{} // bodies that are waited for although their request is refused
+	// Bodies that are waited for although their request is refused, and of whom.
+	patients chan struct{}
+	patience *limiter
 }
 
 func newGates(l Limits) *gates {
 	return &gates{limits: l, keys: newLimiter(maxAddresses), addresses: newLimiter(maxAddresses), doc: newLimiter(maxAddresses), tokens: newLimiter(maxAddresses),
-		logs: newLimiter(maxAddresses), gatherings: make(chan struct{}, maxGatherings), patience: make(chan struct{}, maxPatience)}
+		logs: newLimiter(maxAddresses), gatherings: make(chan struct{}, maxGatherings), patients: make(chan struct{}, maxPatience), patience: newLimiter(maxAddresses)}
 }
 
 // guesses is how often an address may be wrong.
@@ -128,6 +130,7 @@ func (h *Handler) admit(w http.ResponseWriter, r *http.Request, open bool) (end 
 	if h.isPage(r.URL.Path) {
 		end, err := h.admitVisitor(r)
 		if err != nil {
+			h.gates.turnAway(w, r)
 			h.refusedPage(w, r, err)
 		}
 		return end, err == nil
@@ -151,7 +154,9 @@ func (h *Handler) admit(w http.ResponseWriter, r *http.Request, open bool) (end 
 	if !known {
 		holdOpen(w) // a check may have to wait for longer than a request may take to come
 		who, err = h.authenticate(r, key, secret, given)
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(readTimeout)) // a writer without deadlines is a test's
+		if r.Body != http.NoBody { // else the server waits for the client to go, which a deadline looks like
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(readTimeout)) // a writer without deadlines is a test's
+		}
 		if err != nil {
 			endAddress()
 			return refuse(err)

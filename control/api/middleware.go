@@ -20,9 +20,10 @@ import (
 
 const (
 	// authWithin bounds how long a request waits for its secret to be checked. A node
-	// with one or two cores that has just started checks 300 keys in 20 s, or 40 while
-	// somebody guesses.
-	authWithin = 45 * time.Second
+	// with one or two cores that has just started checks 400 keys in that time, or 200
+	// while somebody guesses. It is less than clients wait for an answer: who is told
+	// to come again keeps no place in the queue.
+	authWithin = 28 * time.Second
 	// writeStall is how long a reader may take no byte before its answer is
 	// given up. Server-wide write timeouts would end every long poll instead.
 	writeStall = 2 * time.Minute

@@ -61,7 +61,7 @@ type verdict int
 const (
 	turn  verdict = iota // leave is to be called
 	again                // another request's secret of the same key was right
-	full                 // one that was not wrong needs the place, or guiltyWait is over
+	full                 // another needs the place more, or guiltyWait is over
 )
 
 func newQueue(guilty func(from string) bool) *queue {
@@ -94,7 +94,7 @@ func (q *queue) join(w *waiter, from string) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	guilty := q.guilty(from)
-	if q.waiting >= maxWaiting && (guilty || !q.evict()) {
+	if q.waiting >= maxWaiting && (guilty || !q.evict(from)) {
 		return errFull
 	}
 	l := &q.lanes[0]
@@ -185,10 +185,23 @@ func (q *queue) next() *waiter {
 	return nil
 }
 
-// evict sends the last of the guilty ones away.
-func (q *queue) evict() bool {
+// evict sends one away for the sake of an address: the last of the guilty ones, or else
+// of whoever has most that wait, if that is more than the address has with this one.
+func (q *queue) evict(from string) bool {
 	l := &q.lanes[1]
 	e := l.turns.Back()
+	if e == nil {
+		l = &q.lanes[0]
+		most := 1
+		if own := l.by[from]; own != nil {
+			most += len(own.Value.(*party).waiting)
+		}
+		for other := l.turns.Front(); other != nil; other = other.Next() {
+			if n := len(other.Value.(*party).waiting); n > most {
+				e, most = other, n
+			}
+		}
+	}
 	if e == nil {
 		return false
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -148,8 +149,9 @@ func TestWhoseSecretIsKnownByNowWaitsNoMore(t *testing.T) {
 	})
 }
 
-func TestAFullQueueRefusesThoseThatWereWrong(t *testing.T) {
+func TestAFullQueueRefusesThoseThatWereWrongAndWhoHasMost(t *testing.T) {
 	inLine(t, func(t *testing.T, l *line) {
+		var ofMany atomic.Int32
 		l.wrong()
 		l.guilty["bad"] = true
 		ctx, cancel := context.WithCancel(t.Context())
@@ -157,7 +159,10 @@ func TestAFullQueueRefusesThoseThatWereWrong(t *testing.T) {
 		l.come(ctx, "bad", "k")
 		for range maxWaiting - 1 {
 			l.ended.Go(func() {
-				if _, err := l.enter(ctx, "many", "k"); !errors.Is(err, context.Canceled) {
+				switch _, err := l.enter(ctx, "many", "k"); {
+				case errors.Is(err, errFull):
+					ofMany.Add(1)
+				case !errors.Is(err, context.Canceled):
 					t.Errorf("got %v", err)
 				}
 			})
@@ -165,10 +170,14 @@ func TestAFullQueueRefusesThoseThatWereWrong(t *testing.T) {
 		synctest.Wait()
 		l.come(ctx, "bad", "k")  // refused
 		l.come(ctx, "good", "k") // takes the place of the one that waits
-		l.come(ctx, "late", "k") // there is none left
-		want := []string{"first", "bad: " + errFull.Error(), "bad: " + errFull.Error(), "late: " + errFull.Error()}
-		if slices.Sort(l.order[1:3]); !slices.Equal(l.order, want) {
-			t.Errorf("got %v, want %v", l.order, want)
+		l.come(ctx, "late", "k") // takes one of many's
+		want := []string{"first", "bad: " + errFull.Error(), "bad: " + errFull.Error()}
+		if n := ofMany.Load(); !slices.Equal(l.order, want) || n != 1 {
+			t.Errorf("got %v, want %v; %d of many had to go, want 1", l.order, want, n)
+		}
+		l.come(ctx, "many", "k") // who has most has no place of another's
+		if last := l.order[len(l.order)-1]; last != "many: "+errFull.Error() {
+			t.Errorf("got %s", last)
 		}
 		cancel()
 		synctest.Wait()
@@ -193,6 +202,41 @@ func TestATurnIsNotLostWithWhoLeaves(t *testing.T) {
 			t.Errorf("got %v, want %v", l.order, want)
 		}
 		l.leave()
+	})
+}
+
+// Strangers from many addresses are each wrong seldom: the token that it costs is
+// back long before their turn comes again.
+func TestWhoWasWrongComesLastForMinutes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		text, err := bcrypt.GenerateFromPassword([]byte("right"), bcrypt.MinCost)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file, err := NewHtpasswd(htpasswdFile(t, "key:"+string(text)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ring := NewKeyring(file, access.Run, nil)
+		try := func(secret string) error {
+			_, err := ring.Authenticate(t.Context(), Attempt{"key", secret, "far"})
+			return err
+		}
+		if err := try("wrong"); !errors.Is(err, ErrWrongSecret) {
+			t.Fatal(err)
+		}
+		time.Sleep(guiltyFor - time.Second)
+		if !ring.queue.guilty("far") || ring.queue.guilty("near") {
+			t.Error("who was wrong some minutes ago is taken for others")
+		}
+		time.Sleep(time.Second)
+		if ring.queue.guilty("far") {
+			t.Error("it is held against it for ever")
+		}
+		_ = try("wrong again")
+		if err := try("right"); err != nil || ring.queue.guilty("far") {
+			t.Errorf("whose secret is right: %v, or it is still held against it", err)
+		}
 	})
 }
 
