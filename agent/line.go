@@ -319,12 +319,9 @@ func (l *line) beat(said *said) error {
 
 // answerTakes tells what became of orders to take output.
 func (l *line) answerTakes() error {
-	for a := l.takes.answer(); a != nil; a = l.takes.answer() {
-		if err := l.stream.Send(&ecsv1.AgentMessage{Kind: &ecsv1.AgentMessage_Taken{Taken: a}}); err != nil {
-			return err
-		}
-	}
-	return nil
+	return l.takes.tell(func(a *ecsv1.Taken) error {
+		return l.stream.Send(&ecsv1.AgentMessage{Kind: &ecsv1.AgentMessage_Taken{Taken: a}})
+	})
 }
 
 func (l *line) report(r *report) error {

@@ -144,22 +144,31 @@ func (t *takes) callOff(tok task.Token) {
 }
 
 func (t *takes) answerLocked(m *ecsv1.Take, a *ecsv1.Taken) {
-	a.Token = m.GetToken()
+	a.Token, a.Proof = m.GetToken(), taskwire.TakeProof(m)
 	t.mu.answers = append(t.mu.answers, a)
 	poke(t.ready)
 }
 
-// answer gives the oldest answer that was not sent, or nil. One whose session
-// breaks is lost: the next leader asks again.
-func (t *takes) answer() *ecsv1.Taken {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if len(t.mu.answers) == 0 {
-		return nil
+// tell gives answers to send, the oldest first, until there are none or one could not
+// be sent: that one is for the next session. What was sent on a session that breaks is
+// lost, and asked for again.
+func (t *takes) tell(send func(*ecsv1.Taken) error) error {
+	for {
+		t.mu.Lock()
+		if len(t.mu.answers) == 0 {
+			t.mu.Unlock()
+			return nil
+		}
+		a := t.mu.answers[0]
+		t.mu.Unlock()
+		if err := send(a); err != nil {
+			poke(t.ready)
+			return err
+		}
+		t.mu.Lock()
+		t.mu.answers = t.mu.answers[1:] // only one session tells at a time
+		t.mu.Unlock()
 	}
-	a := t.mu.answers[0]
-	t.mu.answers = t.mu.answers[1:]
-	return a
 }
 
 // work takes one output after the other. The connection is kept while there are

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -107,8 +108,16 @@ func (r *taker) await() *ecsv1.Taken {
 	limit := time.NewTimer(20 * time.Second)
 	defer limit.Stop()
 	for {
-		if a := r.answer(); a != nil {
-			return a
+		var got *ecsv1.Taken
+		if err := r.tell(func(a *ecsv1.Taken) error {
+			if got != nil {
+				return errors.New("one is enough")
+			}
+			got = a
+			return nil
+		}); got != nil {
+			_ = err // there are more
+			return got
 		}
 		select {
 		case <-r.ready:
@@ -410,4 +419,26 @@ func TestCalledOffOrdersLeaveNothing(t *testing.T) {
 	wantWhole(t, s, orders[1], spool.Stdout, out)
 	r.callOff(taskwire.ToToken(orders[1].GetToken()))
 	wantNothing(t, s, dir)
+}
+
+// An answer that could not be sent is the next session's to send.
+func TestAnswersOutliveTheirSession(t *testing.T) {
+	r := newTakes(&Config{Log: slog.New(slog.DiscardHandler)}) // it takes nothing
+	for _, id := range []string{"t1", "t2"} {
+		r.order(&ecsv1.Take{Token: &ecsv1.Token{Task: id, Attempt: 1, Epoch: 1}})
+	}
+	<-r.ready
+	broken := errors.New("broken")
+	if err := r.tell(func(*ecsv1.Taken) error { return broken }); !errors.Is(err, broken) {
+		t.Fatal(err)
+	}
+	select {
+	case <-r.ready:
+	default:
+		t.Fatal("the next session is not told that there are answers")
+	}
+	var told []string
+	if err := r.tell(func(a *ecsv1.Taken) error { told = append(told, a.GetToken().GetTask()); return nil }); err != nil || len(told) != 2 {
+		t.Errorf("got %v, %v; want both", told, err)
+	}
 }

@@ -59,8 +59,10 @@ const (
 type Spool struct {
 	dir   string
 	limit int64
-	log   *slog.Logger
-	left  atomic.Bool // see Abandon
+	// entries is heldEntries, but for tests.
+	entries int
+	log     *slog.Logger
+	left    atomic.Bool // see Abandon
 
 	mu struct {
 		sync.Mutex
@@ -84,7 +86,7 @@ type Spool struct {
 // goes first, and a live one never. Beside it there may be one output that comes from
 // another node, see Take.
 func Open(dir string, limit int64, log *slog.Logger) (*Spool, error) {
-	s := &Spool{dir: dir, limit: limit, log: log}
+	s := &Spool{dir: dir, limit: limit, entries: heldEntries, log: log}
 	s.mu.records, s.mu.orphans = map[task.Token]*record{}, map[string]bool{}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the output spool: %w", err)
@@ -236,10 +238,10 @@ func (s *Spool) overdueLocked(n int64) (victims []*record) {
 		s.forgetLocked(r)
 		victims = append(victims, r)
 	}
-	for l := &s.mu.inFiles; l.Len() > heldEntries || (l.Len() > 0 && s.mu.disk+n > s.limit); {
+	for l := &s.mu.inFiles; l.Len() > s.entries || (l.Len() > 0 && s.mu.disk+n > s.limit); {
 		take(l)
 	}
-	for l := &s.mu.inMemory; l.Len() > heldEntries || (l.Len() > 0 && s.mu.memory > heldBytes); {
+	for l := &s.mu.inMemory; l.Len() > s.entries || (l.Len() > 0 && s.mu.memory > heldBytes); {
 		take(l)
 	}
 	return victims

@@ -118,17 +118,17 @@ func (r *record) sameAs(want [3]Held) error {
 }
 
 // olderLocked finds the oldest records, of those that finished before then, that have
-// to go for n more bytes to have room; not ok when that is not enough.
+// to go for one more of n bytes to have room; not ok when that is not enough.
 func (s *Spool) olderLocked(n int64, then time.Time) (victims []*record, ok bool) {
-	free := s.limit - s.mu.disk
-	for e := s.mu.inFiles.Front(); e != nil && free < n; e = e.Next() {
+	free, places := s.limit-s.mu.disk, s.entries-s.mu.inFiles.Len()
+	for e := s.mu.inFiles.Front(); e != nil && (free < n || places < 1); e = e.Next() {
 		r := e.Value.(*record)
 		if !r.at.Before(then) {
 			break
 		}
-		victims, free = append(victims, r), free+r.disk
+		victims, free, places = append(victims, r), free+r.disk, places+1
 	}
-	return victims, free >= n
+	return victims, free >= n && places >= 1
 }
 
 // Write takes the next bytes of a stream, or of the tar. After an error the Taking
@@ -244,22 +244,25 @@ func (s *Spool) adoptLocked(t *Taking) ([]*record, error) {
 	if s.mu.records[r.tok] != nil {
 		return nil, errors.New("the same output came twice at once")
 	}
-	var victims []*record
+	more := int64(0) // bytes that are not counted yet
 	if t.beyond {
-		older, ok := s.olderLocked(t.size, t.at)
-		if !ok {
-			return nil, fmt.Errorf("%w: %d bytes, others have come meanwhile", ErrFull, t.size)
-		}
-		for _, old := range older {
-			s.forgetLocked(old)
-		}
-		victims, t.beyond, s.mu.beyond = older, false, false
+		more = t.size
+	}
+	victims, ok := s.olderLocked(more, t.at)
+	if !ok {
+		return nil, fmt.Errorf("%w: %d bytes, others have come meanwhile", ErrFull, t.size)
+	}
+	for _, old := range victims {
+		s.forgetLocked(old)
+	}
+	if t.beyond {
+		t.beyond, s.mu.beyond = false, false
 		s.mu.disk += t.size
 		r.disk = t.size
 	}
 	s.mu.records[r.tok] = r
 	s.holdLocked(r, 0, t.at)
-	return append(victims, s.overdueLocked(0)...), nil
+	return victims, nil // what is newer has no claim on its room
 }
 
 // Drop leaves nothing of what did not come whole.

@@ -268,6 +268,29 @@ func TestRoomIsMadeOnlyWhenAllHasCome(t *testing.T) {
 	}
 }
 
+// A spool that knows as many entries as it may takes nothing that is older than all of
+// them: that would be the first to go.
+func TestTheNumberOfEntriesIsARoom(t *testing.T) {
+	_, s, tokens := crowded(t)
+	s.entries, s.limit = len(tokens), 100_000
+	out := filler(10_000, 9)
+	keep := func(age time.Duration) error {
+		taking, err := s.Take(comes, time.Now().Add(-age), heldOf(out), Held{}, Held{})
+		if err != nil {
+			return err
+		}
+		return errors.Join(taking.Write(Stdout, out), taking.Keep())
+	}
+	if err := keep(1000 * time.Hour); !errors.Is(err, ErrFull) {
+		t.Errorf("got %v of what is older than all, want ErrFull", err)
+	}
+	wantHeld(t, s, tokens...)
+	if err := keep(0); err != nil {
+		t.Errorf("got %v of what is newer than all", err)
+	}
+	wantHeld(t, s, append(tokens[:2], comes)...) // the third is the oldest
+}
+
 // What was older than what comes has made room for others meanwhile.
 func TestWhatHasNoRoomAfterAllIsDropped(t *testing.T) {
 	dir, s, tokens := crowded(t)

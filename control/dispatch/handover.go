@@ -86,7 +86,7 @@ type handover struct {
 func (s *session) handOn(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	h := newHandover(s)
-	defer h.disown()
+	defer h.bequeath()
 	defer h.group.Wait()
 	defer cancel()
 	if err := h.run(ctx); err != nil {
@@ -95,6 +95,41 @@ func (s *session) handOn(ctx context.Context) error {
 	s.cfg.Logger.Info("output handed on", "node", s.node, "results", h.told.GetTotal(), "moved", h.told.GetMoved(),
 		"lost", h.told.GetLost(), "bytes", h.told.GetMovedBytes(), "term", s.term)
 	return nil
+}
+
+// bequeath ends a handover: what others have taken by its orders, and nothing of that
+// is in the record yet, is decided about as if they had said so now.
+func (h *handover) bequeath() {
+	h.disown()
+	copies := make(map[taking]bool)
+	for _, p := range h.open {
+		if p.move.To != "" {
+			copies[taking{p.move.To, p.token}] = true
+		}
+	}
+	h.mu.Lock()
+	for key, answer := range h.mail {
+		if answer.GetProblem() == "" {
+			copies[key] = true
+		}
+	}
+	h.mu.Unlock()
+	if len(copies) == 0 {
+		return
+	}
+	h.tenure.active.Go(func() { // this session is one of them: nobody waits in vain yet
+		for key := range copies {
+			h.mu.Lock()
+			s := h.mu.sessions[key.node]
+			h.mu.Unlock()
+			if s == nil {
+				continue // its copy goes with its age
+			}
+			if err := s.stray(h.tenure.ctx, key.token); err != nil && h.tenure.ctx.Err() == nil {
+				h.cfg.Logger.Warn("what a handover left is not decided about", "err", err)
+			}
+		}
+	})
 }
 
 func newHandover(s *session) *handover {
@@ -279,7 +314,9 @@ func (h *handover) committed(batch []*parcel) {
 		// What was decided before this command is in the record, too: who does not
 		// hold it by now never will by an order of this handover.
 		for node := range p.asked {
-			h.callOff(node, p.token)
+			if node != p.move.To {
+				h.callOff(node, p.token)
+			}
 		}
 	}
 }

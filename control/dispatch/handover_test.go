@@ -68,8 +68,14 @@ func (b *bench) holder(tok task.Token) string {
 	return string(t.Result.Holder())
 }
 
+// proof is what an agent knows that was ordered to take such output as there is here.
+var proof = taskwire.TakeProof(&ecsv1.Take{Stdout: &ecsv1.Held{Sha256: make([]byte, 32)}, Stderr: &ecsv1.Held{Sha256: make([]byte, 32)}})
+
 func (a *fakeAgent) answer(tok task.Token, taken *ecsv1.Taken) {
 	taken.Token = taskwire.FromToken(tok)
+	if taken.Proof == nil {
+		taken.Proof = proof
+	}
 	a.in <- &ecsv1.AgentMessage{Kind: &ecsv1.AgentMessage_Taken{Taken: taken}}
 	synctest.Wait()
 }
@@ -257,6 +263,25 @@ func TestALateCopyIsDroppedWhenAnotherWasQuicker(t *testing.T) {
 		quick.answer(tokens[0], &ecsv1.Taken{}) // says it twice
 		if calledOff(quick) != 0 {
 			t.Error("got the copy that the record needs called off")
+		}
+	})
+}
+
+// An agent that was not ordered to take an output can't have it for its own.
+func TestOutputIsNobodysWhoWasNotOrderedToTakeIt(t *testing.T) {
+	leading(t, func(b *bench) {
+		thief := b.receiving("thief", 0)
+		leaver, tokens := b.leaving("a1", 2)
+		for _, tok := range tokens {
+			thief.answer(tok, &ecsv1.Taken{Proof: []byte("a guess")})
+		}
+		if at := b.holder(tokens[0]); at != "a1" {
+			t.Errorf("got the output at %s, want it where it was", at)
+		}
+		leaver.cut()
+		thief.answer(tokens[0], &ecsv1.Taken{Proof: []byte("a guess")})
+		if at := b.holder(tokens[0]); at != "a1" || calledOff(thief) != 1 {
+			t.Errorf("got the output at %s after the session, %d called off", at, calledOff(thief))
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 
@@ -57,6 +58,10 @@ func (h *handover) disownLocked(tok task.Token) {
 // took passes an answer on to the handover that it is about.
 func (s *session) took(ctx context.Context, g *errgroup.Group, m *ecsv1.Taken) {
 	tok := taskwire.ToToken(m.GetToken())
+	if m.GetProblem() == "" && !s.ordered(tok, m.GetProof()) {
+		s.callOff(s.node, tok)
+		return
+	}
 	s.mu.Lock()
 	h := s.mu.handing[tok]
 	if h != nil {
@@ -69,6 +74,27 @@ func (s *session) took(ctx context.Context, g *errgroup.Group, m *ecsv1.Taken) {
 	case m.GetProblem() == "":
 		g.Go(func() error { return s.stray(ctx, tok) })
 	}
+}
+
+// ordered reports whether an agent that says that it has taken an output was ordered
+// to: it knows what only the order says. Else any agent could have any output for its
+// own, and the real copies dropped.
+func (s *session) ordered(tok task.Token, proof []byte) bool {
+	t := s.cfg.Snapshot().Task(tok.Task)
+	if !resultOf(t, tok) {
+		return false // what the record does not know any more is nobody's
+	}
+	if bytes.Equal(proof, taskwire.TakeProof(newParcel(t, "").take)) {
+		return true
+	}
+	s.cfg.Logger.Warn("an agent says that it has taken output that it was not ordered to take", "node", s.node, "task", tok.Task, "attempt", tok.Attempt)
+	return false
+}
+
+// resultOf reports whether a task's result is that attempt's.
+func resultOf(t *task.Task, tok task.Token) bool {
+	return t != nil && t.Result != nil && t.Result.Attempt == tok.Attempt &&
+		tok.Attempt >= 1 && tok.Attempt <= len(t.Attempts) && t.Attempts[tok.Attempt-1].Token(t.ID) == tok
 }
 
 // stray decides about a copy that nobody waits for.
@@ -92,8 +118,7 @@ func (s *session) stray(ctx context.Context, tok task.Token) error {
 func (s *session) missing(tok task.Token) (state.MovedOutput, bool) {
 	sn := s.cfg.Snapshot()
 	t := sn.Task(tok.Task)
-	if t == nil || t.Result == nil || t.Result.OutputAddr == "" || t.Result.Attempt != tok.Attempt ||
-		tok.Attempt < 1 || tok.Attempt > len(t.Attempts) || t.Attempts[tok.Attempt-1].Token(t.ID) != tok {
+	if !resultOf(t, tok) || t.Result.OutputAddr == "" {
 		return state.MovedOutput{}, false
 	}
 	if holder := sn.Node(t.Result.Holder()); holder != nil && holder.Takes() {
@@ -116,8 +141,9 @@ func (t *tenure) callOff(node task.NodeID, tok task.Token) {
 // dropStrays says so, in the writer's turn: an order that follows is carried out
 // after it. A handover that waits for the same output decides itself.
 func (s *session) dropStrays() error {
-	sn := s.cfg.Snapshot()
 	s.mu.Lock()
+	// Behind the lock: what is called off by now was decided before.
+	sn := s.cfg.Snapshot()
 	var drop []task.Token
 	for tok := range s.strays {
 		t := sn.Task(tok.Task)

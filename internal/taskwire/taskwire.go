@@ -9,6 +9,7 @@
 package taskwire
 
 import (
+	"crypto/sha256"
 	"errors"
 	"time"
 
@@ -76,6 +77,16 @@ func FromToken(t task.Token) *ecsv1.Token {
 // ToToken gives the token of a message.
 func ToToken(m *ecsv1.Token) task.Token {
 	return task.Token{Task: task.ID(m.GetTask()), Attempt: int(m.GetAttempt()), Epoch: m.GetEpoch()}
+}
+
+// TakeProof is what an agent that was ordered to take an output knows of it, and that
+// no other agent does: SHA-256 over what the order says is held.
+func TakeProof(m *ecsv1.Take) []byte {
+	sum := sha256.New()
+	for _, h := range []*ecsv1.Held{m.GetStdout(), m.GetStderr(), m.GetOutputs()} {
+		sum.Write(h.GetSha256())
+	}
+	return sum.Sum(nil)
 }
 
 // FromTokens gives the messages of several tokens.

@@ -5122,9 +5122,10 @@ type Taken struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Token         *Token                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
 	Problem       string                 `protobuf:"bytes,2,opt,name=problem,proto3" json:"problem,omitempty"`
-	Full          bool                   `protobuf:"varint,3,opt,name=full,proto3" json:"full,omitempty"` // there is no room for so much
-	Gone          bool                   `protobuf:"varint,4,opt,name=gone,proto3" json:"gone,omitempty"` // the agent that leaves does not have it
-	Busy          bool                   `protobuf:"varint,5,opt,name=busy,proto3" json:"busy,omitempty"` // it has too much to do now, and may take it later
+	Full          bool                   `protobuf:"varint,3,opt,name=full,proto3" json:"full,omitempty"`  // there is no room for so much
+	Gone          bool                   `protobuf:"varint,4,opt,name=gone,proto3" json:"gone,omitempty"`  // the agent that leaves does not have it
+	Busy          bool                   `protobuf:"varint,5,opt,name=busy,proto3" json:"busy,omitempty"`  // it has too much to do now, and may take it later
+	Proof         []byte                 `protobuf:"bytes,6,opt,name=proof,proto3" json:"proof,omitempty"` // that it was ordered to: SHA-256 over what the order says that is held
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5192,6 +5193,13 @@ func (x *Taken) GetBusy() bool {
 		return x.Busy
 	}
 	return false
+}
+
+func (x *Taken) GetProof() []byte {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
 }
 
 // Goodbye gives the lease up: everything of this agent has ended.
@@ -8689,13 +8697,14 @@ const file_ecs_v1_ecs_proto_rawDesc = "" +
 	"started_at\x18\x02 \x01(\x03R\tstartedAt\x12&\n" +
 	"\x06result\x18\x03 \x01(\v2\x0e.ecs.v1.ResultR\x06result\x12 \n" +
 	"\x04bill\x18\x04 \x01(\v2\f.ecs.v1.BillR\x04bill\"\b\n" +
-	"\x06HandOn\"\x82\x01\n" +
+	"\x06HandOn\"\x98\x01\n" +
 	"\x05Taken\x12#\n" +
 	"\x05token\x18\x01 \x01(\v2\r.ecs.v1.TokenR\x05token\x12\x18\n" +
 	"\aproblem\x18\x02 \x01(\tR\aproblem\x12\x12\n" +
 	"\x04full\x18\x03 \x01(\bR\x04full\x12\x12\n" +
 	"\x04gone\x18\x04 \x01(\bR\x04gone\x12\x12\n" +
-	"\x04busy\x18\x05 \x01(\bR\x04busy\"\t\n" +
+	"\x04busy\x18\x05 \x01(\bR\x04busy\x12\x14\n" +
+	"\x05proof\x18\x06 \x01(\fR\x05proof\"\t\n" +
 	"\aGoodbye\"\xe7\x04\n" +
 	"\x0eControlMessage\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x14\n" +
