@@ -119,14 +119,18 @@ func TestAnAtMostOnceTaskIsLostAfterItsLease(t *testing.T) {
 
 // A program that had ended before it heard of the cancellation is not run again.
 func TestACancelledTaskMayKeepItsProgramsFailure(t *testing.T) {
-	for want, cancel := range map[string]string{"": OK, "S7": Failed} {
+	for _, c := range []struct {
+		cancel string
+		at     time.Duration
+		want   string
+	}{{Unknown, 15 * time.Second, ""}, {Failed, 15 * time.Second, "S7"}, {OK, 33 * time.Second, "S7"}} { // it ended before that
 		h := good()
 		k := h.Tasks["k1"]
 		k.Program = 2
 		h.Tasks["k1"] = k
-		h.Ops = append(h.Ops, Op{Kind: Cancel, Node: "c1", Key: "k1", Call: 33 * time.Second, Return: 34 * time.Second, Result: cancel, Seen: h.Ops[8].Seen})
-		if got := strings.Join(rules(h), " "); got != want {
-			t.Errorf("cancellation %s: got %q, want %q", cancel, got, want)
+		h.Ops = append(h.Ops, Op{Kind: Cancel, Client: 9, Node: "c1", Key: "k1", Call: c.at, Return: c.at + time.Second, Result: c.cancel, Seen: h.Ops[8].Seen})
+		if got := strings.Join(rules(h), " "); got != c.want {
+			t.Errorf("cancellation %s at %s: got %q, want %q", c.cancel, c.at, got, c.want)
 		}
 	}
 }

@@ -165,7 +165,7 @@ func (v Violation) String() string { return v.Rule + ": " + v.Text }
 type report struct {
 	all       []Violation
 	count     map[string]int
-	cancelled map[string]bool // keys of tasks that somebody may have cancelled
+	cancelled map[string]time.Duration // when somebody first asked to cancel a key's task, who may have
 }
 
 const (
@@ -185,10 +185,12 @@ func (r *report) add(rule, format string, args ...any) {
 
 // All gives every violation of a history.
 func All(h *History, floor Floor) []Violation {
-	r := &report{cancelled: make(map[string]bool)}
+	r := &report{cancelled: make(map[string]time.Duration)}
 	for _, op := range h.Ops {
 		if op.Kind == Cancel && (op.Result == OK || op.Result == Unknown) {
-			r.cancelled[op.Key] = true
+			if first, known := r.cancelled[op.Key]; !known || op.Call < first {
+				r.cancelled[op.Key] = op.Call
+			}
 		}
 	}
 	r.enough(h, floor)

@@ -161,13 +161,11 @@ func (r *report) record(h *History, t Record) {
 		if t.Stdout != want.Stdout {
 			r.add("S10", "task %s has output %s, its program wrote %s", t.ID, t.Stdout, want.Stdout)
 		}
-		// A program that ends before it hears that it is to stop has its own end, and no
-		// further run.
-		if want.Exit != 0 && failed < 1+want.Program && !r.cancelled[want.Key] {
+		if want.Exit != 0 && failed < 1+want.Program && !r.stopped(h, t) {
 			r.add("S7", "task %s exited with %d after %d of %d runs", t.ID, t.Exit, failed, 1+want.Program)
 		}
 	case cancelled:
-		if !r.cancelled[want.Key] {
+		if _, asked := r.cancelled[want.Key]; !asked {
 			r.add("S11", "task %s ended as cancelled, and nobody asked for that", t.ID)
 		}
 	case nodeLost, interrupted:
@@ -177,6 +175,13 @@ func (r *report) record(h *History, t Record) {
 	default:
 		r.add("S11", "task %s ended as %s, which nothing here brings about", t.ID, t.Outcome)
 	}
+}
+
+// stopped reports whether a task's cancellation was asked for before it ended: a
+// program that ends before it hears of that has its own end, and no further run.
+func (r *report) stopped(h *History, t Record) bool {
+	asked, known := r.cancelled[t.Key]
+	return known && asked < h.Healed+t.Finished.Sub(h.HealedAt)
 }
 
 // keys checks S8: one task for each key, and no other body under it.
