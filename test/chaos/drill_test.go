@@ -3,6 +3,8 @@ package main
 import (
 	"testing"
 	"time"
+
+	"ecs/test/chaos/check"
 )
 
 func TestWhatAnAgentSaysOfItsLeader(t *testing.T) {
@@ -16,6 +18,23 @@ func TestWhatAnAgentSaysOfItsLeader(t *testing.T) {
 	} {
 		if leader, answered := toldOf(health); leader != want.leader || answered != want.answered {
 			t.Errorf("%q: got %q, %s", health, leader, answered)
+		}
+	}
+}
+
+func TestOnlyLatenessMayBeTriedAgain(t *testing.T) {
+	for want, rules := range map[error][]string{nil: {}, errLate: {"L3", "floor"}, errViolated: {"L3", "S5", "floor"}} {
+		var all []check.Violation
+		for _, rule := range rules {
+			all = append(all, check.Violation{Rule: rule})
+		}
+		if got := broken(all); got != want {
+			t.Errorf("%v: got %v, want %v", rules, got, want)
+		}
+	}
+	for _, rule := range []string{"fence", "L1"} {
+		if got := broken([]check.Violation{{Rule: rule}}); got != errViolated {
+			t.Errorf("%s: got %v", rule, got)
 		}
 	}
 }
