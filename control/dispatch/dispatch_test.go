@@ -30,6 +30,9 @@ type memLog struct {
 	index uint64
 	lead  error // what Verify answers
 	seen  []timed
+	// stuck has the next command that moves outputs come to nothing when its caller
+	// gives up.
+	stuck bool
 }
 
 type timed struct {
@@ -37,9 +40,16 @@ type timed struct {
 	cmd state.Command
 }
 
-func (l *memLog) Propose(_ context.Context, c state.Command) (state.Outcome, error) {
+func (l *memLog) Propose(ctx context.Context, c state.Command) (state.Outcome, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if _, moves := c.(state.MoveOutputs); moves && l.stuck {
+		l.stuck = false
+		l.mu.Unlock()
+		<-ctx.Done()
+		l.mu.Lock()
+		return state.Outcome{}, ctx.Err()
+	}
 	l.index++
 	now := time.Now()
 	l.seen = append(l.seen, timed{now, c})

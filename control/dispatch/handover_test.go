@@ -267,6 +267,26 @@ func TestALateCopyIsDroppedWhenAnotherWasQuicker(t *testing.T) {
 	})
 }
 
+// What was taken for an agent whose session ends before the record says so is known.
+func TestWhatAHandoverHadTakenOutlivesIt(t *testing.T) {
+	leading(t, func(b *bench) {
+		only := b.receiving("only", 0)
+		leaver, tokens := b.leaving("leaver", 1)
+		b.log.mu.Lock()
+		b.log.stuck = true
+		b.log.mu.Unlock()
+		only.answer(tokens[0], &ecsv1.Taken{})
+		if at := b.holder(tokens[0]); at != "leaver" {
+			t.Fatalf("got the output at %s before the record was told", at)
+		}
+		leaver.cut()
+		synctest.Wait()
+		if at := b.holder(tokens[0]); at != "only" {
+			t.Errorf("got the output at %s, want it where it was taken", at)
+		}
+	})
+}
+
 // An agent that was not ordered to take an output can't have it for its own.
 func TestOutputIsNobodysWhoWasNotOrderedToTakeIt(t *testing.T) {
 	leading(t, func(b *bench) {
