@@ -42,8 +42,13 @@ type row struct {
 // rawName is the row that others are set against.
 const rawName = "raw Engine sequence"
 
-// oneAtATime runs every way once a round, so that all see the same machine. The
-// first rounds warm up and do not count.
+// restBefore is how long the machine is left alone before each measured do: engine and
+// kernel still clear up after the last container, or start the one ahead, when their
+// answer is there.
+const restBefore = 500 * time.Millisecond
+
+// oneAtATime runs every way once a round, each after a rest, so that all see the same
+// machine. The first rounds warm up and do not count.
 func oneAtATime(ctx context.Context, ways []way, warmups, rounds int) ([]row, error) {
 	took := make([][]float64, len(ways))
 	answers := make([][]answer, len(ways))
@@ -80,6 +85,9 @@ func (w way) once(ctx context.Context) (float64, error) {
 		if err := w.ready(ctx); err != nil {
 			return 0, err
 		}
+	}
+	if err := pause(ctx, restBefore); err != nil {
+		return 0, err
 	}
 	start := time.Now()
 	err := w.do(ctx)
@@ -125,7 +133,7 @@ func setAgainstRaw(rows []row) {
 }
 
 func printRows(w *strings.Builder, rows []row) {
-	fmt.Fprintf(w, "busybox `echo hi`, one at a time, milliseconds\n\n")
+	fmt.Fprintf(w, "busybox `echo hi`, one at a time after a rest of %s, milliseconds\n\n", restBefore)
 	t := newTable(w, "", "p50", "p90", "p99", "p50 to raw", "p99 to raw", "overhead p50", "hits", "rounds")
 	for _, r := range rows {
 		overhead, hits := "", ""

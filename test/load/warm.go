@@ -2,13 +2,13 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
-	"sync"
 	"time"
 
 	"github.com/docker/docker/api/types/container"
+
+	"ecs/test/images"
 )
 
 const (
@@ -27,32 +27,23 @@ type pool struct {
 	used bool            // a task has taken one since
 }
 
-// prime asks for the task until every agent has parked as many as it may.
+// prime has every agent park as many as it may, until the cluster ends: what demand
+// alone parks fades while other ways have their turns.
 func (c *cluster) prime(ctx context.Context) error {
 	for _, n := range c.Nodes {
 		if n.Role == "agent" {
 			c.pool.size += warmEach
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, fullWithin)
-	defer cancel()
-	for range 2 { // for a shape that was asked for once nothing is parked
-		if err := c.askTogether(ctx, 2*c.pool.size); err != nil {
-			return fmt.Errorf("fill the pool: %w", err)
-		}
+	calls, err := c.Client()
+	if err != nil {
+		return err
+	}
+	defer calls.Close()
+	if _, err := calls.Warm(ctx, images.Busybox, c.pool.size); err != nil {
+		return fmt.Errorf("fill the pool: %w", err)
 	}
 	return c.full(ctx)
-}
-
-// askTogether runs so many tasks at once, through all control nodes.
-func (c *cluster) askTogether(ctx context.Context, n int) error {
-	var all sync.WaitGroup
-	failed := make([]error, n)
-	for i := range n {
-		all.Go(func() { failed[i] = c.all.one(ctx) })
-	}
-	all.Wait()
-	return errors.Join(failed...)
 }
 
 // full returns once the pool is as it was before the last task took from it:
