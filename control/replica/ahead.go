@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 
 	"github.com/hashicorp/raft"
@@ -44,6 +45,9 @@ func (a *ahead) run(ctx context.Context) {
 		if len(batch) == 0 {
 			select {
 			case <-a.wake:
+				// Whoever sends the entries to the followers goes first: the disk keeps
+				// a thread, and where there is one for all they would wait behind it.
+				runtime.Gosched()
 				continue
 			case <-ctx.Done():
 				if batch = a.next(); len(batch) == 0 {
