@@ -160,8 +160,21 @@ func TestSignalsReachTheProgram(t *testing.T) {
 	if err := c.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if s.finish(); s.exit.Code != 5 || s.stdout.String() != "ready\nusr1\nterm\n" {
+	if s.finish(); s.exit.Code != 5 || !s.exit.Passed || s.stdout.String() != "ready\nusr1\nterm\n" {
 		t.Errorf("got %+v and %q", s.exit, s.stdout.String())
+	}
+	c.done(s)
+}
+
+// TestOnlySignalsFromOutsideAreToldOf: an agent knows what it sent itself.
+func TestOnlySignalsFromOutsideAreToldOf(t *testing.T) {
+	c := start(t)
+	s := c.accept(initwire.Position{})
+	s.send(shell("trap 'exit 6' TERM; echo ready; while :; do sleep 0.01; done"))
+	s.until(func() bool { return s.stdout.Len() > 0 })
+	s.send(initwire.Signal{Number: 15})
+	if s.finish(); s.exit.Code != 6 || s.exit.Passed {
+		t.Errorf("got %+v", s.exit)
 	}
 	c.done(s)
 }

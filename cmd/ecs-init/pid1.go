@@ -73,7 +73,7 @@ func newPID1(nonce string) (*pid1, error) {
 		return nil, err
 	}
 	go p.reaper.run() // ends with the process, which has no other child
-	forwardSignals(p.reaper.signal)
+	forwardSignals(p.reaper.pass)
 	return p, nil
 }
 
@@ -170,7 +170,7 @@ func (p *pid1) outcome() initwire.Message {
 	}
 	status := p.reaper.status
 	e := initwire.Exit{Code: status.ExitStatus(), Cause: initwire.CauseProgram, Ended: p.reaper.ended,
-		Stdout: p.out[0].end, Stderr: p.out[1].end}
+		Stdout: p.out[0].end, Stderr: p.out[1].end, Passed: p.reaper.passed.Load()}
 	if status.Signaled() {
 		e.Signal = int(status.Signal())
 		e.Code = 128 + e.Signal

@@ -15,7 +15,9 @@ import (
 type reaper struct {
 	pid  int // the second stage, later the program
 	gone atomic.Bool
-	wake int // an eventfd, for the loop, when nobody is left
+	// passed: somebody outside has sent a signal.
+	passed atomic.Bool
+	wake   int // an eventfd, for the loop, when nobody is left
 
 	// Written before wake is.
 	status unix.WaitStatus
@@ -76,4 +78,10 @@ func (r *reaper) signal(s syscall.Signal) {
 	if !r.gone.Load() {
 		_ = unix.Kill(r.pid, s)
 	}
+}
+
+// pass passes on what somebody outside sends the program.
+func (r *reaper) pass(s syscall.Signal) {
+	r.passed.Store(true)
+	r.signal(s)
 }

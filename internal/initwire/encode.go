@@ -156,13 +156,17 @@ func (d *decoder) failedFrame() Failed {
 func (e Exit) append(b []byte) []byte {
 	b = putBytes(putInt(putInt(b, int64(e.Code)), int64(e.Signal)), e.Cause)
 	b = putInt(putInt(putInt(b, int64(e.Started)), int64(e.Ended)), int64(e.StartedAt))
-	return putInt(putInt(b, e.Stdout), e.Stderr)
+	return putBools(putInt(putInt(b, e.Stdout), e.Stderr), e.Passed)
 }
 
 func (d *decoder) exit() Exit {
-	return Exit{Code: int(d.int()), Signal: int(d.int()), Cause: Cause(d.string()),
+	e := Exit{Code: int(d.int()), Signal: int(d.int()), Cause: Cause(d.string()),
 		Started: d.duration(), Ended: d.duration(), StartedAt: d.duration(),
 		Stdout: d.offset(), Stderr: d.offset()}
+	if e.Passed = len(d.rest) == 0; !e.Passed {
+		d.bools(&e.Passed)
+	}
+	return e
 }
 
 func (s StdinTaken) append(b []byte) []byte { return putBools(putInt(b, s.Offset), s.Closed) }

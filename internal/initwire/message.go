@@ -71,6 +71,9 @@ type Exit struct {
 	StartedAt time.Duration // CLOCK_REALTIME
 	// Stdout and Stderr are how many bytes the program wrote in all.
 	Stdout, Stderr int64
+	// Passed: somebody outside, not the agent, sent the program a signal through init,
+	// or may have: an init of version 1 does not say.
+	Passed bool
 }
 
 // StdinTaken is up to where the program has taken its input.

@@ -18,7 +18,7 @@ func everyMessage() []Message {
 		Hello{Version: 1, Nonce: "n", Ordered: true, Ended: true, Stdout: 3, Stderr: 1 << 40, Stdin: 7},
 		Started{Boottime: time.Hour, Unix: 1 << 60, PID: 7},
 		Failed{Reason: NoCommand, Errno: 2, Text: "no such command: x"},
-		Exit{Code: 137, Signal: 9, Cause: CauseLease, Started: 1, Ended: 2, StartedAt: 3, Stdout: 4, Stderr: 5},
+		Exit{Code: 137, Signal: 9, Cause: CauseLease, Started: 1, Ended: 2, StartedAt: 3, Stdout: 4, Stderr: 5, Passed: true},
 		StdinTaken{Offset: 9, Closed: true},
 		Resume{1, 2}, Ack{3, 4}, Lease{time.Minute}, StdinClose{}, Resize{24, 80}, Signal{15}, Kill{}, Done{},
 		Order{},
@@ -50,6 +50,15 @@ func TestMessagesComeBack(t *testing.T) {
 	}
 	if _, err := r.Next(); err != io.EOF {
 		t.Errorf("after the last frame: got %v, want io.EOF", err)
+	}
+}
+
+// An init of version 1 does not say whether it passed a signal on: it may have.
+func TestExitOfAnOlderInit(t *testing.T) {
+	payload := Exit{Code: 3, Cause: CauseProgram, Stderr: 7}.append(nil)
+	m, err := Frame{Kind: KindExit, Payload: payload[:len(payload)-1]}.Message()
+	if want := (Exit{Code: 3, Cause: CauseProgram, Stderr: 7, Passed: true}); err != nil || m != want {
+		t.Errorf("got %+v, %v, want %+v", m, err, want)
 	}
 }
 

@@ -66,7 +66,7 @@ func (c *attempt) told(ctx context.Context, e initwire.Exit) runtime.Exit {
 	case e.Cause != initwire.CauseProgram, c.killedByUs() && e.Signal == int(unix.SIGKILL):
 	case e.Code == killedCode && c.starved():
 		exit.OOMKilled, exit.Signal = true, "SIGKILL"
-	case c.takenAlong(ctx):
+	case c.takenAlong(ctx, e):
 		exit.Interrupted = engineLost
 	case e.Code > signalCodes && !c.sentByUs(e.Code-signalCodes):
 		if sig, _ := c.killedFromOutside(ctx, e.Code); sig != 0 {
@@ -189,8 +189,13 @@ func (c *attempt) killedFromOutside(ctx context.Context, code int) (sig unix.Sig
 // takenAlong reports whether an engine's end may be why the program ended. An
 // engine that goes ends its containers first, and one that comes ends what it
 // finds, unless it is told to let them live; a program may take that with any
-// code.
-func (c *attempt) takenAlong(ctx context.Context) bool {
+// code. They do it through init; and with the engine goes what answers names, which a
+// program may fail for. So one that succeeds without a signal does it by itself, and no
+// question keeps its answer waiting.
+func (c *attempt) takenAlong(ctx context.Context, e initwire.Exit) bool {
+	if !e.Passed && e.Code == 0 {
+		return false
+	}
 	if c.r.engineAway(ctx) {
 		return true
 	}
