@@ -130,12 +130,20 @@ type Writer struct {
 // NewWriter writes to a connection.
 func NewWriter(to io.Writer) *Writer { return &Writer{to: to} }
 
-// Send writes a message.
-func (w *Writer) Send(m Message) error {
+// Send writes messages, all with one Write: whoever reads wakes up once for them.
+// Nothing is written where one of them is too large.
+func (w *Writer) Send(messages ...Message) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.buf = m.append(append(w.buf[:0], byte(m.Kind()), 0, 0, 0, 0))
-	return w.flush(m.Kind())
+	w.buf = w.buf[:0]
+	for _, m := range messages {
+		at := len(w.buf)
+		w.buf = m.append(append(w.buf, byte(m.Kind()), 0, 0, 0, 0))
+		if err := w.seal(at, m.Kind()); err != nil {
+			return err
+		}
+	}
+	return w.flush()
 }
 
 // Ack writes an Ack, without an allocation.
@@ -143,7 +151,10 @@ func (w *Writer) Ack(p Position) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.buf = p.append(append(w.buf[:0], byte(KindAck), 0, 0, 0, 0))
-	return w.flush(KindAck)
+	if err := w.seal(0, KindAck); err != nil {
+		return err
+	}
+	return w.flush()
 }
 
 // Data writes at most MaxOutput bytes as one frame, Stdout, Stderr or Stdin.
@@ -153,15 +164,24 @@ func (w *Writer) Data(k Kind, offset int64, data, more []byte) error {
 	defer w.mu.Unlock()
 	w.buf = putInt(append(w.buf[:0], byte(k), 0, 0, 0, 0), offset)
 	w.buf = append(append(w.buf, data...), more...)
-	return w.flush(k)
+	if err := w.seal(0, k); err != nil {
+		return err
+	}
+	return w.flush()
 }
 
-func (w *Writer) flush(k Kind) error {
-	if n := len(w.buf) - header; n > k.MaxPayload() {
+// seal completes the frame that begins there and ends what there is.
+func (w *Writer) seal(at int, k Kind) error {
+	n := len(w.buf) - at - header
+	if n > k.MaxPayload() {
 		w.buf = nil
 		return fmt.Errorf("frame of kind %d has %d bytes, at most %d fit", k, n, k.MaxPayload())
 	}
-	binary.LittleEndian.PutUint32(w.buf[1:], uint32(len(w.buf)-header))
+	binary.LittleEndian.PutUint32(w.buf[at+1:], uint32(n))
+	return nil
+}
+
+func (w *Writer) flush() error {
 	_, err := w.to.Write(w.buf)
 	if cap(w.buf) > 2*usualBuffer {
 		w.buf = nil

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -59,6 +60,40 @@ func TestExitOfAnOlderInit(t *testing.T) {
 	m, err := Frame{Kind: KindExit, Payload: payload[:len(payload)-1]}.Message()
 	if want := (Exit{Code: 3, Cause: CauseProgram, Stderr: 7, Passed: true}); err != nil || m != want {
 		t.Errorf("got %+v, %v, want %+v", m, err, want)
+	}
+}
+
+// writes counts what arrives, and how often.
+type writes struct {
+	bytes.Buffer
+	n int
+}
+
+func (w *writes) Write(p []byte) (int, error) {
+	w.n++
+	return w.Buffer.Write(p)
+}
+
+func TestMessagesSentTogetherAreWrittenTogether(t *testing.T) {
+	var to writes
+	w := NewWriter(&to)
+	if err := w.Send(Resume{Stdout: 1}, Order{Argv: []string{"sh"}}, Lease{Deadline: 5}); err != nil {
+		t.Fatal(err)
+	}
+	var kinds []Kind
+	for r := NewReader(&to.Buffer); ; {
+		f, err := r.Next()
+		if err != nil {
+			break
+		}
+		kinds = append(kinds, f.Kind)
+	}
+	if want := []Kind{KindResume, KindOrder, KindLease}; to.n != 1 || !slices.Equal(kinds, want) {
+		t.Errorf("got %v with %d writes, want %v with one", kinds, to.n, want)
+	}
+	large := Order{Argv: []string{strings.Repeat("x", KindOrder.MaxPayload())}}
+	if err := w.Send(Resume{}, large); err == nil || to.n != 1 {
+		t.Errorf("got %v after %d writes, want a refusal and nothing written", err, to.n)
 	}
 }
 

@@ -145,8 +145,10 @@ func (c *attempt) Renew(end time.Duration) {
 		c.mu.lease = end
 	}
 	l := c.mu.line
+	// What is bound and begins in a moment hears of it then: each time wakes processes.
+	begins := c.mu.phase == created && c.berth.isBound()
 	c.mu.Unlock()
-	if !later {
+	if !later || begins {
 		return
 	}
 	if l != nil {

@@ -180,7 +180,7 @@ func (c *attempt) readmit(have initwire.Position, until time.Duration) (*line, e
 
 // takeUp goes on where an earlier connection stopped.
 func (c *attempt) takeUp(l *line, have initwire.Position) error {
-	if err := l.begin(have); err != nil {
+	if err := l.begin(c.life, have); err != nil {
 		l.close()
 		return err
 	}

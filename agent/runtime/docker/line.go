@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"context"
 	"errors"
 	"net"
 	"sync"
@@ -54,23 +55,37 @@ func newLine(conn *net.UnixConn) *line {
 	return l
 }
 
-// begin answers the Hello, and has what is sent from now on written.
-func (l *line) begin(from initwire.Position) error {
-	if err := l.resume(from); err != nil {
-		close(l.done)
+// begin answers the Hello as resume does, and has what is sent from now on written.
+func (l *line) begin(ctx context.Context, from initwire.Position, then ...initwire.Message) error {
+	if err := l.resume(ctx, from, then...); err != nil {
+		close(l.done) // nobody else writes
 		return err
 	}
 	go l.write()
 	return nil
 }
 
-// resume answers the Hello. An init is silent until then.
-func (l *line) resume(from initwire.Position) error {
+// resume answers the Hello, and says more with it: each time that an init wakes up
+// takes time. An init is silent until then. After an error it has not got all of it and
+// never will: the connection is closed.
+func (l *line) resume(ctx context.Context, from initwire.Position, then ...initwire.Message) error {
 	l.have, l.acked = from, from
 	if err := l.conn.SetWriteDeadline(time.Now().Add(writePatience)); err != nil {
 		return err
 	}
-	return l.out.Send(initwire.Resume(from))
+	cut := make(chan struct{})
+	unwatch := context.AfterFunc(ctx, func() {
+		_ = l.conn.SetWriteDeadline(time.Unix(1, 0)) // a closed one does not block
+		close(cut)
+	})
+	err := l.out.Send(append([]initwire.Message{initwire.Resume(from)}, then...)...)
+	if !unwatch() {
+		<-cut // or it would cut what is written next
+	}
+	if err != nil {
+		l.conn.Close() // nothing may complete an order that was cut
+	}
+	return err
 }
 
 // Read is what the frames are read with. It is called when nothing is left to
@@ -98,10 +113,10 @@ func (l *line) acknowledge() {
 	poke(l.wake)
 }
 
-// renew sends the end of the lease; the newest counts.
+// renew sends the end of the lease; the latest counts.
 func (l *line) renew(end time.Duration) {
 	l.mu.Lock()
-	l.mu.lease = end
+	l.mu.lease = max(l.mu.lease, end)
 	l.mu.Unlock()
 	poke(l.wake)
 }

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -234,6 +235,16 @@ func (p parked) Bind(ctx context.Context, o runtime.Order) (runtime.Container, e
 	return c, nil
 }
 
+// isBound reports whether it waits for an attempt that is known.
+func (b *berth) isBound() bool {
+	if b == nil {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.bound
+}
+
 // use reports whether the container may be bound now, and to nobody after this.
 // first: no Bind and no Remove came before.
 func (b *berth) use() (usable, first bool) {
@@ -278,8 +289,8 @@ func (c *attempt) startParked(ctx context.Context) (phase, error) {
 		err = c.allowed(ctx)
 	}
 	// Asked last: an end that comes after this is the attempt's.
-	if err == nil && (!l.alive() || l.resume(initwire.Position{}) != nil) {
-		err = runtime.ErrSpent
+	if err == nil && (!l.alive() || l.resume(ctx, initwire.Position{}, c.finalOrder()) != nil) {
+		err = cmp.Or(context.Cause(ctx), runtime.ErrSpent)
 	}
 	if err != nil {
 		c.connect(nil)

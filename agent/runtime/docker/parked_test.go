@@ -1,9 +1,13 @@
 package docker
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
+	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -12,6 +16,7 @@ import (
 
 	"ecs/agent/runtime"
 	"ecs/internal/fence"
+	"ecs/internal/initwire"
 	"ecs/internal/task"
 )
 
@@ -88,6 +93,8 @@ type outerFence struct {
 	adds   []time.Duration
 	answer error
 	health error
+
+	renewals int
 }
 
 func (f *outerFence) Add(_ context.Context, e fence.Entry) error {
@@ -121,5 +128,76 @@ func TestFenceConfirmsWhatItDoesNotKnow(t *testing.T) {
 		if tt.adds > 0 && tt.want == nil && c.fenced != time.Hour+tt.later {
 			t.Errorf("%s: got %s confirmed", name, c.fenced)
 		}
+	}
+}
+
+func (f *outerFence) Renew(string, time.Duration) { f.renewals++ }
+
+// What is bound begins in a moment, with the lease as it is then: until that neither
+// init nor fence is woken for it.
+func TestBoundContainerHearsOfItsLeaseWithItsOrder(t *testing.T) {
+	end := boottime() + time.Hour
+	for name, tt := range map[string]struct {
+		bound bool
+		phase phase
+		told  bool
+	}{
+		"parked":  {told: true},
+		"bound":   {bound: true},
+		"begins":  {bound: true, phase: starting, told: true},
+		"running": {bound: true, phase: running, told: true},
+	} {
+		f := &outerFence{}
+		l := newLine(nil)
+		c := &attempt{r: &Runtime{cfg: Config{Fence: f}}, berth: &berth{bound: tt.bound}}
+		c.mu.line, c.mu.phase = l, tt.phase
+		c.Renew(end)
+		if told := l.mu.lease != 0; told != tt.told || (f.renewals == 1) != tt.told || c.lease() != end {
+			t.Errorf("%s: init told %t, fence told %d times, lease %s; want told %t", name, told, f.renewals, c.lease(), tt.told)
+		}
+	}
+}
+
+// An order that its start's end cuts is never completed, by nobody.
+func TestCutOrderIsNeverCompleted(t *testing.T) {
+	dir := t.TempDir()
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "s"), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	ours, err := net.DialUnix("unix", nil, listener.Addr().(*net.UnixAddr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer theirs.Close()
+	l := newLine(ours)
+	go l.write() // as since it was parked
+	ctx, cancel := context.WithCancel(t.Context())
+	sent := make(chan error, 1)
+	order := initwire.Order{Argv: []string{"sh"}, Input: make([]byte, initwire.KindOrder.MaxPayload()-1000)} // more than a socket takes
+	go func() { sent <- l.resume(ctx, initwire.Position{}, order) }()
+	in := initwire.NewReader(theirs)
+	if f, err := in.Next(); err != nil || f.Kind != initwire.KindResume {
+		t.Fatalf("got %v, %v", f.Kind, err)
+	}
+	cancel()
+	if err := <-sent; err == nil {
+		t.Fatal("got no error")
+	}
+	read := make(chan []byte, 1)
+	go func() {
+		rest, _ := io.ReadAll(theirs) // what there is until the end is looked at
+		read <- rest
+	}()
+	l.renew(time.Hour)
+	l.close()
+	rest := <-read
+	if len(rest) == 0 || bytes.ContainsFunc(rest[len(rest)/2:], func(r rune) bool { return r != 0 }) {
+		t.Errorf("got %d bytes, want the input's zeros to the end, no lease behind them", len(rest))
 	}
 }

@@ -82,7 +82,7 @@ func (c *attempt) start(ctx context.Context) (phase, error) {
 		l.conn.Close()
 		return unsure, err
 	}
-	if err := l.begin(initwire.Position{}); err != nil {
+	if err := l.begin(ctx, initwire.Position{}, c.finalOrder()); err != nil {
 		l.close()
 		return running, err
 	}
@@ -231,19 +231,23 @@ func (c *attempt) fence(ctx context.Context) error {
 	return nil
 }
 
-// begin gives init the order and waits until the program runs or can't.
-func (c *attempt) begin(ctx context.Context, l *line) error {
+// finalOrder is the order with the lease as it is now.
+func (c *attempt) finalOrder() initwire.Order {
 	c.order.Lease = c.lease() - task.FenceAhead
-	err := l.send(*c.order)
+	return *c.order
+}
+
+// begin waits until the program of an init that has its order runs or can't.
+func (c *attempt) begin(ctx context.Context, l *line) error {
+	told := c.order.Lease
 	c.argv0, c.user = c.order.Argv[0], c.order.User
 	c.order = nil // files and input may be large
 	c.connect(l)
 	c.input.attach(l)
-	l.renew(c.lease() - task.FenceAhead) // it may have been moved meanwhile
-	c.spawn(func() { c.follow(l) })
-	if err != nil {
-		return err
+	if end := c.lease() - task.FenceAhead; end > told { // moved meanwhile
+		l.renew(end)
 	}
+	c.spawn(func() { c.follow(l) })
 	select {
 	case <-c.started:
 	case <-ctx.Done():
