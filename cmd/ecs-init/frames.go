@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -57,9 +58,12 @@ func (p *pid1) obey(m initwire.Message) error {
 	case initwire.Order:
 		return p.begin(m)
 	case initwire.Lease:
-		// Where the order is to follow, the Hello is answered first.
-		p.parked = p.parked || !p.link.resumed
 		p.lease.move(m.Deadline)
+		if !p.parked && !p.link.resumed { // where the order is to follow, the Hello is answered first
+			p.parked = true
+			runtime.GC() // now, rather than while the program begins
+			rehearseOrder()
+		}
 	case initwire.StdinClose:
 		p.in.eof = true
 		p.in.write()

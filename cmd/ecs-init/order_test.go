@@ -29,6 +29,7 @@ func TestRefusedOrders(t *testing.T) {
 		"no program":          {order("text"), initwire.NotExecutable, int(unix.ENOEXEC)},
 		"mode":                {order("/bin/secret"), initwire.NotExecutable, int(unix.EACCES)},
 		"mode in PATH":        {with(order("secret"), asApp), initwire.NotExecutable, int(unix.EACCES)},
+		"long command":        {order(strings.Repeat("\x7f", 60_000)), initwire.NoCommand, int(unix.ENOENT)},
 		"long argument":       {order("echo", strings.Repeat("x", 200_000)), initwire.BadArg, int(unix.E2BIG)},
 		"user":                {with(order("true"), func(o *initwire.Order) { o.User = "nobody" }), initwire.BadUser, 0},
 		"group":               {with(order("true"), func(o *initwire.Order) { o.User = "app:none" }), initwire.BadUser, 0},

@@ -78,7 +78,7 @@ func (p *pid1) interests() (fds [places]unix.PollFd) {
 	want(onWatch, p.link.watch, unix.POLLIN, p.link.fd < 0 && p.link.watch >= 0)
 	want(onAlarm, p.alarm.fd, unix.POLLIN, true)
 	want(onReaper, p.reaper.wake, unix.POLLIN, !p.ended)
-	want(onStage, p.stage.fd, unix.POLLIN, p.stage.fd >= 0)
+	want(onStage, p.stage.fd, 0, p.stage.fd >= 0) // what it says matters once it hangs up
 	for i := range p.out {
 		s := &p.out[i]
 		want(onStdout+i, s.fd, unix.POLLIN, s.fd >= 0 && len(s.room()) > 0)

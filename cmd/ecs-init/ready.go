@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"strconv"
 	"syscall"
@@ -49,6 +50,26 @@ func ofTheFile(line []byte) (start, size, advice uintptr, ok bool) {
 		advice = unix.MADV_POPULATE_WRITE
 	}
 	return uintptr(from), uintptr(to - from), advice, fields[1][0] == 'r'
+}
+
+// rehearseOrder reads an order and passes it on to nobody, so that the first one finds
+// code, heap and a stack that is large enough at hand.
+func rehearseOrder() {
+	var frames bytes.Buffer
+	o := initwire.Order{Argv: []string{"sh"}, Env: completeEnv(nil, "/", false)}
+	if initwire.NewWriter(&frames).Send(initwire.Resume{}, o) != nil {
+		return
+	}
+	in, out := initwire.NewReader(&frames), initwire.NewWriter(io.Discard)
+	for {
+		f, err := in.Next()
+		if err != nil {
+			return
+		}
+		if m, err := f.Message(); err == nil {
+			_ = out.Send(m)
+		}
+	}
 }
 
 // beforehand is what the second stage knows before it has an order.

@@ -5,6 +5,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 	"unsafe"
 
@@ -27,10 +28,18 @@ func (f *failure) Error() string {
 	return f.doing + ": " + f.err.Error()
 }
 
+// maxText bounds what is said of a failure: the stage socket has to take it, because
+// nobody reads before this process ends. A command may be long, and is quoted.
+const maxText = 8 << 10
+
 func (f *failure) frame() initwire.Failed {
 	var errno syscall.Errno
 	errors.As(f.err, &errno)
-	return initwire.Failed{Reason: f.reason, Errno: int(errno), Text: f.Error()}
+	text := f.Error()
+	if len(text) > maxText {
+		text = strings.ToValidUTF8(text[:maxText], "") + "..."
+	}
+	return initwire.Failed{Reason: f.reason, Errno: int(errno), Text: text}
 }
 
 // uplink is the second stage's end of the stage socket. A terminal goes along
