@@ -36,6 +36,8 @@ type controlPlane struct {
 	Idle cpuTimes `json:"idle_cpu_percent"`
 	// Half is at half the highest rate, whatever the answers take.
 	Half openRun `json:"half"`
+	// Plain is what Raft alone commits, entries instead of tasks.
+	Plain []closedRun `json:"plain_raft,omitempty"`
 }
 
 type closedRun struct {
@@ -47,8 +49,12 @@ type closedRun struct {
 	P50      float64 `json:"p50_ms"` // over all repeats, as P99
 	P99      float64 `json:"p99_ms"`
 	// Parts is where the time of a task went, in milliseconds, in the mean.
-	Parts map[string]float64 `json:"parts_ms"`
+	Parts map[string]float64 `json:"parts_ms,omitempty"`
 }
+
+// taskEntries is how many commands a task commits that ends within half a second: it
+// is submitted with its placement, and it ends.
+const taskEntries = 2
 
 type openRun struct {
 	PerSec float64 `json:"per_second"`
@@ -256,11 +262,17 @@ func agentsReady(ctx context.Context, status *devcluster.Status, want int) error
 
 func (c *controlPlane) print(w *strings.Builder) {
 	fmt.Fprintf(w, "control plane alone: 3 control nodes, %d agents without containers; tasks that a majority has on disk\n\n", c.Agents)
-	t := newTable(w, "in flight", "tasks/s", "lowest", "highest", "p50 ms", "p99 ms")
-	for _, r := range c.Closed {
-		t.row("%d\t%.0f\t%.0f\t%.0f\t%.2f\t%.2f", r.InFlight, r.PerSec, r.Lowest, r.Highest, r.P50, r.P99)
+	t := newTable(w, "in flight", "tasks/s", "lowest", "highest", "p50 ms", "p99 ms", "plain Raft's entries/s", "p50 ms", "p99 ms", "commands to plain")
+	for i, r := range c.Closed {
+		plain, ratio := "\t\t", ""
+		if i < len(c.Plain) {
+			p := c.Plain[i]
+			plain = fmt.Sprintf("%.0f\t%.2f\t%.2f", p.PerSec, p.P50, p.P99)
+			ratio = fmt.Sprintf("%.2f", taskEntries*r.PerSec/p.PerSec)
+		}
+		t.row("%d\t%.0f\t%.0f\t%.0f\t%.2f\t%.2f\t%s\t%s", r.InFlight, r.PerSec, r.Lowest, r.Highest, r.P50, r.P99, plain, ratio)
 	}
-	t.row("at half the highest\t%.0f\t\t\t%.2f\t%.2f", c.Half.PerSec, c.Half.P50, c.Half.P99)
+	t.row("at half the highest\t%.0f\t\t\t%.2f\t%.2f\t\t\t\t", c.Half.PerSec, c.Half.P50, c.Half.P99)
 	t.end()
 	fmt.Fprintf(w, "idle, percent of a core: leader %.1f, followers %.1f, agents %.1f\n", c.Idle.Leader, c.Idle.Followers, c.Idle.Agents)
 	for _, r := range c.Closed {

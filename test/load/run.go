@@ -21,6 +21,9 @@ func run(ctx context.Context, o options) error {
 		if err != nil {
 			return fmt.Errorf("the control plane alone: %w", err)
 		}
+		if found.Plain, err = plainRaft(ctx, o); err != nil {
+			return err
+		}
 		rep.ControlPlane = found
 	}
 	if o.wants("door") {
