@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,7 +40,11 @@ func newDaemon(t *testing.T, args ...string) *daemon {
 		t.Fatal(err)
 	}
 	d := &daemon{t: t, dir: dir, args: args}
+	bridge, _ := net.InterfaceByName("docker0")
 	t.Cleanup(func() {
+		if now, err := net.InterfaceByName("docker0"); bridge != nil && (err != nil || now.Index != bridge.Index) {
+			t.Errorf("the machine's docker0 is gone or another: %v", err)
+		}
 		// An engine that was killed leaves its own mount behind.
 		_ = syscall.Unmount(d.path("data"), syscall.MNT_DETACH)
 		if err := os.RemoveAll(dir); err != nil {
@@ -70,6 +75,8 @@ func (d *daemon) run(program string, args ...string) *exec.Cmd {
 	defer log.Close()
 	cmd := exec.Command(program, args...)
 	cmd.Stdout, cmd.Stderr = log, log
+	// A network of its own: an engine without a bridge removes docker0, the other's.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
 	if err := cmd.Start(); err != nil {
 		d.t.Fatal(err)
 	}
