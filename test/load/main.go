@@ -73,7 +73,7 @@ func parse(args []string) (options, error) {
 	o := options{inFlight: []int{1, 64, 512}, warmups: 5, repeats: 3, warmup: 5 * time.Second, span: 8 * time.Second, batch: 120, doorRounds: 5, doorRequests: 1000}
 	f := flag.NewFlagSet("load", flag.ExitOnError)
 	only := f.String("only", "", "parts to run, of "+strings.Join(parts, ",")+"; all by default")
-	quick := f.Bool("quick", false, "fewer rounds and repeats: under 5 minutes")
+	quick := f.Bool("quick", false, "fewer rounds and repeats: some 12 minutes for all parts")
 	f.StringVar(&o.bin, "bin", "bin", "directory of the built binaries")
 	f.IntVar(&o.port, "port", 18448, "first of the ports that clusters may take")
 	f.StringVar(&o.json, "json", "", "also write the report as JSON to this file")

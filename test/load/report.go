@@ -53,10 +53,12 @@ func (r *report) note(format string, args ...any) {
 	r.Notes = append(r.Notes, fmt.Sprintf(format, args...))
 }
 
+// write writes the files that are asked for. The plot is of the same report as the JSON.
 func (r *report) write(o options) error {
+	whole := r
 	if o.json != "" {
-		whole, err := r.within(o)
-		if err != nil {
+		var err error
+		if whole, err = r.within(o); err != nil {
 			return err
 		}
 		text, err := json.MarshalIndent(whole, "", "  ")
@@ -70,7 +72,7 @@ func (r *report) write(o options) error {
 	if o.svg == "" {
 		return nil
 	}
-	return r.plot(o.svg)
+	return whole.plot(o.svg)
 }
 
 // within is the report that is in the file with the parts of this run in place of
@@ -104,7 +106,7 @@ func (r *report) within(o options) (*report, error) {
 func (r *report) replace(part string, by *report) {
 	switch part {
 	case "single":
-		r.Rows = by.Rows
+		r.Rows = slices.Clone(by.Rows)
 	case "parked":
 		r.Parked = by.Parked
 	case "swarm", "nomad": // rows beside those of single

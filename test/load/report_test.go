@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
 )
 
@@ -33,6 +34,10 @@ func TestPartsOfARunTakeTheirPlaceAmongTheOthers(t *testing.T) {
 	got = write(&report{origin: origin{Machine: "c"}, Rows: []row{{Name: "swarm", P50: 2}}}, "swarm")
 	if len(got.Rows) != 2 || got.Rows[1].P50 != 2 || got.Parts["swarm"].Machine != "c" || got.Operations == nil {
 		t.Errorf("got %+v", got)
+	}
+	both := write(&report{Rows: []row{{Name: rawName, P50: 3}, {Name: "swarm", P50: 4}}}, "single", "swarm")
+	if want := []row{{Name: rawName, P50: 3}, {Name: "swarm", P50: 4}}; !reflect.DeepEqual(both.Rows, want) {
+		t.Errorf("got %+v, want %+v", both.Rows, want)
 	}
 	if got = write(&report{origin: origin{Machine: "d"}}); got.Machine != "d" || got.Parts != nil || got.Rows != nil {
 		t.Errorf("got %+v of a whole run", got)
