@@ -48,10 +48,9 @@ package initwire
 import "time"
 
 const (
-	// Version is in Hello. An agent that does not know it has no container of it taken
-	// up, and its init ends that with its lease. Version 1 has no Passed in Exit.
-	Version       = 2
-	OldestVersion = 1
+	// Version is in Hello. An agent that does not know it answers nothing, and init ends
+	// the container with its lease.
+	Version = 1
 
 	// ReservedID is the user and group id of PID 1. No task may ask for it.
 	ReservedID = 2147483000

@@ -156,15 +156,20 @@ func (d *decoder) failedFrame() Failed {
 func (e Exit) append(b []byte) []byte {
 	b = putBytes(putInt(putInt(b, int64(e.Code)), int64(e.Signal)), e.Cause)
 	b = putInt(putInt(putInt(b, int64(e.Started)), int64(e.Ended)), int64(e.StartedAt))
-	return putBools(putInt(putInt(b, e.Stdout), e.Stderr), e.Passed)
+	b = putInt(putInt(b, e.Stdout), e.Stderr)
+	if e.Passed {
+		b = putBools(b, true)
+	}
+	return b
 }
 
 func (d *decoder) exit() Exit {
 	e := Exit{Code: int(d.int()), Signal: int(d.int()), Cause: Cause(d.string()),
 		Started: d.duration(), Ended: d.duration(), StartedAt: d.duration(),
 		Stdout: d.offset(), Stderr: d.offset()}
-	if e.Passed = len(d.rest) == 0; !e.Passed {
+	if len(d.rest) > 0 {
 		d.bools(&e.Passed)
+		d.failed = d.failed || !e.Passed
 	}
 	return e
 }

@@ -71,8 +71,9 @@ type Exit struct {
 	StartedAt time.Duration // CLOCK_REALTIME
 	// Stdout and Stderr are how many bytes the program wrote in all.
 	Stdout, Stderr int64
-	// Passed: somebody outside, not the agent, sent the program a signal through init,
-	// or may have: an init of version 1 does not say.
+	// Passed: somebody outside, not the agent, sent the program a signal through init.
+	// An init or an agent of before knows nothing of it, so it is there only where it is
+	// true.
 	Passed bool
 }
 

@@ -54,12 +54,20 @@ func TestMessagesComeBack(t *testing.T) {
 	}
 }
 
-// An init of version 1 does not say whether it passed a signal on: it may have.
-func TestExitOfAnOlderInit(t *testing.T) {
-	payload := Exit{Code: 3, Cause: CauseProgram, Stderr: 7}.append(nil)
-	m, err := Frame{Kind: KindExit, Payload: payload[:len(payload)-1]}.Message()
-	if want := (Exit{Code: 3, Cause: CauseProgram, Stderr: 7, Passed: true}); err != nil || m != want {
+// An Exit of before, and one that nobody's signal came before, have the same bytes.
+func TestPassedIsSentOnlyWhereItIsTrue(t *testing.T) {
+	want := Exit{Code: 3, Cause: CauseProgram, Stderr: 7, Passed: true}
+	payload := want.append(nil)
+	if m, err := (Frame{Kind: KindExit, Payload: payload}).Message(); err != nil || m != want {
 		t.Errorf("got %+v, %v, want %+v", m, err, want)
+	}
+	want.Passed = false
+	if got := want.append(nil); !bytes.Equal(got, payload[:len(payload)-1]) {
+		t.Errorf("got %x, want all but the last of %x", got, payload)
+	}
+	payload[len(payload)-1] = 0
+	if m, err := (Frame{Kind: KindExit, Payload: payload}).Message(); err == nil {
+		t.Errorf("got %+v of a frame that says no", m)
 	}
 }
 

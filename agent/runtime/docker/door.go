@@ -116,7 +116,7 @@ func admit(conn *net.UnixConn, container, nonce string) (*line, int, error) {
 		return nil, 0, err
 	}
 	hello, ok := m.(initwire.Hello)
-	if !ok || hello.Nonce != nonce || hello.Version < initwire.OldestVersion || hello.Version > initwire.Version {
+	if !ok || hello.Nonce != nonce || hello.Version != initwire.Version {
 		return nil, 0, fmt.Errorf("process %d does not say hello as it should", pid)
 	}
 	l.hello = hello
