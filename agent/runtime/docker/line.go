@@ -37,6 +37,7 @@ type line struct {
 		lease   time.Duration // to be written; 0: none
 		waiting []outgoing
 		closed  bool
+		cut     bool // what is written now is to end
 	}
 	wake chan struct{} // one slot
 	done chan struct{} // closed when nobody writes any more
@@ -75,6 +76,9 @@ func (l *line) resume(ctx context.Context, from initwire.Position, then ...initw
 	}
 	cut := make(chan struct{})
 	unwatch := context.AfterFunc(ctx, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.mu.cut = true
 		_ = l.conn.SetWriteDeadline(time.Unix(1, 0)) // a closed one does not block
 		close(cut)
 	})
@@ -84,8 +88,12 @@ func (l *line) resume(ctx context.Context, from initwire.Position, then ...initw
 	}
 	if err != nil {
 		l.conn.Close() // nothing may complete an order that was cut
+		return err
 	}
-	return err
+	l.mu.Lock()
+	l.mu.cut = false
+	l.mu.Unlock()
+	return nil
 }
 
 // Read is what the frames are read with. It is called when nothing is left to
@@ -151,8 +159,11 @@ func (l *line) write() {
 		l.mu.Lock()
 		ack, acks, lease, waiting, closed := l.mu.ack, l.mu.acks, l.mu.lease, l.mu.waiting, l.mu.closed
 		l.mu.acks, l.mu.lease, l.mu.waiting = false, 0, nil
+		err := errHungUp
+		if !l.mu.cut {
+			err = l.conn.SetWriteDeadline(time.Now().Add(writePatience))
+		}
 		l.mu.Unlock()
-		err := l.conn.SetWriteDeadline(time.Now().Add(writePatience))
 		for _, o := range waiting {
 			if err == nil {
 				err = l.put(o)
