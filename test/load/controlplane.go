@@ -178,7 +178,8 @@ func closedRuns(ctx context.Context, c *caller, inFlight int, o options) (closed
 	}
 	slices.Sort(rates)
 	slices.Sort(all)
-	run.Lowest, run.PerSec, run.Highest = rates[0], rates[len(rates)/2], rates[len(rates)-1]
+	n := len(rates)
+	run.Lowest, run.PerSec, run.Highest = rates[0], (rates[(n-1)/2]+rates[n/2])/2, rates[n-1]
 	run.Parts = c.bill()
 	run.Tasks, run.P50, run.P99 = len(all), at(all, 0.5), at(all, 0.99)
 	return run, nil

@@ -24,7 +24,7 @@ const (
 	electWithin = 30 * time.Second
 )
 
-// plainRaft measures what the control plane can't be faster than: the same library
+// plainRaft measures what the control plane is set beside: the same library as it comes,
 // with three nodes in one process, logs on the same disk, no TLS between them and
 // nothing done with what is committed.
 func plainRaft(ctx context.Context, o options) (runs []closedRun, err error) {
@@ -54,7 +54,7 @@ func plainRaft(ctx context.Context, o options) (runs []closedRun, err error) {
 // commitTogether keeps so many entries in flight for the span, and gives what each
 // took in milliseconds, sorted.
 func commitTogether(ctx context.Context, leader *raft.Raft, inFlight int, span time.Duration) (all []float64, took time.Duration, err error) {
-	ctx, cancel := context.WithTimeout(ctx, span)
+	within, cancel := context.WithTimeout(ctx, span)
 	defer cancel()
 	began := time.Now()
 	times, failed := make([][]float64, inFlight), make([]error, inFlight)
@@ -62,7 +62,7 @@ func commitTogether(ctx context.Context, leader *raft.Raft, inFlight int, span t
 	for i := range inFlight {
 		callers.Go(func() {
 			entry := make([]byte, plainEntry)
-			for ctx.Err() == nil && failed[i] == nil {
+			for within.Err() == nil && failed[i] == nil {
 				start := time.Now()
 				failed[i] = leader.Apply(entry, electWithin).Error()
 				times[i] = append(times[i], millis(start))
@@ -72,7 +72,7 @@ func commitTogether(ctx context.Context, leader *raft.Raft, inFlight int, span t
 	callers.Wait()
 	all = slices.Concat(times...)
 	slices.Sort(all)
-	return all, time.Since(began), errors.Join(failed...)
+	return all, time.Since(began), errors.Join(append(failed, ctx.Err())...)
 }
 
 // plainCluster is what has to be shut.

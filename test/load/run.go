@@ -21,10 +21,12 @@ func run(ctx context.Context, o options) error {
 		if err != nil {
 			return fmt.Errorf("the control plane alone: %w", err)
 		}
-		if found.Plain, err = plainRaft(ctx, o); err != nil {
-			return err
-		}
 		rep.ControlPlane = found
+		if found.Plain, err = plainRaft(ctx, o); ctx.Err() != nil {
+			return context.Cause(ctx)
+		} else if err != nil {
+			rep.note("plain Raft beside the control plane: %v", err)
+		}
 	}
 	if o.wants("door") {
 		found, err := measureDoor(ctx, o)
