@@ -202,7 +202,12 @@ func (h *Handler) list(w http.ResponseWriter, r *http.Request, _ httprouter.Para
 		looked, last = looked+1, t.Seq
 		if f.matches(t) {
 			size += state.Size(t)
-			page.Tasks = append(page.Tasks, render(t))
+			v := render(t)
+			if t.Result != nil {
+				times, overhead := bill(t, nil)
+				v.Times, v.OverheadMS = &times, ms(overhead)
+			}
+			page.Tasks = append(page.Tasks, v)
 		}
 	}
 	h.json(w, r, http.StatusOK, page)

@@ -55,6 +55,10 @@ func TestWaitingSubmitAnswersWithTheResult(t *testing.T) {
 	if got.Times == nil || *got.Times.Run != 30 || *got.Times.Total <= 0 || got.OverheadMS == nil || *got.Times.Transfer < 0 {
 		t.Errorf("got times %s", a.body)
 	}
+	list := decodeAs[api.TaskList](t, w.do(http.MethodGet, "/v2/tasks", ""))
+	if len(list.Tasks) != 1 || list.Tasks[0].Times == nil || *list.Tasks[0].Times.Run != 30 || list.Tasks[0].OverheadMS == nil {
+		t.Errorf("got the list %+v, want where its time went too", list.Tasks)
+	}
 	timing := a.header.Get("Server-Timing")
 	for _, part := range []string{"accepted;dur=", "committed;dur=", "queued;dur=", "run;dur=30.000", "transfer;dur=", "answered;dur=", "total;dur="} {
 		if !strings.Contains(timing, part) {
