@@ -60,7 +60,7 @@ func Codes() []CodeInfo {
 	return []CodeInfo{
 		{CodeBadRequest, http.StatusBadRequest, "The request cannot be read", false,
 			"The body is not one JSON document, or a header or query parameter is wrong."},
-		{CodeInvalidTask, http.StatusBadRequest, "The task is not valid", false,
+		{CodeInvalidTask, http.StatusBadRequest, "The body is not valid", false,
 			"One or more members of the body are wrong; errors names each with a JSON pointer."},
 		{CodeImageRef, http.StatusBadRequest, "The image reference is not valid", false,
 			"The image must be named by repository and tag or digest, never by an id."},
