@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -67,33 +66,12 @@ func (c *cluster) start(p process, binaries string) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	// What the environment says of some other cluster is not for this one.
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "ECS_") })
-	if share := ShareOfCores(len(c.Nodes)); share != "" {
-		cmd.Env = append(cmd.Env, share)
-	}
-	if err := cmd.Start(); err != nil {
+	if err := StartAmong(len(c.Nodes), cmd); err != nil {
 		return fmt.Errorf("start %s: %w", p.name, err)
 	}
 	err = os.WriteFile(c.path(p.pid), fmt.Appendln(nil, cmd.Process.Pid), 0o600)
 	return errors.Join(err, cmd.Process.Release())
 }
-
-// maxProcs bounds how many threads of a Go program run at once.
-const maxProcs = "GOMAXPROCS"
-
-// ShareOfCores is the setting of the environment that shares the machine's cores out
-// among so many busy programs, or "" where the environment has one already. Each takes
-// itself for the only one else, and with as many threads as cores in all of them what
-// they hand each other mostly wakes threads that then wait for a core.
-func ShareOfCores(programs int) string {
-	if os.Getenv(maxProcs) != "" {
-		return ""
-	}
-	// Not the number of cores: that knows nothing of a quota.
-	return fmt.Sprintf("%s=%d", maxProcs, coresEach(runtime.GOMAXPROCS(0), programs))
-}
-
-// coresEach gives each core out twice: programs are not busy all at once.
-func coresEach(cores, programs int) int { return min(cores, max(1, 2*cores/max(1, programs))) }
 
 // started reports whether the node's daemon was ever started.
 func (c *cluster) started(n node) bool {

@@ -136,21 +136,3 @@ func TestLastNodeIsRemovedByForceWithoutAsking(t *testing.T) {
 	wantOut(t, o.Dir, 0)
 	wantGone(t, filepath.Join(o.Dir, "c1"))
 }
-
-func TestCoresAreSharedOutAmongNodes(t *testing.T) {
-	for _, tt := range []struct{ cores, programs, want int }{
-		{1, 6, 1}, {2, 6, 1}, {2, 3, 1}, {2, 2, 2}, {8, 6, 2}, {16, 6, 5}, {4, 1, 4}, {4, 0, 4},
-	} {
-		if got := coresEach(tt.cores, tt.programs); got != tt.want {
-			t.Errorf("%d cores for %d programs: got %d, want %d", tt.cores, tt.programs, got, tt.want)
-		}
-	}
-	t.Setenv(maxProcs, "3")
-	if got := ShareOfCores(6); got != "" {
-		t.Errorf("got %s where the environment has a setting", got)
-	}
-	t.Setenv(maxProcs, "")
-	if got := ShareOfCores(1 << 20); got != "GOMAXPROCS=1" {
-		t.Errorf("got %s", got)
-	}
-}

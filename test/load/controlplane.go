@@ -210,11 +210,8 @@ func startFleet(ctx context.Context, status *devcluster.Status, o options) (pid 
 	cmd := exec.CommandContext(ctx, self, fleetCommand, string(text))
 	cmd.Stderr = os.Stderr
 	cmd.Env = os.Environ()
-	if share := devcluster.ShareOfCores(len(status.Nodes) + 2); share != "" { // the agents, and this process
-		cmd.Env = append(cmd.Env, share)
-	}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	if err := cmd.Start(); err != nil {
+	if err := devcluster.StartAmong(len(status.Nodes)+2, cmd); err != nil { // the agents, and this process
 		return 0, nil, fmt.Errorf("start the agents: %w", err)
 	}
 	return cmd.Process.Pid, func() {
