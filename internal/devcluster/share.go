@@ -18,7 +18,8 @@ const (
 	// sharedSlack is that for programs that share a machine's cores. In every busy Go
 	// program one thread looks after the others each 20 µs (runtime.sysmon): with
 	// six programs on two cores those wakes were a fifth of all processor time. No
-	// deadline of ECS minds a millisecond.
+	// deadline of ECS minds a millisecond; the check of a secret that is not known yet,
+	// which rests in short sleeps while others wait, takes a quarter longer.
 	sharedSlack = time.Millisecond
 )
 

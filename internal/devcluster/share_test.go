@@ -20,6 +20,29 @@ func TestCoresAreSharedOutAmongNodes(t *testing.T) {
 	}
 }
 
+// onUsualThread keeps the test on a thread with the usual timer slack, whatever the
+// tests are run under, and gives the slack as it is and a way to set it.
+func onUsualThread(t *testing.T) (slack func() time.Duration, set func(time.Duration)) {
+	t.Helper()
+	runtime.LockOSThread() // for good: no other test gets the thread
+	slack = func() time.Duration {
+		t.Helper()
+		now, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return time.Duration(now)
+	}
+	set = func(slack time.Duration) {
+		t.Helper()
+		if err := unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(slack), 0, 0, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set(usualSlack)
+	return slack, set
+}
+
 // started is what a program that was started among so many says of itself.
 func started(t *testing.T, programs int) (slack, maxprocs string) {
 	t.Helper()
@@ -37,6 +60,7 @@ func started(t *testing.T, programs int) (slack, maxprocs string) {
 }
 
 func TestProgramsAreStartedForSharedCores(t *testing.T) {
+	onUsualThread(t)
 	t.Setenv(maxProcs, "")
 	if slack, procs := started(t, 1<<20); slack != "1000000" || procs != "1" {
 		t.Errorf("got a slack of %s ns and GOMAXPROCS=%s", slack, procs)
@@ -48,28 +72,12 @@ func TestProgramsAreStartedForSharedCores(t *testing.T) {
 }
 
 func TestTimerSlackIsTheStartedProgramsOnly(t *testing.T) {
-	runtime.LockOSThread() // the slack is a thread's
-	defer runtime.UnlockOSThread()
-	own := func() time.Duration {
-		t.Helper()
-		slack, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return time.Duration(slack)
-	}
+	own, set := onUsualThread(t)
 	started(t, 1)
 	if got := own(); got != usualSlack {
 		t.Errorf("the starting thread is left with %v", got)
 	}
-	set := func(slack time.Duration) {
-		t.Helper()
-		if err := unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(slack), 0, 0, 0); err != nil {
-			t.Fatal(err)
-		}
-	}
 	set(70 * time.Microsecond)
-	defer set(usualSlack)
 	if slack, _ := started(t, 1); slack != "70000" {
 		t.Errorf("got %s ns where 70000 were set before", slack)
 	}
