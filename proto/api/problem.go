@@ -47,7 +47,8 @@ type LostOutput struct {
 	SHA256 string `json:"sha256"`
 }
 
-// Error gives the title, the detail, the faults and the correlation id.
+// Error gives the title, the detail, those faults that the detail does not say
+// already, and the correlation id.
 func (p *Problem) Error() string {
 	var b strings.Builder
 	b.WriteString(p.Title)
@@ -62,7 +63,9 @@ func (p *Problem) Error() string {
 		if f.Parameter != "" {
 			where = f.Parameter
 		}
-		fmt.Fprintf(&b, "; %s %s", where, f.Detail)
+		if fault := where + " " + f.Detail; fault != p.Detail {
+			b.WriteString("; " + fault)
+		}
 	}
 	if p.CID != "" {
 		fmt.Fprintf(&b, " (cid %s)", p.CID)
