@@ -103,7 +103,7 @@ func (a *app) keysRevoke() *cobra.Command {
 		defer client.Close()
 		k, err := client.RevokeKey(c.Context(), args[0])
 		if err != nil {
-			return fmt.Errorf("revoke key %s: %w", args[0], err)
+			return fmt.Errorf("revoke key %s: %w", args[0], named(err, listsKeys))
 		}
 		if *json {
 			return printJSON(a.stdout, k)

@@ -52,7 +52,7 @@ program's, and Ctrl-P Ctrl-Q leaves it.`,
 		defer leave()
 		task, err := client.Get(ctx, args[0])
 		if err != nil {
-			return fmt.Errorf("attach to task %s: %w", args[0], err)
+			return fmt.Errorf("attach to task %s: %w", args[0], named(err, listsTasks))
 		}
 		how := attachment{tty: task.Spec.TTY && !*noStdin, stdin: task.Spec.OpenStdin && !*noStdin}
 		if task.Finished() {

@@ -77,7 +77,7 @@ func (a *app) caWithdraw() *cobra.Command {
 		defer client.Close()
 		t, err := client.WithdrawToken(c.Context(), args[0])
 		if err != nil {
-			return fmt.Errorf("withdraw join token %s: %w", args[0], err)
+			return fmt.Errorf("withdraw join token %s: %w", args[0], named(err, listsTokens))
 		}
 		fmt.Fprintf(a.stdout, "%s %s\n", cell(t.ID), cell(t.State))
 		return nil

@@ -63,7 +63,7 @@ are devices. Owners stay yours; set-user-ID, set-group-ID and sticky bits go.`,
 func (a *app) copyOutputs(ctx context.Context, client *api.Client, id, from, dest string) error {
 	task, err := client.Get(ctx, id)
 	if err != nil {
-		return fmt.Errorf("copy from task %s: %w", id, err)
+		return fmt.Errorf("copy from task %s: %w", id, named(err, listsTasks))
 	}
 	if err := hasOutputs(task, from); err != nil {
 		return fmt.Errorf("copy from task %s: %w", id, err)

@@ -23,7 +23,7 @@ func (a *app) imagesList() *cobra.Command {
 		defer client.Close()
 		list, err := client.Images(c.Context(), *node)
 		if err != nil {
-			return err
+			return fmt.Errorf("list images: %w", named(err, listsNodes))
 		}
 		if *json {
 			return printJSON(a.stdout, list)

@@ -142,7 +142,7 @@ func (a *app) sendAway(ctx context.Context, node string, force bool) error {
 	defer client.Close()
 	going, err := client.Leave(ctx, node, force)
 	if err != nil {
-		return fmt.Errorf("have node %s leave: %w", node, err)
+		return fmt.Errorf("have node %s leave: %w", node, named(err, listsMembers))
 	}
 	a.progress(going.Detail)
 	tick := time.NewTicker(500 * time.Millisecond)

@@ -17,7 +17,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"ecs/internal/version"
-	"ecs/proto/api"
 )
 
 // Exit statuses, besides those of `run`.
@@ -193,15 +192,4 @@ func exactlyOne(what string) cobra.PositionalArgs {
 		}
 		return nil
 	}
-}
-
-// remedy says what a person can do about an error.
-func remedy(err error) string {
-	switch {
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return "\n(is the cluster up? `ecsctl dev up` starts one on this machine; ECS_ENDPOINT or --endpoint names another)"
-	case errors.Is(err, &api.Problem{Code: api.CodeUnauthorized}):
-		return "\n(ECS_KEY and ECS_SECRET, or --api-key and --api-secret, are those of another cluster)"
-	}
-	return ""
 }

@@ -60,6 +60,20 @@ func TestWrongKeyGetsARemedy(t *testing.T) {
 	}
 }
 
+func TestWrongNamesComeWithWhereTheNamesAre(t *testing.T) {
+	for args, lists := range map[string]string{
+		"tasks show none": "ecsctl tasks ls", "tasks logs none": "ecsctl tasks ls", "tasks logs -f none": "ecsctl tasks ls",
+		"tasks cancel none none": "ecsctl tasks ls", "tasks cp none .": "ecsctl tasks ls", "attach none": "ecsctl tasks ls",
+		"nodes show none": "ecsctl nodes ls", "nodes drain none": "ecsctl nodes ls", "images ls --node none": "ecsctl nodes ls",
+		"leave --node none": "ecsctl cluster status", "keys revoke none": "ecsctl keys ls", "ca withdraw none": "ecsctl ca tokens",
+	} {
+		i := invoke(newService(t))
+		if status := i.main(strings.Fields(args)); status == exitOK || strings.Count(i.err.String(), lists) != 1 {
+			t.Errorf("%s: got status %d, %q, want it to name %s", args, status, i.err, lists)
+		}
+	}
+}
+
 func TestLogsGoWhereTheyCameFrom(t *testing.T) {
 	s := newService(t)
 	s.output = map[string]string{api.Stdout: "out", api.Stderr: "err"}

@@ -82,7 +82,7 @@ func (a *app) nodesShow() *cobra.Command {
 		defer client.Close()
 		n, err := client.Node(c.Context(), args[0])
 		if err != nil {
-			return fmt.Errorf("show node %s: %w", args[0], err)
+			return fmt.Errorf("show node %s: %w", args[0], named(err, listsNodes))
 		}
 		if *json {
 			return printJSON(a.stdout, n)
@@ -127,7 +127,7 @@ func (a *app) nodesDrain(verb, short string, drain bool) *cobra.Command {
 		for _, name := range names {
 			n, err := client.Drain(c.Context(), name, drain)
 			if err != nil {
-				faults = append(faults, fmt.Errorf("%s node %s: %w", verb, name, err))
+				faults = append(faults, fmt.Errorf("%s node %s: %w", verb, name, named(err, listsNodes)))
 				continue
 			}
 			nodes = append(nodes, *n)

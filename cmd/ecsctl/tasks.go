@@ -138,7 +138,7 @@ func (a *app) tasksShow() *cobra.Command {
 		for i, id := range ids {
 			task, err := client.Get(c.Context(), id)
 			if err != nil {
-				return fmt.Errorf("show task %s: %w", id, err)
+				return fmt.Errorf("show task %s: %w", id, named(err, listsTasks))
 			}
 			if *json {
 				err = printJSON(a.stdout, task)
@@ -181,7 +181,7 @@ func (a *app) tasksLogs() *cobra.Command {
 		for _, stream := range []string{api.Stdout, api.Stderr} {
 			if only == "" || only == stream {
 				if err := a.printLogs(ctx, client, args[0], stream); err != nil {
-					return fmt.Errorf("%s of task %s: %w", stream, args[0], err)
+					return fmt.Errorf("%s of task %s: %w", stream, args[0], named(err, listsTasks))
 				}
 			}
 		}
@@ -216,7 +216,7 @@ func (a *app) followLogs(ctx context.Context, client *api.Client, id, only strin
 	attempt := 0
 	for e, err := range client.Events(ctx, id, "") {
 		if err != nil {
-			return fmt.Errorf("follow task %s: %w", id, err)
+			return fmt.Errorf("follow task %s: %w", id, named(err, listsTasks))
 		}
 		if e.Type != api.EventOutput || only != "" && e.Output.Stream != only {
 			continue
@@ -250,7 +250,7 @@ func (a *app) tasksCancel() *cobra.Command {
 		for _, id := range ids {
 			task, err := client.Cancel(c.Context(), id)
 			if err != nil {
-				faults = append(faults, fmt.Errorf("cancel task %s: %w", id, err))
+				faults = append(faults, fmt.Errorf("cancel task %s: %w", id, named(err, listsTasks)))
 				continue
 			}
 			tasks = append(tasks, *task)

@@ -37,7 +37,7 @@ func Remove(ctx context.Context, o RemoveOptions) (*Status, error) {
 	for _, name := range o.Names {
 		i := slices.IndexFunc(c.Nodes, func(n node) bool { return n.Name == name || n.ID == name })
 		if i < 0 {
-			return nil, fmt.Errorf("there is no node %s in the cluster in %s", name, c.dir)
+			return nil, fmt.Errorf("there is no node %s in the cluster in %s: `ecsctl dev status --dir %[2]s` lists them", name, c.dir)
 		}
 		if err := c.remove(ctx, c.Nodes[i], o.Force, base); err != nil {
 			return nil, fmt.Errorf("remove %s: %w", name, err)

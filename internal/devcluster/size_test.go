@@ -44,7 +44,7 @@ func TestNodesAreAddedAndRemovedOneByOne(t *testing.T) {
 		t.Errorf("got %v, want %v", namesOf(s), want)
 	}
 	wantGone(t, filepath.Join(o.Dir, "c1"))
-	if _, err := Remove(context.Background(), RemoveOptions{Dir: o.Dir, Names: []string{"a9"}}); err == nil || !strings.Contains(err.Error(), "no node a9") {
+	if _, err := Remove(context.Background(), RemoveOptions{Dir: o.Dir, Names: []string{"a9"}}); err == nil || !strings.Contains(err.Error(), "no node a9") || !strings.Contains(err.Error(), "dev status --dir "+o.Dir) {
 		t.Errorf("got %v, want a9 unknown", err)
 	}
 	if s, err = Add(context.Background(), AddOptions{Dir: o.Dir, Agents: 1, Zone: "z", Binaries: o.Binaries}); err != nil || s.Nodes[3].Name != "a3" || s.Nodes[3].Zone != "z" {

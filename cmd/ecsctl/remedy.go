@@ -1,0 +1,48 @@
+package main
+
+import (
+	"errors"
+	"syscall"
+
+	"ecs/proto/api"
+)
+
+// Where to look for the names of what there is.
+const (
+	listsTasks   = "`ecsctl tasks ls` lists them"
+	listsNodes   = "`ecsctl nodes ls` lists them, and `ecsctl cluster status` control nodes too"
+	listsMembers = "`ecsctl cluster status` lists them, and `ecsctl nodes ls` agents that are lost too"
+	listsKeys    = "`ecsctl keys ls` lists them"
+	listsTokens  = "`ecsctl ca tokens` lists them"
+)
+
+// unknown is an error about something that is not there.
+type unknown struct {
+	error
+	lists string // where to look for what is
+}
+
+func (u *unknown) Unwrap() error { return u.error }
+
+// named makes an error that says a name means nothing tell where the names are. The
+// answer's own advice is for those who speak HTTP.
+func named(err error, lists string) error {
+	if errors.Is(err, &api.Problem{Code: api.CodeNotFound}) {
+		return &unknown{err, lists}
+	}
+	return err
+}
+
+// remedy says what a person can do about an error.
+func remedy(err error) string {
+	var nowhere *unknown
+	switch {
+	case errors.As(err, &nowhere):
+		return "\n(" + nowhere.lists + ")"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "\n(is the cluster up? `ecsctl dev up` starts one on this machine; ECS_ENDPOINT or --endpoint names another)"
+	case errors.Is(err, &api.Problem{Code: api.CodeUnauthorized}):
+		return "\n(ECS_KEY and ECS_SECRET, or --api-key and --api-secret, are those of another cluster)"
+	}
+	return ""
+}
