@@ -55,7 +55,7 @@ func TestNextEndpointIsAskedWhenOneIsDown(t *testing.T) {
 
 func TestWrongKeyGetsARemedy(t *testing.T) {
 	i := invoke(newService(t), "ECS_KEY=wrong")
-	if status := i.main([]string{"tasks", "show", "t1"}); status != exitFailed || !strings.Contains(i.err.String(), "ECS_KEY and ECS_SECRET") {
+	if status := i.main([]string{"tasks", "show", "t1"}); status != exitFailed || !strings.Contains(i.err.String(), "ECS_KEY and ECS_SECRET") || !strings.Contains(i.err.String(), "ecsctl keys create") {
 		t.Errorf("got status %d, %q, want %d and a remedy", status, i.err, exitFailed)
 	}
 }

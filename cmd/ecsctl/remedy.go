@@ -42,7 +42,7 @@ func remedy(err error) string {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "\n(is the cluster up? `ecsctl dev up` starts one on this machine; ECS_ENDPOINT or --endpoint names another)"
 	case errors.Is(err, &api.Problem{Code: api.CodeUnauthorized}):
-		return "\n(ECS_KEY and ECS_SECRET, or --api-key and --api-secret, are those of another cluster)"
+		return "\n(look at ECS_KEY and ECS_SECRET, or --api-key and --api-secret: `ecsctl dev status` prints those of a cluster on this machine, elsewhere an admin makes others with `ecsctl keys create`)"
 	}
 	return ""
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"regexp"
 	"strconv"
 	"strings"
@@ -18,21 +19,14 @@ import (
 	"ecs/proto/api"
 )
 
-func TestStrangersGetTheSame401(t *testing.T) {
+// TestStrangersLearnWhetherTheirKeyCame: and nothing else, such as whether there is
+// one of that name.
+func TestStrangersLearnWhetherTheirKeyCame(t *testing.T) {
 	w := newWorld(t)
-	var bodies []string
-	for _, header := range []string{"", basic(alice, "wrong"), basic("nobody", "a-secret"), basic(alice, ""), "Bearer x", "Basic !!"} {
-		a := w.do(http.MethodGet, "/v2/tasks", "", "Authorization", header)
-		p := w.problem(a, http.StatusUnauthorized, api.CodeUnauthorized)
-		if got := a.header.Get("WWW-Authenticate"); !strings.HasPrefix(got, "Basic ") {
-			t.Errorf("%q: got WWW-Authenticate %q, want Basic", header, got)
-		}
-		bodies = append(bodies, strings.ReplaceAll(string(a.body), p.CID, ""))
-	}
-	for _, b := range bodies {
-		if b != bodies[0] {
-			t.Errorf("got %s, want the same as %s", b, bodies[0])
-		}
+	missing := w.same401("", "Bearer x", "Basic !!")
+	refused := w.same401(basic(alice, "wrong"), basic("nobody", "a-secret"), basic(alice, ""), basic("", ""))
+	if !strings.Contains(missing, "Basic authentication") || !strings.Contains(refused, "refused") || !strings.Contains(refused, "POST /v2/keys") {
+		t.Errorf("got %q without a key and %q with a wrong one, want a remedy for each", missing, refused)
 	}
 	for _, path := range []string{"/nope", "/v1.1/_health", "/v1.1/_version", "/metrics", "/v2/nodes", "/v2/cluster"} {
 		w.problem(w.do(http.MethodGet, path, "", "Authorization", ""), http.StatusUnauthorized, api.CodeUnauthorized)
@@ -42,6 +36,28 @@ func TestStrangersGetTheSame401(t *testing.T) {
 			t.Errorf("%s: got %d, want %d without a key", path, a.status, status)
 		}
 	}
+}
+
+// same401 makes a request with each of the headers, which are all refused alike, and
+// gives the detail.
+func (w *world) same401(headers ...string) string {
+	w.t.Helper()
+	var first api.Problem
+	for i, header := range headers {
+		a := w.do(http.MethodGet, "/v2/tasks", "", "Authorization", header)
+		p := w.problem(a, http.StatusUnauthorized, api.CodeUnauthorized)
+		if got := a.header.Get("WWW-Authenticate"); !strings.HasPrefix(got, "Basic ") {
+			w.t.Errorf("%q: got WWW-Authenticate %q, want Basic", header, got)
+		}
+		p.CID = ""
+		if i == 0 {
+			first = p
+		}
+		if !reflect.DeepEqual(p, first) {
+			w.t.Errorf("%q: got %+v, want the same as %+v", header, p, first)
+		}
+	}
+	return first.Detail
 }
 
 func TestEveryAnswerCarriesACorrelationID(t *testing.T) {

@@ -150,12 +150,20 @@ func (h *Handler) line(r *http.Request, x *exchange, took time.Duration, aborted
 	h.cfg.Log.Log(r.Context(), level, "request", line...)
 }
 
-// authenticate finds out who calls. Every refusal is the same, whatever was
-// wrong.
+// errNoPair answers who sent no key, errRefusedPair whoever's were refused, whatever
+// was wrong with them: nobody learns which keys there are.
+func errNoPair() error {
+	return &api.Problem{Code: api.CodeUnauthorized, Detail: "none came with the request: send them with HTTP Basic authentication (curl -u KEY:SECRET)"}
+}
+
+func errRefusedPair() error {
+	return &api.Problem{Code: api.CodeUnauthorized, Detail: "those that came are refused: they are mistyped, revoked or another cluster's; an admin's key makes others with POST /v2/keys"}
+}
+
+// authenticate finds out who calls.
 func (h *Handler) authenticate(r *http.Request, key, secret string, given bool) (access.Principal, error) {
-	unauthorized := &api.Problem{Code: api.CodeUnauthorized}
 	if !given {
-		return access.Principal{}, unauthorized
+		return access.Principal{}, errNoPair()
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), authWithin)
 	defer cancel()
@@ -164,7 +172,7 @@ func (h *Handler) authenticate(r *http.Request, key, secret string, given bool) 
 	case err == nil:
 		return who, nil
 	case errors.Is(err, ErrWrongSecret):
-		return access.Principal{}, unauthorized
+		return access.Principal{}, errRefusedPair()
 	case errors.Is(err, ErrBehind):
 		return access.Principal{}, &api.Problem{Code: api.CodeNoLeader, Detail: "this node can't find out now whether the key counts; try again or ask another"}
 	case errors.Is(err, errFull), ctx.Err() != nil && r.Context().Err() == nil:

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"ecs/internal/access"
-	"ecs/proto/api"
 )
 
 const (
@@ -43,7 +42,7 @@ func (h *Handler) signSession(key, stamp string, until int64) []byte {
 func (h *Handler) beginSession(w http.ResponseWriter, r *http.Request, key string) error {
 	_, stamp, ok := h.cfg.Auth.Holder(key)
 	if !ok { // revoked in the moment since
-		return &api.Problem{Code: api.CodeUnauthorized}
+		return errRefusedPair()
 	}
 	until := h.cfg.Now().Add(sessionFor).Unix()
 	encode := base64.RawURLEncoding.EncodeToString
