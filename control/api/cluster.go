@@ -163,7 +163,11 @@ func (h *Handler) cluster(w http.ResponseWriter, r *http.Request, _ httprouter.P
 		v.Voters = append(v.Voters, api.Voter{ID: o.ID, Addr: o.Addr, Voter: o.Voter, Leader: o.ID == info.Leader})
 	}
 	for _, m := range info.Members {
-		v.Members = append(v.Members, api.Member{ID: m.ID, Name: m.Name, Role: m.Role, Zone: m.Zone, Version: m.Version,
+		name := m.Name
+		if n := sn.Node(task.NodeID(m.ID)); name == "" && n != nil {
+			name = n.Name // gossip carries those of control nodes alone
+		}
+		v.Members = append(v.Members, api.Member{ID: m.ID, Name: name, Role: m.Role, Zone: m.Zone, Version: m.Version,
 			HTTP: m.HTTPAddr, Draining: m.Draining})
 	}
 	v.GossipKey = renderRotation(info.Gossip)

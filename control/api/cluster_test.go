@@ -3,6 +3,7 @@ package api
 import (
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -34,6 +35,18 @@ func TestNodesAreFoundByIDOrName(t *testing.T) {
 	list := decodeAs[api.NodeList](t, w.do(http.MethodGet, "/v2/nodes", ""))
 	if len(list.Nodes) != 3 || list.Nodes[0].Reserved.CPU != 250 || list.Nodes[0].Free.CPU != 63750 || list.Nodes[0].Attempts != 1 || list.Nodes[0].Reserved.Memory != 256<<20 {
 		t.Errorf("got %+v, want three nodes and what the first has reserved", list.Nodes)
+	}
+}
+
+func TestMembersHaveTheirNames(t *testing.T) {
+	w := newWorld(t)
+	w.info.Members = []Member{{ID: "c1", Name: "control-1", Role: "control", Zone: "a"}, {ID: "a1", Role: "agent", Zone: "a"}, {ID: "a9", Role: "agent", Zone: "b"}}
+	var names []string
+	for _, m := range decodeAs[api.Cluster](t, w.do(http.MethodGet, "/v2/cluster", "")).Members {
+		names = append(names, m.Name)
+	}
+	if want := []string{"control-1", "agent-1", ""}; !slices.Equal(names, want) {
+		t.Errorf("got %q, want %q: an agent's name is in the record once it has registered", names, want)
 	}
 }
 

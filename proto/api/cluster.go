@@ -96,7 +96,7 @@ type Voter struct {
 // Member is one process that gossip shows.
 type Member struct {
 	ID       string `json:"id"`
-	Name     string `json:"name,omitempty"` // of a control node
+	Name     string `json:"name,omitempty"` // absent of an agent that has not registered yet
 	Role     string `json:"role"`           // control | agent
 	Zone     string `json:"zone"`
 	Version  string `json:"version"`
