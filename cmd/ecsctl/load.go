@@ -45,17 +45,25 @@ func (a *app) loadCommand() *cobra.Command {
 	return c
 }
 
-// loadFaults says what failed, by kind.
+// loadFaults says what failed: by kind of request, and of each how often how.
 func (a *app) loadFaults(r *loadtest.Report) error {
-	failed := 0
+	failed, advice := 0, ""
 	for _, row := range r.Rows {
-		if row.Failed > 0 {
-			failed += row.Failed
-			a.say("%d of %d %s failed, the first: %s", row.Failed, row.Requests, row.Kind, printable(row.Error))
+		if row.Failed == 0 {
+			continue
 		}
+		failed += row.Failed
+		text := fmt.Sprintf("%d of %d %s failed:", row.Failed, row.Requests, row.Kind)
+		for _, f := range row.Faults {
+			text += fmt.Sprintf("\n  %d × %s, first: %s", f.Count, cell(f.What), cell(f.First.Error()))
+			if what := remedy(f.First); !strings.Contains(advice, what) {
+				advice += what
+			}
+		}
+		a.say("%s", text)
 	}
 	if failed > 0 {
-		return fmt.Errorf("%d requests failed", failed)
+		return fmt.Errorf("%d requests failed%s", failed, advice)
 	}
 	return nil
 }

@@ -97,7 +97,7 @@ type Row struct {
 	Kind               string
 	Requests, Failed   int
 	P50, P90, P99, Max time.Duration // of those that were answered as they must be
-	Error              string        // the first that failed
+	Faults             []Fault       // of the others, the most frequent first
 }
 
 // Report is what a run found.
@@ -123,15 +123,19 @@ func Run(ctx context.Context, t Target) (*Report, error) {
 		defer transport.CloseIdleConnections()
 		t.HTTP = &http.Client{Transport: transport, Timeout: answeredWithin}
 	}
-	l := &load{Target: t, kinds: kinds(t.Image), took: make(map[string][]time.Duration), failed: make(map[string]int), first: make(map[string]string)}
+	l := &load{Target: t, kinds: kinds(t.Image), took: make(map[string][]time.Duration), faults: make(map[string][]Fault)}
 	began := time.Now()
 	l.run(ctx, began)
 	report := &Report{Target: t, Took: time.Since(began)}
 	for _, name := range Kinds() {
-		if took, failed := l.took[name], l.failed[name]; len(took)+failed > 0 {
+		took, faults, failed := l.took[name], sorted(l.faults[name]), 0
+		for _, f := range faults {
+			failed += f.Count
+		}
+		if len(took)+failed > 0 {
 			slices.Sort(took)
 			report.Rows = append(report.Rows, Row{Kind: name, Requests: len(took) + failed, Failed: failed,
-				P50: at(took, 0.5), P90: at(took, 0.9), P99: at(took, 0.99), Max: at(took, 1), Error: l.first[name]})
+				P50: at(took, 0.5), P90: at(took, 0.9), P99: at(took, 0.99), Max: at(took, 1), Faults: faults})
 		}
 	}
 	return report, ctx.Err()
@@ -151,8 +155,7 @@ type load struct {
 
 	mu     sync.Mutex
 	took   map[string][]time.Duration
-	failed map[string]int
-	first  map[string]string
+	faults map[string][]Fault
 }
 
 func (l *load) run(ctx context.Context, began time.Time) {
@@ -176,7 +179,7 @@ func (l *load) run(ctx context.Context, began time.Time) {
 		select {
 		case slots <- struct{}{}:
 		default:
-			l.note(name, 0, fmt.Errorf("%d requests are under way already", maxInFlight))
+			l.note(name, 0, fmt.Errorf("%w: %d", errFull, maxInFlight))
 			continue
 		}
 		endpoint := l.Endpoints[i%len(l.Endpoints)]
@@ -221,7 +224,7 @@ func (l *load) ask(ctx context.Context, endpoint string, k kind) error {
 		return fmt.Errorf("read the answer: %w", err)
 	}
 	if resp.StatusCode != k.status {
-		return fmt.Errorf("got %d, want %d: %.200s", resp.StatusCode, k.status, body)
+		return refusal(resp, k.status, body)
 	}
 	return nil
 }
@@ -233,8 +236,5 @@ func (l *load) note(name string, took time.Duration, err error) {
 		l.took[name] = append(l.took[name], took)
 		return
 	}
-	l.failed[name]++
-	if l.first[name] == "" {
-		l.first[name] = err.Error()
-	}
+	l.faults[name] = add(l.faults[name], err)
 }
