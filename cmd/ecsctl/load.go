@@ -17,7 +17,8 @@ func (a *app) loadCommand() *cobra.Command {
 	c := &cobra.Command{Use: "load", Short: "Ask a service for a mix of requests at a steady rate, and say how long each kind took",
 		Long: "Ask a service for a mix of requests at a steady rate, and print percentiles of each kind as\n" +
 			"tab-separated values, in milliseconds. A request's time counts from when it was due, so that a service\n" +
-			"that falls behind shows it. Exit status 1 when a request failed.\n\n" +
+			"that falls behind shows it. Endpoints are asked in turn, and for each other where one can't be reached or\n" +
+			"answers 503. Exit status 1 when a request failed.\n\n" +
 			"Kinds: " + strings.Join(loadtest.Kinds(), ", ") + ". run, submit and v1 start containers.",
 		Args: none}
 	t := loadtest.Target{}
@@ -45,27 +46,38 @@ func (a *app) loadCommand() *cobra.Command {
 	return c
 }
 
-// loadFaults says what failed: by kind of request, and of each how often how.
+// loadFaults says what failed, by kind of request, and which endpoints others had to
+// stand in for. The error is of what failed alone.
 func (a *app) loadFaults(r *loadtest.Report) error {
+	for _, m := range r.Moves {
+		a.say("others were asked in the place of %s:%s", printable(m.From), faultLines(m.Faults))
+	}
 	failed, advice := 0, ""
 	for _, row := range r.Rows {
 		if row.Failed == 0 {
 			continue
 		}
 		failed += row.Failed
-		text := fmt.Sprintf("%d of %d %s failed:", row.Failed, row.Requests, row.Kind)
+		a.say("%d of %d %s failed:%s", row.Failed, row.Requests, row.Kind, faultLines(row.Faults))
 		for _, f := range row.Faults {
-			text += fmt.Sprintf("\n  %d × %s, first: %s", f.Count, cell(f.What), cell(f.First.Error()))
 			if what := remedy(f.First); !strings.Contains(advice, what) {
 				advice += what
 			}
 		}
-		a.say("%s", text)
 	}
 	if failed > 0 {
 		return fmt.Errorf("%d requests failed%s", failed, advice)
 	}
 	return nil
+}
+
+// faultLines says how often what went wrong, and how it began.
+func faultLines(faults []loadtest.Fault) string {
+	var b strings.Builder
+	for _, f := range faults {
+		fmt.Fprintf(&b, "\n  %d × %s, first: %s", f.Count, cell(f.What), cell(f.First.Error()))
+	}
+	return b.String()
 }
 
 // writeFile writes a file, or nothing without a name.

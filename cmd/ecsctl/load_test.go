@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net/http/httptest"
 	"strings"
 	"testing"
 )
@@ -14,5 +15,16 @@ func TestLoadSaysHowOftenWhatFailed(t *testing.T) {
 	}
 	if !strings.HasPrefix(i.out.String(), "kind\trequests\tfailed") {
 		t.Errorf("got %q, want the table", i.out)
+	}
+}
+
+func TestLoadGoesOnFromAnEndpointThatIsDown(t *testing.T) {
+	s := newService(t)
+	down := httptest.NewServer(nil)
+	down.Close()
+	i := invoke(s, "ECS_ENDPOINT="+down.URL+","+s.URL)
+	status := i.main([]string{"load", "--mix", "nodes=1", "--rate", "50", "--duration", "100ms"})
+	if said := i.err.String(); status != 0 || !strings.Contains(said, "in the place of "+down.URL) || !strings.Contains(said, "3 × connection refused") {
+		t.Errorf("got status %d, %q, want all answered, and who did not", status, said)
 	}
 }

@@ -13,17 +13,20 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"ecs/proto/api"
 )
 
 // Target is the service that is asked, and how.
 type Target struct {
-	Endpoints   []string // asked in turn
+	Endpoints   []string // asked in turn, and for each other where one is down
 	Key, Secret string
 	Image       string // with echo
 	HTTP        *http.Client
@@ -103,8 +106,9 @@ type Row struct {
 // Report is what a run found.
 type Report struct {
 	Target
-	Took time.Duration
-	Rows []Row // by kind
+	Took  time.Duration
+	Rows  []Row  // by kind
+	Moves []Move // in the order of endpoints
 }
 
 // answeredWithin is how long the last requests may take behind the end.
@@ -119,11 +123,15 @@ func Run(ctx context.Context, t Target) (*Report, error) {
 	if t.HTTP == nil {
 		// One connection a request under way, kept for the next.
 		transport := &http.Transport{MaxIdleConnsPerHost: 1000, IdleConnTimeout: 30 * time.Second,
+			DialContext:     (&net.Dialer{Timeout: connectWithin}).DialContext,
 			TLSClientConfig: &tls.Config{RootCAs: t.Roots}, ForceAttemptHTTP2: true}
 		defer transport.CloseIdleConnections()
 		t.HTTP = &http.Client{Transport: transport, Timeout: answeredWithin}
 	}
-	l := &load{Target: t, kinds: kinds(t.Image), took: make(map[string][]time.Duration), faults: make(map[string][]Fault)}
+	l := &load{Target: t, kinds: kinds(t.Image), took: make(map[string][]time.Duration), faults: make(map[string][]Fault), moves: make(map[*endpoint][]Fault)}
+	for _, url := range t.Endpoints {
+		l.ends = append(l.ends, &endpoint{url: strings.TrimRight(url, "/")})
+	}
 	began := time.Now()
 	l.run(ctx, began)
 	report := &Report{Target: t, Took: time.Since(began)}
@@ -136,6 +144,11 @@ func Run(ctx context.Context, t Target) (*Report, error) {
 			slices.Sort(took)
 			report.Rows = append(report.Rows, Row{Kind: name, Requests: len(took) + failed, Failed: failed,
 				P50: at(took, 0.5), P90: at(took, 0.9), P99: at(took, 0.99), Max: at(took, 1), Faults: faults})
+		}
+	}
+	for _, e := range l.ends {
+		if faults := l.moves[e]; len(faults) > 0 {
+			report.Moves = append(report.Moves, Move{From: e.url, Faults: sorted(faults)})
 		}
 	}
 	return report, ctx.Err()
@@ -152,10 +165,12 @@ func at(sorted []time.Duration, q float64) time.Duration {
 type load struct {
 	Target
 	kinds map[string]kind
+	ends  []*endpoint
 
 	mu     sync.Mutex
 	took   map[string][]time.Duration
 	faults map[string][]Fault
+	moves  map[*endpoint][]Fault // by the endpoint whose turn it was
 }
 
 func (l *load) run(ctx context.Context, began time.Time) {
@@ -182,10 +197,9 @@ func (l *load) run(ctx context.Context, began time.Time) {
 			l.note(name, 0, fmt.Errorf("%w: %d", errFull, maxInFlight))
 			continue
 		}
-		endpoint := l.Endpoints[i%len(l.Endpoints)]
 		all.Go(func() {
 			defer func() { <-slots }()
-			err := l.ask(ctx, endpoint, l.kinds[name])
+			err := l.reach(ctx, i, l.kinds[name])
 			l.note(name, time.Since(began.Add(due)), err)
 		})
 	}
@@ -205,14 +219,15 @@ func (l *load) draw(random *rand.Rand) string {
 	return l.Mix[0].Kind
 }
 
-func (l *load) ask(ctx context.Context, endpoint string, k kind) error {
-	req, err := http.NewRequestWithContext(ctx, k.method, strings.TrimRight(endpoint, "/")+k.path, strings.NewReader(k.body))
+func (l *load) ask(ctx context.Context, endpoint string, k kind, key string) error {
+	req, err := http.NewRequestWithContext(ctx, k.method, endpoint+k.path, strings.NewReader(k.body))
 	if err != nil {
 		return err
 	}
 	req.SetBasicAuth(l.Key, l.Secret)
 	if k.body != "" {
 		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set(api.HeaderIdempotencyKey, key)
 	}
 	resp, err := l.HTTP.Do(req)
 	if err != nil {
