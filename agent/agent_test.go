@@ -354,5 +354,8 @@ func TestWhatACrashLeftIsGoneBeforeTheFirstHello(t *testing.T) {
 		if h.epoch != 0 || len(h.running) != 0 || h.node.Attributes[task.AttributeEgress] != "true" || h.node.Engine != "scripted" {
 			t.Errorf("got hello %+v %+v, want a new registration with egress", h, h.node)
 		}
+		if got := h.node.Attributes[task.AttributeWarmSlots]; got != "0" {
+			t.Errorf("got %q containers ahead, want to hear that the pool is off", got)
+		}
 	})
 }

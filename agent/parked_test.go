@@ -29,6 +29,9 @@ var learned int
 
 func TestThirdTaskIsWarm(t *testing.T) {
 	inRestarts(t, func(c *cluster, engine *fake.Engine) {
+		if got := c.helloNumber(1, 5*time.Second).node.Attributes[task.AttributeWarmSlots]; got != "4" {
+			t.Errorf("got %q containers ahead at the registration, want 4", got)
+		}
 		engine.Slow(10*time.Millisecond, 150*time.Millisecond)
 		for i, want := range []string{warm.First, warm.First, warm.Hit, warm.Hit} {
 			tok := c.assign(string(rune('a'+i)), command("print x; exit 3"))

@@ -7,12 +7,14 @@ import (
 	"io"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
 
+	"ecs/agent/warm"
 	"ecs/internal/task"
 )
 
@@ -239,6 +241,7 @@ func (s *session) node() *task.Node {
 	if engine.Egress {
 		attributes[task.AttributeEgress] = "true"
 	}
+	attributes[task.AttributeWarmSlots] = strconv.Itoa(warm.Slots(s.cfg.WarmCount, s.cfg.WarmMemory))
 	gossip := ""
 	if s.cfg.GossipAddr != nil {
 		gossip = s.cfg.GossipAddr()

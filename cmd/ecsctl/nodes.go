@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -107,8 +109,8 @@ func showNode(w io.Writer, n *api.Node, now time.Time) error {
 	s.line("Version", n.Version)
 	s.line("Registered", when(n.RegisteredAt, now))
 	s.line("Lease epoch", strconv.FormatUint(n.Epoch, 10))
-	for name, value := range n.Attributes {
-		s.line("Attribute "+name, value)
+	for _, name := range slices.Sorted(maps.Keys(n.Attributes)) {
+		s.line("Attribute "+name, n.Attributes[name])
 	}
 	return s.w.Flush()
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -109,6 +110,19 @@ func TestNodeTableSaysWhatKeepsANodeFromTasks(t *testing.T) {
 			if !strings.Contains(lines[i+1], w) {
 				t.Errorf("got %q, want %q in it", lines[i+1], w)
 			}
+		}
+	}
+}
+
+func TestAttributesOfANodeAreInOrder(t *testing.T) {
+	n := &api.Node{Name: "a1", Attributes: map[string]string{"warm_slots": "4", "egress": "true", "b": "1", "c": "2"}}
+	for range 20 {
+		var out bytes.Buffer
+		if err := showNode(&out, n, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		if !regexp.MustCompile(`(?s)Attribute b: .*Attribute c: .*Attribute egress: .*Attribute warm_slots: +4`).MatchString(out.String()) {
+			t.Fatalf("got %s", out.String())
 		}
 	}
 }

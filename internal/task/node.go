@@ -1,6 +1,9 @@
 package task
 
-import "time"
+import (
+	"strconv"
+	"time"
+)
 
 // NodeStatus is what the replicated record says of a node.
 type NodeStatus string
@@ -61,6 +64,17 @@ func (n *Node) Free() Capacity {
 
 // Fits reports whether r can be reserved out of c.
 func (c Capacity) Fits(r Resources) bool { return r.MilliCPU <= c.MilliCPU && r.Memory <= c.Memory }
+
+// AttributeWarmSlots is the registration attribute that says how many containers a
+// node may start ahead of tasks; "0": its pool is off.
+const AttributeWarmSlots = "warm_slots"
+
+// WarmSlots is how many containers the node may start ahead of tasks. An agent of an
+// older release does not say: then known is false.
+func (n *Node) WarmSlots() (slots int, known bool) {
+	slots, err := strconv.Atoi(n.Attributes[AttributeWarmSlots])
+	return max(slots, 0), err == nil
+}
 
 // AttributeEgress is the registration attribute "true" of a node that can give
 // tasks network: egress with the hosts and the metadata server closed off.

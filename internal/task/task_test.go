@@ -7,6 +7,20 @@ import (
 	"time"
 )
 
+func TestNodesSayHowManyContainersTheyMayStartAhead(t *testing.T) {
+	for text, want := range map[string]int{"0": 0, "7": 7, "-1": 0} {
+		n := Node{Attributes: map[string]string{AttributeWarmSlots: text}}
+		if slots, known := n.WarmSlots(); slots != want || !known {
+			t.Errorf("%q: got %d, %v, want %d", text, slots, known, want)
+		}
+	}
+	for _, n := range []Node{{}, {Attributes: map[string]string{AttributeWarmSlots: "many"}}} {
+		if slots, known := n.WarmSlots(); slots != 0 || known {
+			t.Errorf("%v: got %d, %v, want nothing known", n.Attributes, slots, known)
+		}
+	}
+}
+
 func TestStatesMoveForwardOrBackToTheQueue(t *testing.T) {
 	may := map[State][]State{
 		Pending:  {Assigned, Finished},
