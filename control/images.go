@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"ecs/control/api"
+	"ecs/control/dispatch"
 	"ecs/control/state"
 	"ecs/internal/task"
 	"ecs/internal/taskwire"
@@ -29,6 +30,9 @@ func (s *Server) Wish(ctx context.Context, w state.Wish) error {
 	s.cfg.Log.Info("containers wished for", "image", w.Spec.Image, "count", w.Count, "owner", w.Owner)
 	return s.applied(ctx, d)
 }
+
+// Room tells how much of what is wished for can come true, as this node's record is.
+func (s *Server) Room() api.Room { return api.Room(dispatch.RoomFor(s.store.Snapshot())) }
 
 // Images counts on how many nodes an image is. Only the leader hears of that, so
 // it is asked.

@@ -27,6 +27,8 @@ type service struct {
 	waiting string
 	// output is what GET output gives, by stream.
 	output map[string]string
+	// notes are what is said of wishes.
+	notes []string
 	// tar is what GET outputs gives.
 	tar []byte
 	// program is what those who attach find running.
@@ -90,6 +92,16 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		json.NewEncoder(w).Encode(api.Token{ID: "0123456789abcdef", Role: "agent", State: api.TokenWithdrawn})
 	case "GET /v2/nodes":
 		json.NewEncoder(w).Encode(api.NodeList{Nodes: []api.Node{{ID: "node-id", Name: "node-name"}}})
+	case "POST /v2/images/warm":
+		var q api.WarmRequest
+		json.NewDecoder(r.Body).Decode(&q)
+		json.NewEncoder(w).Encode(api.WarmAnswer{Image: q.Image, Count: q.Count, Notes: s.notes})
+	case "GET /v2/images":
+		if r.URL.Query().Get("node") == "none" {
+			problem(w, http.StatusNotFound, api.CodeNotFound)
+			return
+		}
+		json.NewEncoder(w).Encode(api.ImageList{Images: []api.Image{{Image: "busybox:1", Nodes: 2, Warm: 3, Parked: 1}}, Notes: s.notes})
 	case "GET /v2/tasks/t1":
 		t := s.task
 		if s.state != api.StateFinished {

@@ -36,11 +36,14 @@ func (a *app) imagesList() *cobra.Command {
 			}
 			t.add(i.Image, strconv.Itoa(i.Nodes), parked, wished)
 		}
-		if err := t.print(a.stdout); err != nil || !list.More {
+		if err := t.print(a.stdout); err != nil {
 			return err
 		}
-		_, err = fmt.Fprintln(a.stderr, "there are more images; name a node with --node")
-		return err
+		if list.More {
+			a.say("there are more images; name a node with --node")
+		}
+		a.sayNotes(list.Notes)
+		return nil
 	}
 	return c
 }
@@ -48,7 +51,8 @@ func (a *app) imagesList() *cobra.Command {
 func (a *app) imagesWarm() *cobra.Command {
 	c := &cobra.Command{Use: "warm IMAGE", Short: "Pull an image everywhere and keep containers of it started ahead",
 		Args: exactlyOne("an image"),
-		Long: "Pull an image everywhere and keep containers of it started ahead, so many over\nthe whole cluster, for tasks that ask for it with default resources, no network and\nno capability. It stays so until it is taken back with --count 0."}
+		Long: "Pull an image everywhere and keep containers of it started ahead, so many over\nthe whole cluster, for tasks that ask for it with default resources, no network and\nno capability. It stays so until it is taken back with --count 0.\n\n" +
+			"How many each agent may start ahead is its --warm-count (dev up has one, too), which\nis 0 unless it is set. What can't come true for that or another reason is said."}
 	json := asJSON(c)
 	count := c.Flags().Int("count", 1, "`number` of containers over the whole cluster; 0 takes the wish back")
 	c.RunE = func(c *cobra.Command, args []string) error {
@@ -65,10 +69,24 @@ func (a *app) imagesWarm() *cobra.Command {
 			return fmt.Errorf("warm %s: %w", args[0], err)
 		}
 		if *json {
-			return printJSON(a.stdout, wished)
+			err = printJSON(a.stdout, wished)
+		} else {
+			_, err = fmt.Fprintf(a.stdout, "%s: %d wished for\n", cell(wished.Image), wished.Count)
 		}
-		_, err = fmt.Fprintf(a.stdout, "%s: %d wished for\n", cell(wished.Image), wished.Count)
-		return err
+		if err != nil {
+			return err
+		}
+		if a.sayNotes(wished.Notes); len(wished.Notes) > 0 {
+			a.say("`ecsctl images ls` shows what has come of it")
+		}
+		return nil
 	}
 	return c
+}
+
+// sayNotes passes on what the service says beside an answer.
+func (a *app) sayNotes(notes []string) {
+	for _, note := range notes {
+		a.say("%s", printable(note))
+	}
 }

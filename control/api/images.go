@@ -18,6 +18,17 @@ type ImageStore interface {
 	Images(ctx context.Context, node task.NodeID) (Images, error)
 	// Wish asks for containers that are started ahead. Refusals are *task.Error.
 	Wish(ctx context.Context, w state.Wish) error
+	// Room tells how much of what is wished for can come true.
+	Room() Room
+}
+
+// Room is how much of all that is wished for there is room for on the nodes that take
+// tasks.
+type Room struct {
+	Nodes  int
+	Off    int // of them, start nothing ahead
+	Wished int // containers
+	Fits   int // of them, at most
 }
 
 // Images are images by name, as many as one answer has room for.
@@ -60,6 +71,9 @@ func (h *Handler) images(w http.ResponseWriter, r *http.Request, _ httprouter.Pa
 		}
 		list.Images = append(list.Images, v)
 	}
+	if node == "" {
+		list.Notes = h.wishNotes(list.Images)
+	}
 	h.json(w, r, http.StatusOK, list)
 	return nil
 }
@@ -81,7 +95,11 @@ func (h *Handler) warm(w http.ResponseWriter, r *http.Request, _ httprouter.Para
 	if err := h.cfg.Images.Wish(r.Context(), wish); err != nil {
 		return err
 	}
-	h.json(w, r, http.StatusOK, api.WarmRequest{Image: wish.Spec.Image, Count: wish.Count})
+	answer := api.WarmAnswer{Image: wish.Spec.Image, Count: wish.Count}
+	if wish.Count > 0 {
+		answer.Notes = h.notesOn(r.Context(), answer)
+	}
+	h.json(w, r, http.StatusOK, answer)
 	return nil
 }
 

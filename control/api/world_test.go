@@ -50,6 +50,7 @@ type world struct {
 	drained  map[task.NodeID]bool
 	keys     keyboard
 	logs     LogsFound
+	room     Room
 	search   LogSearch // the last one
 }
 
@@ -129,15 +130,22 @@ func newWorldOn(t *testing.T, server func(*http.Server), changes ...func(*Config
 	return w
 }
 
-// Images gives one image that agent a1 has.
+// Images gives one image that agent a1 has, and those that are wished for.
 func (w *world) Images(_ context.Context, node task.NodeID) (Images, error) {
 	if node != "" && node != "a1" {
 		return Images{}, nil
 	}
-	return Images{Counts: []ImageCount{{Image: "busybox:1", Nodes: 1, Parked: 2}}}, nil
+	found := Images{Counts: []ImageCount{{Image: "busybox:1", Nodes: 1, Parked: 2}}}
+	for wish := range w.Snapshot().Wishes() {
+		if image := wish.Spec.Image; image != "busybox:1" {
+			found.Counts = append(found.Counts, ImageCount{Image: image})
+		}
+	}
+	return found, nil
 }
 
 func (w *world) Wish(_ context.Context, wish state.Wish) error { return w.apply(wish).Err }
+func (w *world) Room() Room                                    { return w.room }
 
 func (w *world) newID() task.ID {
 	w.mu.Lock()

@@ -73,3 +73,37 @@ func (sh *shares) deal(node task.NodeID) []*ecsv1.Wish {
 	}
 	return mine
 }
+
+// Room is how much of all that is wished for there is room for on the nodes that take
+// tasks.
+type Room struct {
+	Nodes  int
+	Off    int // of them, park nothing
+	Wished int // containers
+	Fits   int // of them, at most: what tasks of late asked for takes room, too
+}
+
+// RoomFor counts it. A node that does not say how many containers it may park has room
+// for its share.
+func RoomFor(sn *state.Snapshot) Room {
+	sh := newShares(sn, slices.Collect(sn.Wishes()))
+	room := Room{Nodes: len(sh.rank)}
+	for _, w := range sh.of {
+		room.Wished += w.Count
+	}
+	for n := range sn.Nodes() {
+		rank, takes := sh.rank[n.ID]
+		if !takes {
+			continue
+		}
+		share := (room.Wished + room.Nodes - 1 - rank) / room.Nodes // of all wishes, which deal them in turn
+		if slots, known := n.WarmSlots(); known {
+			share = min(share, slots)
+			if slots == 0 {
+				room.Off++
+			}
+		}
+		room.Fits += share
+	}
+	return room
+}

@@ -22,7 +22,7 @@ func (s *session) warm(ctx context.Context) error {
 			count = i.Warm
 		}
 	}
-	var got api.WarmRequest
+	var got api.WarmAnswer
 	_, err := s.want(ctx, http.StatusOK, &got, http.MethodPost, "/v2/images/warm", fmt.Sprintf(`{"image":%q,"count":%d}`, s.Image, count))
 	if err == nil && (got.Image == "" || got.Count != count) {
 		return fmt.Errorf("got a wish for %d of %q, want %d of %s", got.Count, got.Image, count, s.Image)

@@ -132,12 +132,12 @@ func (c *Client) Images(ctx context.Context, node string) (*ImageList, error) {
 }
 
 // Warm asks for containers of an image that are started ahead; see WarmRequest.
-func (c *Client) Warm(ctx context.Context, image string, count int) (*WarmRequest, error) {
+func (c *Client) Warm(ctx context.Context, image string, count int) (*WarmAnswer, error) {
 	body, err := json.Marshal(WarmRequest{Image: image, Count: count})
 	if err != nil {
 		return nil, err
 	}
-	answer := new(WarmRequest)
+	answer := new(WarmAnswer)
 	_, err = c.do(ctx, call{method: http.MethodPost, path: "/v2/images/warm", body: body, into: answer})
 	return answer, err
 }

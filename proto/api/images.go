@@ -13,6 +13,8 @@ type Image struct {
 type ImageList struct {
 	Images []Image `json:"images"`
 	More   bool    `json:"more,omitempty"` // there are others, which have no room here
+	// Notes say, for people, what does not come of wishes as things are, and what to do.
+	Notes []string `json:"notes,omitempty"`
 }
 
 // WarmRequest asks for containers that are started ahead of tasks that ask for an
@@ -21,4 +23,12 @@ type ImageList struct {
 type WarmRequest struct {
 	Image string `json:"image"`
 	Count int    `json:"count"`
+}
+
+// WarmAnswer is the wish as it is on record.
+type WarmAnswer struct {
+	Image string `json:"image"`
+	Count int    `json:"count"`
+	// Notes say, for people, what will not come of it as things are, and what to do.
+	Notes []string `json:"notes,omitempty"`
 }
