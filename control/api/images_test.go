@@ -48,8 +48,8 @@ func TestWishesThatCanNotComeTrueAreToldSo(t *testing.T) {
 	}{
 		"all is well":          {"busybox:1", Room{Nodes: 2, Off: 1, Wished: 3, Fits: 3}, nil},
 		"pools are off":        {"busybox:1", Room{Nodes: 2, Off: 2, Wished: 3}, []string{"--warm-count above 0"}},
-		"too little room":      {"busybox:1", Room{Nodes: 2, Wished: 9, Fits: 4}, []string{"of the 9 containers"}},
-		"and an unequal one":   {"busybox:1", Room{Nodes: 3, Off: 2, Wished: 9, Fits: 3}, []string{"2 of 3 is off"}},
+		"too little room":      {"busybox:1", Room{Nodes: 2, Wished: 9, Fits: 4}, []string{"wished for (9) nodes have room for 4 of their shares: raise"}},
+		"and an unequal one":   {"busybox:1", Room{Nodes: 3, Off: 2, Wished: 9, Fits: 3}, []string{"2 of 3 nodes is off"}},
 		"no node takes tasks":  {"nosuch:1", Room{Wished: 3}, []string{"no node takes tasks"}},
 		"the image is nowhere": {"nosuch:1", Room{Nodes: 2, Wished: 3, Fits: 3}, []string{"holds nosuch:1"}},
 		"nothing of it all":    {"nosuch:1", Room{Nodes: 2, Off: 2, Wished: 3}, []string{"--warm-count above 0", "holds nosuch:1"}},
@@ -88,6 +88,7 @@ func TestANoteNamesFewImages(t *testing.T) {
 	for i := range 9 {
 		images = append(images, api.Image{Image: fmt.Sprintf("i%d:1", i), Warm: i, Nodes: i / 8})
 	}
+	images = append(images, api.Image{Image: "just-pulled:1", Warm: 1, Parked: 1})
 	if got, want := nowhere(images), "i1:1, i2:1, i3:1, 4 others"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}

@@ -153,11 +153,11 @@ func (h *Handler) line(r *http.Request, x *exchange, took time.Duration, aborted
 // errNoPair answers who sent no key, errRefusedPair whoever's were refused, whatever
 // was wrong with them: nobody learns which keys there are.
 func errNoPair() error {
-	return &api.Problem{Code: api.CodeUnauthorized, Detail: "none came with the request: send them with HTTP Basic authentication (curl -u KEY:SECRET)"}
+	return &api.Problem{Code: api.CodeUnauthorized, Detail: "the request has none: send them with HTTP Basic authentication"}
 }
 
 func errRefusedPair() error {
-	return &api.Problem{Code: api.CodeUnauthorized, Detail: "those that came are refused: they are mistyped, revoked or another cluster's; an admin's key makes others with POST /v2/keys"}
+	return &api.Problem{Code: api.CodeUnauthorized, Detail: "those of the request are refused: they are mistyped, revoked or another cluster's"}
 }
 
 // authenticate finds out who calls.

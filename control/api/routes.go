@@ -81,7 +81,7 @@ func (h *Handler) routed() (http.Handler, map[string]bool) {
 	router.RedirectTrailingSlash = false
 	router.RedirectFixedPath = false
 	router.NotFound = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h.problem(w, r, &api.Problem{Code: api.CodeNotFound, Detail: "there is no such path"})
+		h.problem(w, r, &api.Problem{Code: api.CodeNotFound, Detail: "there is no such path: /docs describes those that there are"})
 	})
 	router.MethodNotAllowed = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h.problem(w, r, &api.Problem{Code: api.CodeNotAllowed, Detail: "this path takes " + w.Header().Get("Allow")})

@@ -13,7 +13,7 @@ type Image struct {
 type ImageList struct {
 	Images []Image `json:"images"`
 	More   bool    `json:"more,omitempty"` // there are others, which have no room here
-	// Notes say, for people, what does not come of wishes as things are, and what to do.
+	// Notes say, for people, what is in the way of wishes as things are, and what to do.
 	Notes []string `json:"notes,omitempty"`
 }
 
@@ -29,6 +29,6 @@ type WarmRequest struct {
 type WarmAnswer struct {
 	Image string `json:"image"`
 	Count int    `json:"count"`
-	// Notes say, for people, what will not come of it as things are, and what to do.
+	// Notes say, for people, what is in its way as things are, and what to do.
 	Notes []string `json:"notes,omitempty"`
 }
