@@ -18,7 +18,7 @@ func (a *app) loadCommand() *cobra.Command {
 		Long: "Ask a service for a mix of requests at a steady rate, and print percentiles of each kind as\n" +
 			"tab-separated values, in milliseconds. A request's time counts from when it was due, so that a service\n" +
 			"that falls behind shows it. Endpoints are asked in turn, and for each other where one can't be reached or\n" +
-			"answers 503. Exit status 1 when a request failed.\n\n" +
+			"answers 503; a request that another answered has not failed. Exit status 1 when a request failed.\n\n" +
 			"Kinds: " + strings.Join(loadtest.Kinds(), ", ") + ". run, submit and v1 start containers.",
 		Args: none}
 	t := loadtest.Target{}

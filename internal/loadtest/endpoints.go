@@ -4,9 +4,10 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"ecs/proto/api"
@@ -28,32 +29,43 @@ type Move struct {
 
 // endpoint is one control node.
 type endpoint struct {
-	url  string
-	last atomic.Pointer[outage] // nil: there was none yet
-}
+	url string
 
-// outage is why others were asked in an endpoint's place.
-type outage struct {
-	err  error
+	mu   sync.Mutex
+	last error     // why others were asked in its place; nil: they never were
 	rest time.Time // until when they are asked before it
 }
 
+// fail notes why others are asked. A 503 leaves a rest as it is: it may answer a
+// request that was sent before the endpoint was out of reach.
 func (e *endpoint) fail(err error, now time.Time) {
-	o := &outage{err: err}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.last = err
 	if statusOf(err) == 0 {
-		o.rest = now.Add(restFor)
+		e.rest = now.Add(restFor)
 	}
-	e.last.Store(o)
 }
 
 func (e *endpoint) rests(now time.Time) bool {
-	o := e.last.Load()
-	return o != nil && now.Before(o.rest)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return now.Before(e.rest)
 }
 
-// reach asks the endpoint whose turn it is, and in its place the others where
-// api.Client would: each once and without a pause, for the next requests are due.
+func (e *endpoint) fault() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.last
+}
+
+// reach asks the endpoint whose turn it is, and in its place the others where it is
+// out of reach, breaks off or answers 503: each once and without a pause, for the
+// next requests are due. api.Client also goes on where no answer came in time; a
+// load must count that.
 func (l *load) reach(ctx context.Context, turn int, k kind) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, answeredWithin)
+	defer cancel()
 	key := rand.Text() // the same task, wherever it is made
 	due := l.ends[turn%len(l.ends)]
 	for _, e := range l.order(turn, time.Now()) {
@@ -65,6 +77,9 @@ func (l *load) reach(ctx context.Context, turn int, k kind) (err error) {
 			l.moved(due)
 		}
 		return err
+	}
+	if len(l.ends) > 1 {
+		err = fmt.Errorf("none of %d endpoints could answer, the last: %w", len(l.ends), err)
 	}
 	return err
 }
@@ -86,7 +101,7 @@ func (l *load) order(turn int, now time.Time) []*endpoint {
 func (l *load) moved(due *endpoint) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.moves[due] = add(l.moves[due], due.last.Load().err)
+	l.moves[due] = add(l.moves[due], due.fault())
 }
 
 // elsewhere reports whether another endpoint may answer what one did not.

@@ -4,9 +4,12 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"ecs/proto/api"
@@ -87,5 +90,57 @@ func TestNobodyIsAskedAfterARefusal(t *testing.T) {
 	r, err := Run(context.Background(), Target{Endpoints: []string{s.URL, s.URL}, Rate: 100, Duration: 100 * time.Millisecond, Mix: []Share{{"noop", 1}}})
 	if err != nil || asked.Load() != 10 || r.Rows[0].Failed != 10 || len(r.Moves) != 0 {
 		t.Errorf("got %+v, %v after %d requests, want each asked once", r, err, asked.Load())
+	}
+}
+
+// TestARestOutlastsALate503: requests overtake each other.
+func TestARestOutlastsALate503(t *testing.T) {
+	now := time.Now()
+	e := &endpoint{}
+	e.fail(syscall.ECONNRESET, now)
+	e.fail(&odd{status: http.StatusServiceUnavailable}, now)
+	if !e.rests(now) || e.rests(now.Add(restFor)) {
+		t.Error("want it to rest as long as it was to before the 503")
+	}
+	if statusOf(e.fault()) != http.StatusServiceUnavailable {
+		t.Errorf("got %v, want what came last", e.fault())
+	}
+}
+
+// TestOneRequestHasOneTimeForAllEndpoints: the time does not begin anew at each.
+func TestOneRequestHasOneTimeForAllEndpoints(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, err := Run(t.Context(), Target{Endpoints: []string{"http://a", "http://b", "http://c"}, HTTP: &http.Client{Transport: slowBreak(answeredWithin - time.Second)},
+			Rate: 1, Duration: time.Second, Mix: []Share{{"noop", 1}}})
+		if err != nil || r.Took != answeredWithin || r.Rows[0].Failed != 1 || r.Rows[0].Faults[0].What != "no answer in time" {
+			t.Errorf("got %+v, %v, want it to be over after %v", r, err, answeredWithin)
+		}
+	})
+}
+
+// slowBreak breaks each connection after that time.
+type slowBreak time.Duration
+
+func (s slowBreak) RoundTrip(r *http.Request) (*http.Response, error) {
+	select {
+	case <-time.After(time.Duration(s)):
+		return nil, syscall.ECONNRESET
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
+	}
+}
+
+// TestAFaultOfAllEndpointsSaysSo: it is shown as the last one's alone otherwise.
+func TestAFaultOfAllEndpointsSaysSo(t *testing.T) {
+	gone := httptest.NewServer(nil)
+	gone.Close()
+	for n, said := range map[int]bool{1: false, 2: true} {
+		r, err := Run(context.Background(), Target{Endpoints: []string{gone.URL, gone.URL}[:n], Rate: 100, Duration: 20 * time.Millisecond, Mix: []Share{{"noop", 1}}})
+		if err != nil || r.Rows[0].Failed != 2 || len(r.Rows[0].Faults) != 1 {
+			t.Fatalf("got %+v, %v, want both failed alike", r, err)
+		}
+		if f := r.Rows[0].Faults[0]; f.What != "connection refused" || strings.Contains(f.First.Error(), "none of 2 endpoints") != said {
+			t.Errorf("got %+v of %d endpoints, want all named: %v", f, n, said)
+		}
 	}
 }
