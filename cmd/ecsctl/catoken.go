@@ -190,7 +190,7 @@ func (a *app) caRevoke() *cobra.Command {
 		defer client.Close()
 		v, err := client.RevokeCertificate(c.Context(), r)
 		if err != nil {
-			return fmt.Errorf("revoke a certificate: %w", err)
+			return fmt.Errorf("revoke a certificate: %w", named(err, listsMembers))
 		}
 		fmt.Fprintf(a.stdout, "revoked %s%s\n", cell(v.Node), cell(v.Serial))
 		return nil

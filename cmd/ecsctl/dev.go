@@ -84,7 +84,7 @@ func (a *app) devStatus() *cobra.Command {
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		status, err := devcluster.ReadStatus(c.Context(), dir)
 		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("no cluster in %s: `ecsctl dev up --dir %s` starts one", dir, dir)
+			return fmt.Errorf("no cluster in %s: `ecsctl dev up --dir %s` starts one", dir, devcluster.ShellWord(dir))
 		}
 		if err != nil {
 			return err

@@ -52,7 +52,8 @@ func (a *app) loadFaults(r *loadtest.Report) error {
 	for _, m := range r.Moves {
 		a.say("others were asked in the place of %s:%s", printable(m.From), faultLines(m.Faults))
 	}
-	failed, advice := 0, ""
+	failed := 0
+	var firsts []error
 	for _, row := range r.Rows {
 		if row.Failed == 0 {
 			continue
@@ -60,13 +61,11 @@ func (a *app) loadFaults(r *loadtest.Report) error {
 		failed += row.Failed
 		a.say("%d of %d %s failed:%s", row.Failed, row.Requests, row.Kind, faultLines(row.Faults))
 		for _, f := range row.Faults {
-			if what := remedy(f.First); !strings.Contains(advice, what) {
-				advice += what
-			}
+			firsts = append(firsts, f.First)
 		}
 	}
 	if failed > 0 {
-		return fmt.Errorf("%d requests failed%s", failed, advice)
+		return fmt.Errorf("%d requests failed%s", failed, remedy(errors.Join(firsts...)))
 	}
 	return nil
 }

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"ecs/internal/clusterfiles"
@@ -66,11 +69,22 @@ func TestWrongNamesComeWithWhereTheNamesAre(t *testing.T) {
 		"tasks cancel none none": "ecsctl tasks ls", "tasks cp none .": "ecsctl tasks ls", "attach none": "ecsctl tasks ls",
 		"nodes show none": "ecsctl nodes ls", "nodes drain none": "ecsctl nodes ls", "images ls --node none": "ecsctl nodes ls",
 		"leave --node none": "ecsctl cluster status", "keys revoke none": "ecsctl keys ls", "ca withdraw none": "ecsctl ca tokens",
+		"ca revoke --node none": "ecsctl cluster status",
 	} {
 		i := invoke(newService(t))
 		if status := i.main(strings.Fields(args)); status == exitOK || strings.Count(i.err.String(), lists) != 1 {
 			t.Errorf("%s: got status %d, %q, want it to name %s", args, status, i.err, lists)
 		}
+	}
+}
+
+// TestEachOfSeveralFaultsHasItsRemedy: `nodes drain a b` may fail in two ways.
+func TestEachOfSeveralFaultsHasItsRemedy(t *testing.T) {
+	none := named(&api.Problem{Code: api.CodeNotFound}, listsNodes)
+	err := errors.Join(fmt.Errorf("a: %w", none), fmt.Errorf("b: %w", syscall.ECONNREFUSED), fmt.Errorf("c: %w", none))
+	got := remedy(err)
+	if strings.Count(got, listsNodes) != 1 || !strings.Contains(got, "is the cluster up?") {
+		t.Errorf("got %q, want both remedies, each once", got)
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"strings"
 	"syscall"
 
 	"ecs/proto/api"
@@ -10,7 +11,7 @@ import (
 // Where to look for the names of what there is.
 const (
 	listsTasks   = "`ecsctl tasks ls` lists them"
-	listsNodes   = "`ecsctl nodes ls` lists them, and `ecsctl cluster status` control nodes too"
+	listsNodes   = "`ecsctl nodes ls` lists them; control nodes are not among them"
 	listsMembers = "`ecsctl cluster status` lists them, and `ecsctl nodes ls` agents that are lost too"
 	listsKeys    = "`ecsctl keys ls` lists them"
 	listsTokens  = "`ecsctl ca tokens` lists them"
@@ -33,8 +34,23 @@ func named(err error, lists string) error {
 	return err
 }
 
-// remedy says what a person can do about an error.
+// remedy says what a person can do about an error: about each of those joined in it,
+// and the same thing once.
 func remedy(err error) string {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return remedyOfOne(err)
+	}
+	advice := ""
+	for _, one := range joined.Unwrap() {
+		if what := remedy(one); !strings.Contains(advice, what) {
+			advice += what
+		}
+	}
+	return advice
+}
+
+func remedyOfOne(err error) string {
 	var nowhere *unknown
 	switch {
 	case errors.As(err, &nowhere):

@@ -67,7 +67,7 @@ func Add(ctx context.Context, o AddOptions) (*Status, error) {
 func change(dir string) (*cluster, func(), error) {
 	lock, err := os.OpenFile(filepath.Join(dir, recordFile), os.O_RDWR, 0)
 	if err != nil {
-		return nil, nil, fmt.Errorf("no cluster in %s (`ecsctl dev up --dir %s` starts one): %w", dir, dir, err)
+		return nil, nil, fmt.Errorf("no cluster in %s (`ecsctl dev up --dir %s` starts one): %w", dir, ShellWord(dir), err)
 	}
 	dirLock, err := os.Open(dir)
 	if err := errors.Join(err, lock.Close()); err != nil {

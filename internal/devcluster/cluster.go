@@ -188,10 +188,10 @@ func usedDirectory(dir string) error {
 	}
 	running, err := c.running()
 	if err != nil || len(running) == 0 {
-		return fmt.Errorf("%s holds a cluster that does not run: remove it with `ecsctl dev down --dir %s`, or choose another directory with --dir", dir, dir)
+		return fmt.Errorf("%s holds a cluster that does not run: remove it with `ecsctl dev down --dir %s`, or choose another directory with --dir", dir, ShellWord(dir))
 	}
 	return fmt.Errorf("the cluster in %s is up already (%d of %d processes): see `ecsctl dev status --dir %s`, end it with `ecsctl dev down --dir %s`, or choose another directory with --dir",
-		dir, len(running), len(c.processes()), dir, dir)
+		dir, len(running), len(c.processes()), ShellWord(dir), ShellWord(dir))
 }
 
 // realDir is what every spelling of a directory comes to, links resolved as far as

@@ -136,3 +136,11 @@ func TestLastNodeIsRemovedByForceWithoutAsking(t *testing.T) {
 	wantOut(t, o.Dir, 0)
 	wantGone(t, filepath.Join(o.Dir, "c1"))
 }
+
+func TestSuggestedDirectoriesAreOneWordOfAShell(t *testing.T) {
+	for dir, want := range map[string]string{"/tmp/a-1": "/tmp/a-1", "/my dir": "'/my dir'", "/a$b": "'/a$b'", "/it's": `'/it'\''s'`, "~/x": "'~/x'", "": "''"} {
+		if got := ShellWord(dir); got != want {
+			t.Errorf("%q: got %s, want %s", dir, got, want)
+		}
+	}
+}
