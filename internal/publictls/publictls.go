@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -95,6 +96,13 @@ func (p *pair) read() (changed bool, err error) {
 	pair, err := tls.X509KeyPair(cert, key)
 	if err != nil {
 		return false, fmt.Errorf("use %s with %s: %w", p.Cert, p.Key, err)
+	}
+	// Only the first of them was parsed, and clients take none of a chain that they
+	// can't parse all of.
+	for i, der := range pair.Certificate {
+		if _, err := x509.ParseCertificate(der); err != nil {
+			return false, fmt.Errorf("use %s: certificate %d of the chain: %w", p.Cert, i+1, err)
+		}
 	}
 	p.now.Store(&loaded{cert: pair, certPEM: cert, keyPEM: key, names: strings.Join(pair.Leaf.DNSNames, " ")})
 	return true, nil

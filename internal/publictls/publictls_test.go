@@ -199,6 +199,25 @@ func FuzzSettings(f *testing.F) {
 	})
 }
 
+// TestAChainThatClientsCanNotReadIsRefused: found by FuzzPair.
+func TestAChainThatClientsCanNotReadIsRefused(t *testing.T) {
+	p := pairFiles(t, t.TempDir(), "a.example", time.Now().Add(time.Hour))
+	text, err := os.ReadFile(p.Cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(text)
+	// The last byte of the point: the one before the extensions' tag.
+	at := bytes.Index(block.Bytes, []byte{0xa3, 0x18, 0x30, 0x16})
+	block.Bytes[at-1] ^= 1
+	if err := os.WriteFile(p.Cert, append(text, pem.EncodeToMemory(block)...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := New(Config{Pairs: []Pair{p}}); err == nil || !strings.Contains(err.Error(), "certificate 2 of the chain") {
+		t.Errorf("got %v, want to hear of the second certificate", err)
+	}
+}
+
 // FuzzPair reads what could be in the files of a public certificate: what is taken can
 // be shown to clients.
 func FuzzPair(f *testing.F) {
