@@ -26,7 +26,7 @@ type unknown struct {
 func (u *unknown) Unwrap() error { return u.error }
 
 // named makes an error that says a name means nothing tell where the names are. The
-// answer is for those who speak HTTP, too.
+// answer itself does not: not only ecsctl reads it.
 func named(err error, lists string) error {
 	if errors.Is(err, &api.Problem{Code: api.CodeNotFound}) {
 		return &unknown{err, lists}
