@@ -129,13 +129,14 @@ func (c *cluster) wantAll(t *testing.T, ids []string) {
 
 func TestDevClusterGrowsAndShrinksUnderLoadAndLosesNothing(t *testing.T) {
 	c := ownCluster(t, "--controls", "1", "--agents", "1")
-	stop := c.keepBusy(t)
+	stop, began := c.keepBusy(t), time.Now()
 	c.dev(t, "add", "--controls", "2", "--agents", "2")
 	within(t, time.Minute, "three voters", func() bool { return c.voters(t) == 3 })
 	c.dev(t, "remove", "a1", "a2", "c1", "c2")
 	ids := stop()
-	if len(ids) < 30 {
-		t.Errorf("got %d tasks accepted, want at least 30 for a test of anything", len(ids))
+	// A quarter of what was to come: how many that is depends on how long it all took.
+	if took := time.Since(began); len(ids) < int(took/(2*time.Second)) {
+		t.Errorf("got %d tasks accepted in %v, too few for a test of anything", len(ids), took)
 	}
 	c.wantAll(t, ids)
 	if c.voters(t) != 1 || len(c.Nodes) != 2 {
