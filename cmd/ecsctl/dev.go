@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"al.essio.dev/pkg/shellescape"
 	"github.com/spf13/cobra"
 
 	"ecs/internal/devcluster"
@@ -84,7 +85,7 @@ func (a *app) devStatus() *cobra.Command {
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		status, err := devcluster.ReadStatus(c.Context(), dir)
 		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("no cluster in %s: `ecsctl dev up --dir %s` starts one", dir, devcluster.ShellWord(dir))
+			return fmt.Errorf("no cluster in %s: `ecsctl dev up --dir %s` starts one", dir, shellescape.Quote(dir))
 		}
 		if err != nil {
 			return err

@@ -140,7 +140,7 @@ func TestFiguresReadAsPeopleWriteThem(t *testing.T) {
 	for _, c := range []struct{ got, want string }{
 		{size(0), "0 B"}, {size(1023), "1023 B"}, {size(1536), "1.5 KiB"}, {size(64 << 30), "64.0 GiB"}, {size(300 << 20), "300 MiB"},
 		{milliseconds(1234567.89), "1\u202f234\u202f567.9"}, {count(12), "12"}, {count(123456), "123\u202f456"},
-		{shell([]string{"sh", "-c", "echo 'hi'; \x1b[1m"}), `sh -c 'echo '\''hi'\''; '`}, {shell([]string{""}), "''"},
+		{shell([]string{"sh", "-c", "echo 'hi'; \x1b[1m"}), `sh -c 'echo '"'"'hi'"'"'; '`}, {shell([]string{""}), "''"},
 		{short("01m2345678901234567890"), "…34567890"}, {short("a1"), "a1"},
 	} {
 		if c.got != c.want {

@@ -7,6 +7,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"al.essio.dev/pkg/shellescape"
+
 	"ecs/proto/api"
 )
 
@@ -176,15 +178,10 @@ func short(id string) string {
 func shell(args []string) string {
 	quoted := make([]string, len(args))
 	for i, a := range args {
-		if a == "" || strings.ContainsFunc(a, func(c rune) bool { return !strings.ContainsRune(safe, c) }) {
-			a = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
-		}
-		quoted[i] = plain(a)
+		quoted[i] = plain(shellescape.Quote(a))
 	}
 	return strings.Join(quoted, " ")
 }
-
-const safe = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_./:=@%+,"
 
 // cores gives thousandths of a core as cores.
 func cores(milli int64) string { return api.CPU(milli).String() }

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"al.essio.dev/pkg/shellescape"
 	"github.com/oklog/ulid/v2"
 	"golang.org/x/sys/unix"
 
@@ -67,7 +68,7 @@ func Add(ctx context.Context, o AddOptions) (*Status, error) {
 func change(dir string) (*cluster, func(), error) {
 	lock, err := os.OpenFile(filepath.Join(dir, recordFile), os.O_RDWR, 0)
 	if err != nil {
-		return nil, nil, fmt.Errorf("no cluster in %s (`ecsctl dev up --dir %s` starts one): %w", dir, ShellWord(dir), err)
+		return nil, nil, fmt.Errorf("no cluster in %s (`ecsctl dev up --dir %s` starts one): %w", dir, shellescape.Quote(dir), err)
 	}
 	dirLock, err := os.Open(dir)
 	if err := errors.Join(err, lock.Close()); err != nil {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"al.essio.dev/pkg/shellescape"
 	"github.com/oklog/ulid/v2"
 
 	"ecs/internal/clusterfiles"
@@ -188,10 +189,10 @@ func usedDirectory(dir string) error {
 	}
 	running, err := c.running()
 	if err != nil || len(running) == 0 {
-		return fmt.Errorf("%s holds a cluster that does not run: remove it with `ecsctl dev down --dir %s`, or choose another directory with --dir", dir, ShellWord(dir))
+		return fmt.Errorf("%s holds a cluster that does not run: remove it with `ecsctl dev down --dir %s`, or choose another directory with --dir", dir, shellescape.Quote(dir))
 	}
 	return fmt.Errorf("the cluster in %s is up already (%d of %d processes): see `ecsctl dev status --dir %s`, end it with `ecsctl dev down --dir %s`, or choose another directory with --dir",
-		dir, len(running), len(c.processes()), ShellWord(dir), ShellWord(dir))
+		dir, len(running), len(c.processes()), shellescape.Quote(dir), shellescape.Quote(dir))
 }
 
 // realDir is what every spelling of a directory comes to, links resolved as far as

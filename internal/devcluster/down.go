@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"al.essio.dev/pkg/shellescape"
+
 	"ecs/agent/runtime/docker"
 )
 
@@ -59,7 +61,7 @@ func (c *cluster) down(ctx context.Context) error {
 		// The record is what the next try goes by.
 		return errors.Join(
 			fmt.Errorf("containers or networks labelled ecs.cluster=%s may be left on the engine: %w", c.Name, err),
-			fmt.Errorf("once it answers, run `ecsctl dev down --dir %s` again", ShellWord(c.dir)),
+			fmt.Errorf("once it answers, run `ecsctl dev down --dir %s` again", shellescape.Quote(c.dir)),
 			c.removeFiles(recordFile))
 	}
 	if err := c.removeFiles(""); err != nil {

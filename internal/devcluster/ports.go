@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"syscall"
 
+	"al.essio.dev/pkg/shellescape"
 	"github.com/prometheus/procfs"
 )
 
@@ -69,7 +70,7 @@ func checkPort(port int) error {
 	case filepath.Base(args[0]) == controlBinary && len(args) > 2 && args[1] == "--config":
 		dir := filepath.Dir(filepath.Dir(args[2]))
 		return fmt.Errorf("port %d is in use by the cluster in %s (process %d): end that with `ecsctl dev down --dir %s`, or choose another port with --http-port",
-			port, dir, pid, ShellWord(dir))
+			port, dir, pid, shellescape.Quote(dir))
 	}
 	return fmt.Errorf("port %d is in use by process %d (%s): end that, or choose another with --http-port",
 		port, pid, filepath.Base(args[0]))

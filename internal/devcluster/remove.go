@@ -6,9 +6,10 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
+
+	"al.essio.dev/pkg/shellescape"
 
 	"ecs/agent/runtime/docker"
 	"ecs/internal/admin"
@@ -38,23 +39,13 @@ func Remove(ctx context.Context, o RemoveOptions) (*Status, error) {
 	for _, name := range o.Names {
 		i := slices.IndexFunc(c.Nodes, func(n node) bool { return n.Name == name || n.ID == name })
 		if i < 0 {
-			return nil, fmt.Errorf("there is no node %s in the cluster in %s: `ecsctl dev status --dir %s` lists them", name, c.dir, ShellWord(c.dir))
+			return nil, fmt.Errorf("there is no node %s in the cluster in %s: `ecsctl dev status --dir %s` lists them", name, c.dir, shellescape.Quote(c.dir))
 		}
 		if err := c.remove(ctx, c.Nodes[i], o.Force, base); err != nil {
 			return nil, fmt.Errorf("remove %s: %w", name, err)
 		}
 	}
 	return c.status(ctx)
-}
-
-// ShellWord quotes what a shell would not take as one word as it is. %q would not do:
-// a shell still expands what is in double quotes.
-func ShellWord(s string) string {
-	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+,:@%="
-	if s != "" && strings.Trim(s, plain) == "" {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 func (c *cluster) remove(ctx context.Context, n node, force bool, o Options) error {

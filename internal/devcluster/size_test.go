@@ -138,9 +138,8 @@ func TestLastNodeIsRemovedByForceWithoutAsking(t *testing.T) {
 }
 
 func TestSuggestedDirectoriesAreOneWordOfAShell(t *testing.T) {
-	for dir, want := range map[string]string{"/tmp/a-1": "/tmp/a-1", "/my dir": "'/my dir'", "/a$b": "'/a$b'", "/it's": `'/it'\''s'`, "~/x": "'~/x'", "": "''"} {
-		if got := ShellWord(dir); got != want {
-			t.Errorf("%q: got %s, want %s", dir, got, want)
-		}
+	_, _, err := change("/no dir")
+	if err == nil || !strings.Contains(err.Error(), "no cluster in /no dir (`ecsctl dev up --dir '/no dir'`") {
+		t.Errorf("got %v", err)
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"al.essio.dev/pkg/shellescape"
+
 	"ecs/proto/api"
 )
 
@@ -34,12 +36,8 @@ func newTerminal(t *testing.T, env []string, command ...string) *terminal {
 		_ = exec.Command("tmux", "-S", term.socket, "kill-server").Run()
 		os.RemoveAll(dir)
 	})
-	var quoted []string
-	for _, word := range command {
-		quoted = append(quoted, "'"+strings.ReplaceAll(word, "'", `'\''`)+"'")
-	}
 	cmd := exec.Command("tmux", "-S", term.socket, "-f", "/dev/null", "new-session", "-d", "-x", "80", "-y", "24",
-		strings.Join(quoted, " ")+`; echo "[exit $?]"; stty -a | tr ' ;' '\n' | grep -E '^-?(icanon|echo)$'; exec sleep 1000`)
+		shellescape.QuoteCommand(command)+`; echo "[exit $?]"; stty -a | tr ' ;' '\n' | grep -E '^-?(icanon|echo)$'; exec sleep 1000`)
 	cmd.Env = append(append(os.Environ(), "TERM=xterm", "LC_ALL=C.UTF-8"), env...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("tmux: %v\n%s", err, out)
