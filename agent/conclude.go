@@ -18,6 +18,10 @@ const (
 	// its limit waits for an engine that can't confirm the end.
 	quenchPatience = 30 * time.Second
 
+	// securePatience is how long an end waits for a disk to take the output that
+	// goes with it.
+	securePatience = time.Second
+
 	// removeTimeout bounds one removal, removeFor all the tries together; then
 	// the sweeper takes over.
 	removeTimeout = time.Minute
@@ -135,6 +139,7 @@ func (r *runner) quench(ctx context.Context) bool {
 	if r.container == nil || r.quiet {
 		return true
 	}
+	r.secure()
 	for pause := firstPause; ctx.Err() == nil; pause = min(2*pause, mostPause) {
 		err := r.end(ctx)
 		if err == nil {
@@ -146,6 +151,18 @@ func (r *runner) quench(ctx context.Context) bool {
 		sleep(ctx, pause)
 	}
 	return false
+}
+
+// secure has the output outlive this process, before what else has it is ended.
+func (r *runner) secure() {
+	done := make(chan struct{})
+	r.securing.Go(func() { defer close(done); r.entry.Secure() })
+	patience := time.NewTimer(securePatience)
+	defer patience.Stop()
+	select {
+	case <-done:
+	case <-patience.C:
+	}
 }
 
 // quenchSoon tries for quenchPatience in all, however often it is called.

@@ -37,6 +37,7 @@ func (r *runner) collect(outcome task.Outcome) *task.Outputs {
 	if len(r.spec.Outputs) == 0 || r.container == nil || r.startedAt.IsZero() || !stands(outcome) {
 		return nil
 	}
+	r.secure() // it may take a while
 	began := time.Now()
 	kept, err := r.collectInTurn()
 	took := time.Since(began)

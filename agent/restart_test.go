@@ -155,9 +155,14 @@ func TestNoByteIsLostOrDoubledOverRestarts(t *testing.T) {
 	for _, max := range []int{4000, 20_000, 1 << 20} {
 		t.Run(fmt.Sprint(max), func(t *testing.T) {
 			inRestarts(t, func(c *cluster, engine *fake.Engine) {
+				c.connected(5 * time.Second)
+				time.Sleep(2 * time.Second) // a heartbeat, and with it a lease to resume
 				tok := c.assign("t1", task.Spec{Image: "i", Command: append(slices.Clone(script), "exit", "0"), MaxOutput: int64(max)})
-				for range 6 {
-					time.Sleep(2300 * time.Millisecond)
+				for i := range 6 {
+					if i > 0 { // the first agent has all of it in memory only
+						time.Sleep(2 * time.Second)
+					}
+					time.Sleep(300 * time.Millisecond)
 					c.killAgent(engine)
 					time.Sleep(1700 * time.Millisecond)
 					c.restart(engine)
@@ -368,13 +373,38 @@ func TestEngineThatIsDownAtTheRestartDoesNotLoseTheAttempt(t *testing.T) {
 
 func TestContainerThatVanishedMeanwhileIsInterrupted(t *testing.T) {
 	inRestarts(t, func(c *cluster, engine *fake.Engine) {
-		tok := c.assign("t1", command("sleep 1h"))
+		tok := c.assign("t1", command("echo out;sleep 1h"))
 		time.Sleep(time.Second)
 		c.killAgent(engine)
 		engine.RemoveFromOutside(tok)
 		c.restart(engine)
-		if got := c.result(tok, 5*time.Second).result; got.Outcome != task.Interrupted {
+		got := c.result(tok, 5*time.Second).result
+		if got.Outcome != task.Interrupted {
 			t.Errorf("got %+v, want interrupted", got)
+		}
+		if string(got.Stdout.Head) != "out\n" {
+			t.Errorf("got %q, want what it wrote while there was an agent", got.Stdout.Head)
+		}
+	})
+}
+
+// What ends a container ends what else has its output.
+func TestOutputIsSecuredBeforeItsContainerIsEnded(t *testing.T) {
+	inRestarts(t, func(c *cluster, engine *fake.Engine) {
+		c.connected(5 * time.Second)
+		time.Sleep(2 * time.Second) // a heartbeat, and with it a lease to resume
+		tok := c.assign("t1", command("echo out;sleep 1h"))
+		time.Sleep(runningAfter / 2)
+		engine.SlowKill(time.Hour, 1)
+		c.cancelTask(tok)
+		time.Sleep(runningAfter / 4)
+		c.killAgent(engine)
+		engine.SlowKill(0, 0)
+		engine.RemoveFromOutside(tok)
+		c.restart(engine)
+		got := c.result(tok, 5*time.Second).result
+		if got.Outcome != task.Cancelled || string(got.Stdout.Head) != "out\n" {
+			t.Errorf("got %s with %q, want cancelled with what it wrote", got.Outcome, got.Stdout.Head)
 		}
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -81,6 +82,7 @@ type runner struct {
 	image     runtime.Image
 	calm      func() // lets the pool park others beside the attempt
 	entry     *spool.Entry
+	securing  sync.WaitGroup                    // whoever is at entry.Secure
 	container runtime.Container                 // nil until created
 	live      atomic.Pointer[runtime.Container] // the same, once the program runs
 	// hurry cuts the collecting of its files short; nil until that has begun.
@@ -144,6 +146,7 @@ func newRunner(k *kit, base context.Context, o order) *runner {
 // nothing of it runs any more. What remains after that is removal.
 func (r *runner) run(ended func(*task.Result)) {
 	defer r.abandon(nil) // frees the contexts
+	defer r.securing.Wait()
 	r.calm = r.warm.Hurry()
 	defer r.calm()
 	exit, err := r.execute()
@@ -341,6 +344,7 @@ func (r *runner) wait() (runtime.Exit, error) {
 		case <-running.C:
 			r.calm()
 			r.reporter.running(r.token, r.startedAt)
+			r.securing.Go(r.entry.Secure) // should the agent end and then the container
 		case <-limit:
 			return r.cut(ended, cancel, errRunTime), errRunTime
 		case <-r.work.Done():

@@ -101,8 +101,11 @@ type Image struct {
 
 // Sink takes what the program writes. Its writers never block for a reader
 // downstream, never fail for being full (they drop, count and say so in the
-// Stream), and are used by one goroutine each. What a Write has returned for
-// outlives this process: the runtime does not keep it any longer.
+// Stream), and are used by one goroutine each. Of a stream of which more than
+// task.HeadBytes have been written, what a Write has returned for outlives this
+// process as far as the disk lets it, so the runtime need not keep it any longer.
+// Up to that it keeps every byte that an Adopt did not say to have, until Kill or
+// Remove, for the Adopt of a later process.
 type Sink struct{ Stdout, Stderr io.Writer }
 
 // Skipper is a Sink's writer that wants to know of bytes that it never gets. It

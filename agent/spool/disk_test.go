@@ -49,6 +49,7 @@ func TestFinishedEntriesSurviveARestart(t *testing.T) {
 	}
 	small := s.Create(token(2), big)
 	write(t, small.Stdout(), errs, 10)
+	small.Secure()
 	small.Finish()
 
 	again := open(t, dir, big)

@@ -32,6 +32,15 @@ func (e *Entry) Stdout() io.Writer { return e.record.streams[0] }
 // Stderr is Stdout for standard error.
 func (e *Entry) Stderr() io.Writer { return e.record.streams[1] }
 
+// Secure has what was written up to now, and what will be, outlive the process,
+// however little it is. It is safe for concurrent use, and after the end does
+// nothing.
+func (e *Entry) Secure() {
+	for _, s := range e.record.streams {
+		s.secure()
+	}
+}
+
 // Name is what Reopen finds the entry by after a restart.
 func (e *Entry) Name() string { return e.record.name }
 

@@ -18,8 +18,9 @@ import (
 )
 
 // An entry's files are <name>.stdout, <name>.stderr, <name>.outputs with the
-// task's files, <name>.counts while it is live and not everything is kept, and,
-// written last, when it has finished, <name>.meta. Data without a meta file is of a live entry, or a leftover.
+// task's files, <name>.counts while it is live and more was taken than its files
+// hold, and, written last, when it has finished, <name>.meta. Data without a meta
+// file is of a live entry, or a leftover.
 const (
 	suffixStdout  = ".stdout"
 	suffixStderr  = ".stderr"

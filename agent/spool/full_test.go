@@ -6,12 +6,14 @@ import (
 	"testing"
 )
 
-func TestAFullDiskCutsOutputAndNothingElse(t *testing.T) {
+// smallDisk is a directory on a disk of that size.
+func smallDisk(t *testing.T, size string) string {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("mounting a small filesystem needs root")
 	}
 	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
 		t.Skipf("mount a small filesystem: %v", err)
 	}
 	t.Cleanup(func() {
@@ -19,6 +21,37 @@ func TestAFullDiskCutsOutputAndNothingElse(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	return dir
+}
+
+// What could not be written down is not said to have been taken: whoever wrote it
+// still has it, and a later process may have room.
+func TestAFullDiskDoesNotMakeTheWriterForget(t *testing.T) {
+	for _, secured := range []bool{false, true} {
+		dir := smallDisk(t, "4k")
+		s := open(t, dir, big)
+		const max = 5000 // more than the disk has
+		e := s.Create(token(1), max)
+		data := noise(1, 9000)
+		write(t, e.Stdout(), data[:6000], 1000)
+		if secured {
+			e.Secure()
+		}
+		write(t, e.Stdout(), data[6000:], 1000)
+		s.Abandon()
+		s = open(t, dir, big)
+		e, stdout, _, err := s.Reopen(token(1), e.Name(), max)
+		if err != nil || stdout != 0 {
+			t.Fatalf("secured: %t: got %d bytes taken, %v, want none", secured, stdout, err)
+		}
+		write(t, e.Stdout(), data, 1000)
+		out, _ := e.Finish()
+		wantStream(t, out, data, data[:max])
+	}
+}
+
+func TestAFullDiskCutsOutputAndNothingElse(t *testing.T) {
+	dir := smallDisk(t, "256k")
 	s := open(t, dir, big)
 	data := noise(1, 1<<20)
 	first := s.Create(token(1), big)

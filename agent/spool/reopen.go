@@ -83,7 +83,7 @@ func (c *counts) read(path string) (taken [2]int64, err error) {
 }
 
 // Reopen takes up the entry of that name which an earlier process began for the
-// attempt, with everything that its writers had returned for, and says how many
+// attempt, with everything that was to outlive that process, and says how many
 // bytes of each stream that is. A tar is dropped. An entry that is not there is
 // begun anew.
 func (s *Spool) Reopen(tok task.Token, name string, maxOutput int64) (e *Entry, stdout, stderr int64, err error) {
@@ -146,6 +146,7 @@ func (s *stream) resume(taken int64) (int64, error) {
 	}
 	s.writing.Lock()
 	defer s.writing.Unlock()
+	s.writing.secured = true
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil {

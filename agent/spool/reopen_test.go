@@ -34,28 +34,86 @@ func TestReopenedEntriesGoOnAsIfNothingHadHappened(t *testing.T) {
 	for _, first := range sizes {
 		for _, second := range sizes {
 			t.Run(fmt.Sprintf("%d and %d", first, second), func(t *testing.T) {
-				dir := t.TempDir()
-				s := open(t, dir, big)
-				e := s.Create(token(1), max)
-				wrote := noise(7, first+second)
-				write(t, e.Stdout(), wrote[:first], 3000)
-				write(t, e.Stderr(), []byte("err"), 3)
-				s, e, stdout, stderr := reopen(t, dir, s, e, max)
-				if stdout != int64(first) || stderr != 3 {
-					t.Fatalf("got %d and %d bytes taken, want %d and 3", stdout, stderr, first)
-				}
-				write(t, e.Stdout(), wrote[first:], 3000)
-				out, errs := e.Finish()
-				wantStream(t, out, wrote, wrote[:min(len(wrote), max)])
-				wantStream(t, errs, []byte("err"), []byte("err"))
-				got, last, err := read(s, token(1), spool.Stdout, 0, 0, true)
-				if err != nil || !bytes.Equal(got, wrote[:min(len(wrote), max)]) || last.Bytes != int64(len(wrote)) {
-					t.Errorf("read: got %d bytes of %d, %v, want all that is kept", len(got), last.Bytes, err)
-				}
-				s.Release(token(1))
-				wantEmpty(t, s, dir)
+				goOn(t, first, second, max, midway)
 			})
 		}
+	}
+	for _, max := range []int{1, 3} {
+		for _, first := range []int{0, 1, 2, 3, 4, 100} {
+			for _, when := range []int{midway, atTheEnd} {
+				t.Run(fmt.Sprintf("%d of %d secured %d", first, max, when), func(t *testing.T) {
+					goOn(t, first, 0, max, when)
+				})
+			}
+		}
+	}
+}
+
+// When an entry is secured.
+const (
+	never = iota
+	midway
+	atTheEnd
+)
+
+// What is no more than a head is written again by whoever still holds it.
+func TestOfWhatIsNotSecuredOnlyMoreThanAHeadIsTaken(t *testing.T) {
+	sizes := []int{0, 1, task.HeadBytes, task.HeadBytes + 1, 20_000}
+	for _, max := range []int{1, 3, 50_000} {
+		for _, first := range sizes {
+			for _, second := range sizes {
+				t.Run(fmt.Sprintf("%d and %d of %d", first, second, max), func(t *testing.T) {
+					goOn(t, first, second, max, never)
+				})
+			}
+		}
+	}
+}
+
+// goOn has an entry go on in another process, and its end be as if it had not.
+func goOn(t *testing.T, first, second, max, secured int) {
+	dir := t.TempDir()
+	s := open(t, dir, big)
+	e := s.Create(token(1), int64(max))
+	wrote := noise(7, first+second)
+	write(t, e.Stdout(), wrote[:first/2], 3000)
+	if secured == midway {
+		e.Secure()
+	}
+	write(t, e.Stdout(), wrote[first/2:first], 3000)
+	write(t, e.Stderr(), []byte("err"), 3)
+	if secured == atTheEnd {
+		e.Secure()
+	}
+	wantOut, wantErr := int64(first), int64(3)
+	if secured == never {
+		wantErr = 0
+		if first <= task.HeadBytes {
+			wantOut = 0
+			wantNoFile(t, dir)
+		}
+	}
+	s, e, stdout, stderr := reopen(t, dir, s, e, int64(max))
+	if stdout != wantOut || stderr != wantErr {
+		t.Fatalf("got %d and %d bytes taken, want %d and %d", stdout, stderr, wantOut, wantErr)
+	}
+	write(t, e.Stdout(), wrote[stdout:], 3000)
+	write(t, e.Stderr(), []byte("err")[stderr:], 3)
+	out, errs := e.Finish()
+	wantStream(t, out, wrote, wrote[:min(len(wrote), max)])
+	wantStream(t, errs, []byte("err"), []byte("err")[:min(3, max)])
+	got, last, err := read(s, token(1), spool.Stdout, 0, 0, true)
+	if err != nil || !bytes.Equal(got, wrote[:min(len(wrote), max)]) || last.Bytes != int64(len(wrote)) {
+		t.Errorf("read: got %d bytes of %d, %v, want all that is kept", len(got), last.Bytes, err)
+	}
+	s.Release(token(1))
+	wantEmpty(t, s, dir)
+}
+
+func wantNoFile(t *testing.T, dir string) {
+	t.Helper()
+	if files, err := os.ReadDir(dir); err != nil || len(files) > 0 {
+		t.Errorf("got %d files, %v, want none for what is no more than a head", len(files), err)
 	}
 }
 
@@ -109,6 +167,7 @@ func TestNamesAreNotUsedAgainWhileOrphansWait(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, big)
 	e := s.Create(token(1), big)
+	e.Secure()
 	write(t, e.Stdout(), []byte("old"), 9)
 	old := e.Name()
 	s.Abandon()
@@ -174,6 +233,7 @@ func FuzzCounts(f *testing.F) {
 		s := open(t, dir, big)
 		e := s.Create(token(1), 1)
 		write(t, e.Stdout(), []byte("ab"), 2)
+		e.Secure()
 		s.Abandon()
 		if err := os.WriteFile(filepath.Join(dir, e.Name()+".counts"), data, 0o600); err != nil {
 			t.Fatal(err)

@@ -1,13 +1,15 @@
 // Package spool keeps what programs write, byte for byte, until the record
 // holds it or nobody wants it any more.
 //
-// What a Write has returned for outlives the process: it is in a file, which is
-// made at a stream's first byte. The first task.HeadBytes stay in memory as well,
-// until the entry has finished; what is no more than that is not accounted for.
-// A later process takes a live entry up with Reopen. Writers never wait for readers, and never fail: what does
-// not fit (the task's own cap, the spool's limit, a full disk) is counted and
-// dropped, and the stream says that it is truncated. What is kept of a stream is
-// always its beginning.
+// The first task.HeadBytes of a stream stay in memory until the entry has
+// finished. Once more has come, or the entry is secured, all that a Write has
+// returned for is in a file too and outlives the process; before that whoever
+// writes must be able to do it again. What is no more than a head is not accounted
+// for. A later process takes a live entry up with Reopen.
+//
+// Writers never wait for readers, and never fail: what does not fit (the task's own
+// cap, the spool's limit, a full disk) is counted and dropped, and the stream says
+// that it is truncated. What is kept of a stream is always its beginning.
 //
 // The spool starts no goroutine.
 package spool

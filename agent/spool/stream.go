@@ -24,9 +24,11 @@ type stream struct {
 
 	writing struct {
 		sync.Mutex
-		// file has everything that is kept, from the first byte on. It is nil
-		// before that, and when it could not be made: the head is then kept in
-		// memory only, and would not outlive the process.
+		// secured: what is kept is to outlive the process, see Write.
+		secured bool
+		// file has everything that is kept, from the first byte on. Without it,
+		// as before the stream is secured and when it could not be made, the
+		// head is in memory only.
 		file    *os.File
 		failed  bool // the file could not be made for the head
 		counted bool // what is in the file is reserved: it is more than a head
@@ -53,14 +55,18 @@ func newStream(r *record, suffix string, max int64) *stream {
 }
 
 // Write keeps what it may of p and counts all of it. When it returns, both
-// outlive the process.
+// outlive the process, once more than task.HeadBytes have come or the entry is
+// secured: most programs write less and end at once, and are spared the file.
 func (s *stream) Write(p []byte) (int, error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	if s.writing.ended || s.record.spool.left.Load() {
 		return len(p), nil
 	}
-	_, kept := s.sizes()
+	bytes, kept := s.sizes()
+	if bytes+int64(len(p)) > task.HeadBytes {
+		s.secureLocked()
+	}
 	head, n := s.keep(p[:min(int64(len(p)), max(0, s.max-kept))], kept)
 	s.writing.sum.Write(p[:n])
 	s.publish(head, n, int64(len(p)))
@@ -92,9 +98,40 @@ func (s *stream) publish(head []byte, n int, took int64) {
 	kept, bytes := s.mu.kept, s.mu.bytes
 	s.wakeLocked()
 	s.mu.Unlock()
-	if bytes > kept {
+	s.count(bytes, kept)
+}
+
+// count writes down that more was taken than is kept, for a later process. It
+// must not say so of bytes that would be lost: whoever still has them would not
+// write them again.
+func (s *stream) count(bytes, kept int64) {
+	if bytes > kept && s.writing.secured && !s.writing.failed {
 		s.record.counts.set(s.record, s.suffix, bytes)
 	}
+}
+
+// secure has what is kept up to now, and from now on, outlive the process.
+func (s *stream) secure() {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if !s.writing.ended && !s.record.spool.left.Load() {
+		s.secureLocked()
+	}
+}
+
+// secureLocked is secure for who holds writing.
+func (s *stream) secureLocked() {
+	if s.writing.secured {
+		return
+	}
+	s.writing.secured = true
+	s.mu.Lock()
+	head, kept, bytes := s.mu.head, s.mu.kept, s.mu.bytes
+	s.mu.Unlock()
+	if len(head) > 0 {
+		s.through(head)
+	}
+	s.count(bytes, kept)
 }
 
 // keep puts p, which comes after the kept bytes, where it belongs. It returns
@@ -120,10 +157,10 @@ func (s *stream) keep(p []byte, kept int64) (head []byte, n int) {
 	return head, len(head) + written
 }
 
-// through writes a part of the head through to the file. The head is kept
-// without it, too.
+// through writes a part of the head of a secured stream through to the file. The
+// head is kept without it, too.
 func (s *stream) through(head []byte) {
-	if s.writing.failed {
+	if s.writing.failed || !s.writing.secured {
 		return
 	}
 	err := s.begin()
@@ -276,7 +313,7 @@ func (s *stream) shrink() int64 {
 func (s *stream) drop() {
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	s.writing.full = true
+	s.writing.full, s.writing.secured = true, true // no file is made any more
 	if f := s.writing.file; f != nil && !s.writing.ended {
 		if err := f.Close(); err != nil {
 			s.record.warn("output file did not close well", err)

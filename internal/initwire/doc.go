@@ -29,8 +29,8 @@
 //
 // Offsets count every byte of a stream from 0 without gaps. Init holds the last
 // Ring bytes that no Ack covers and reads no more from the program when they
-// are full, so an agent acknowledges at least every AckEvery bytes, and when it
-// has nothing else to read. With a terminal all output is Stdout.
+// are full, so an agent acknowledges at least every AckEvery bytes; what is less
+// it need not, and init has it until the end. With a terminal all output is Stdout.
 //
 // # Input
 //

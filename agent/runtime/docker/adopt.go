@@ -100,7 +100,7 @@ func (c *attempt) rejoin(ctx context.Context, from initwire.Position) error {
 		c.unfence(ctx)
 		return runtime.ErrGone
 	}
-	if err := c.takeUp(l, from); err != nil {
+	if err := c.takeUp(l, from, from); err != nil {
 		return err
 	}
 	c.spawn(func() { c.follow(l) })

@@ -38,7 +38,7 @@ func (c *attempt) follow(l *line) {
 		c.heard.oom = c.starved() // before the engine removes the cgroup
 		c.connect(nil)
 		l.close()
-		if l, err = c.resume(l.have, err); err != nil {
+		if l, err = c.resume(l.have, l.acked, err); err != nil {
 			c.heard.lost = err
 			break
 		}
@@ -132,13 +132,13 @@ func (c *attempt) pass(l *line, f initwire.Frame, to io.Writer, have *int64) err
 // resume waits for the init whose connection broke, as long as any process of
 // the container is left and its lease lasts. The lease is not what it was
 // renewed to since: init never heard of that.
-func (c *attempt) resume(have initwire.Position, broken error) (*line, error) {
+func (c *attempt) resume(have, acked initwire.Position, broken error) (*line, error) {
 	until := c.lease() - task.OuterFenceAhead
 	for {
 		if cause := context.Cause(c.life); cause != nil {
 			return nil, cause
 		}
-		l, err := c.readmit(have, until)
+		l, err := c.readmit(have, acked, until)
 		if err == nil {
 			c.log.Info("connection to container is back", "container", short(c.id), "broke", broken)
 			return l, nil
@@ -153,7 +153,7 @@ func (c *attempt) resume(have initwire.Position, broken error) (*line, error) {
 	}
 }
 
-func (c *attempt) readmit(have initwire.Position, until time.Duration) (*line, error) {
+func (c *attempt) readmit(have, acked initwire.Position, until time.Duration) (*line, error) {
 	d, err := c.home.open()
 	if err != nil {
 		return nil, errors.Join(err, c.gone(until))
@@ -164,7 +164,7 @@ func (c *attempt) readmit(have initwire.Position, until time.Duration) (*line, e
 		l, _, err := d.await(ctx, c.id, c.nonce)
 		cancel()
 		if err == nil {
-			return l, c.takeUp(l, have)
+			return l, c.takeUp(l, have, acked)
 		}
 		if err := c.gone(until); err != nil {
 			return nil, err
@@ -178,12 +178,14 @@ func (c *attempt) readmit(have initwire.Position, until time.Duration) (*line, e
 	}
 }
 
-// takeUp goes on where an earlier connection stopped.
-func (c *attempt) takeUp(l *line, have initwire.Position) error {
-	if err := l.begin(c.life, have); err != nil {
+// takeUp goes on where an earlier connection stopped. Init keeps what is not
+// acknowledged and sends it again: another process may come to need it.
+func (c *attempt) takeUp(l *line, have, acked initwire.Position) error {
+	if err := l.begin(c.life, acked); err != nil {
 		l.close()
 		return err
 	}
+	l.have = have
 	c.connect(l)
 	l.renew(c.lease() - task.FenceAhead)
 	if err := c.input.resume(l, l.hello.Stdin); err != nil {

@@ -8,17 +8,24 @@ import (
 	"time"
 
 	"ecs/internal/initwire"
+	"ecs/internal/task"
 )
 
 const (
 	// writePatience is how long the other end may take nothing: it reads
 	// whenever it runs at all.
 	writePatience = 10 * time.Second
+	// ackAfter is how many bytes of a stream are open before they are
+	// acknowledged.
+	ackAfter = initwire.AckEvery / 2
 	// maxWaiting is how many messages may wait to be written.
 	maxWaiting = 64
 )
 
 var errHungUp = errors.New("the connection to the container is broken")
+
+// What is acknowledged the sink has for good, see runtime.Sink.
+const _ = uint(ackAfter - task.HeadBytes - 1)
 
 // line is one connection to an init. One goroutine reads; whoever writes only
 // says what there is to write.
@@ -51,9 +58,8 @@ type outgoing struct {
 }
 
 func newLine(conn *net.UnixConn) *line {
-	l := &line{conn: conn, out: initwire.NewWriter(conn), wake: make(chan struct{}, 1), done: make(chan struct{})}
-	l.in = initwire.NewReader(l)
-	return l
+	return &line{conn: conn, in: initwire.NewReader(conn), out: initwire.NewWriter(conn),
+		wake: make(chan struct{}, 1), done: make(chan struct{})}
 }
 
 // begin answers the Hello as resume does, and has what is sent from now on written.
@@ -96,27 +102,23 @@ func (l *line) resume(ctx context.Context, from initwire.Position, then ...initw
 	return nil
 }
 
-// Read is what the frames are read with. It is called when nothing is left to
-// pass on, so what was passed on is acknowledged first.
-func (l *line) Read(p []byte) (int, error) {
-	l.acknowledge()
-	return l.conn.Read(p)
-}
-
-// took notes what the sink has, and acknowledges it where much is open.
+// took notes what the sink has, and acknowledges a stream of which much is open.
+// Little is not worth waking an init for, and up to task.HeadBytes of a stream the
+// sink may not have for good yet.
 func (l *line) took() {
-	if l.have.Stdout-l.acked.Stdout >= initwire.AckEvery/2 || l.have.Stderr-l.acked.Stderr >= initwire.AckEvery/2 {
-		l.acknowledge()
+	before := l.acked
+	for _, s := range []struct{ have, acked *int64 }{
+		{&l.have.Stdout, &l.acked.Stdout}, {&l.have.Stderr, &l.acked.Stderr},
+	} {
+		if *s.have-*s.acked >= ackAfter {
+			*s.acked = *s.have
+		}
 	}
-}
-
-func (l *line) acknowledge() {
-	if l.have == l.acked {
+	if l.acked == before {
 		return
 	}
-	l.acked = l.have
 	l.mu.Lock()
-	l.mu.ack, l.mu.acks = l.have, true
+	l.mu.ack, l.mu.acks = l.acked, true
 	l.mu.Unlock()
 	poke(l.wake)
 }

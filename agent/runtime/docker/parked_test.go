@@ -5,9 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -160,21 +158,7 @@ func TestBoundContainerHearsOfItsLeaseWithItsOrder(t *testing.T) {
 
 // An order that its start's end cuts is never completed, by nobody.
 func TestCutOrderIsNeverCompleted(t *testing.T) {
-	dir := t.TempDir()
-	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "s"), Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	ours, err := net.DialUnix("unix", nil, listener.Addr().(*net.UnixAddr))
-	if err != nil {
-		t.Fatal(err)
-	}
-	theirs, err := listener.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer theirs.Close()
+	ours, theirs := connect(t)
 	l := newLine(ours)
 	go l.write() // as since it was parked
 	ctx, cancel := context.WithCancel(t.Context())

@@ -88,6 +88,8 @@ func (s *stream) attach(to io.Writer, from int64) error {
 	if _, err := to.Write(s.held[from-s.base:]); err != nil {
 		return err
 	}
+	s.held = append(s.held[:0], s.held[from-s.base:]...) // what the agent has for good
+	s.base = from
 	s.to = to
 	close(s.room)
 	s.room = make(chan struct{})

@@ -86,6 +86,38 @@ func adoptAfterTheEnd(t *testing.T, h Harness) {
 	}
 }
 
+// aShortStreamIsThereAgain has two processes in a row take up what an earlier one
+// had all of, in its memory alone.
+func aShortStreamIsThereAgain(t *testing.T, h Harness) {
+	long := strings.Repeat("x", task.HeadBytes-len("put"))
+	for _, ended := range []bool{false, true} {
+		a := create(t, h, spec(h, "print", long, ";", "eprint", "err", ";", "sleep", "500ms", ";", "print", "put", ";", "exit", "3"))
+		a.start()
+		a.until(long)
+		if ended {
+			a.exit() // and dies before it can write that down
+		}
+		var err error
+		for range 2 {
+			next := h.Restart(t)
+			h.Runtime = next
+			a.stdout, a.stderr = newCapture(a.stdout.cap), newCapture(a.stderr.cap)
+			if a, err = a.adopt(next); err != nil {
+				t.Fatalf("adopt: %v", err)
+			}
+			a.until(long)
+		}
+		exit := a.exit()
+		a.remove()
+		if exit.Code != 3 || exit.Interrupted != "" {
+			t.Errorf("ended before: %t: got %+v, want code 3", ended, exit)
+		}
+		if out, err := a.stdout.kept.String(), a.stderr.kept.String(); out != long+"put" || err != "err" {
+			t.Errorf("ended before: %t: got %d bytes and %q, want all of it from the first byte on", ended, len(out), err)
+		}
+	}
+}
+
 func adoptedIsKilled(t *testing.T, h Harness) {
 	a := create(t, h, spec(h, "sleep", "1m")).start()
 	a, err := a.adopt(h.Restart(t))

@@ -91,6 +91,7 @@ func Run(t *testing.T, fresh func(*testing.T) Harness) {
 		{"FastExits", fastExits},
 		{"AdoptLosesNothing", adoptLosesNothing},
 		{"AdoptAfterTheEnd", adoptAfterTheEnd},
+		{"AShortStreamIsThereAgain", aShortStreamIsThereAgain},
 		{"AdoptedIsKilled", adoptedIsKilled},
 		{"NothingToAdopt", nothingToAdopt},
 		{"LeaseEnds", leaseEnds},
