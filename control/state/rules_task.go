@@ -35,9 +35,9 @@ func (cmd Submit) apply(c *change) Outcome {
 		return Outcome{Err: err}
 	}
 	if n := c.node(cmd.Node); n != nil && holds(Decision{Attempt: 1, Epoch: cmd.Epoch}, &t, n) {
-		placed := c.assigned(&t, n)
-		c.add(placed)
-		return Outcome{Task: placed}
+		c.assign(&t, n)
+		c.add(&t)
+		return Outcome{Task: &t}
 	}
 	if c.counts.Pending >= c.limits.MaxPending {
 		return refuse(task.CodeQueueFull, fmt.Sprintf("%d tasks wait for a node already", c.counts.Pending))
@@ -80,15 +80,20 @@ func (cmd Place) apply(c *change) Outcome {
 // assigned copies a task with its next attempt, on the node.
 func (c *change) assigned(t *task.Task, n *task.Node) *task.Task {
 	next := *t
-	next.State = task.Assigned
-	next.Attempts = append(slices.Clip(t.Attempts), task.Attempt{
+	c.assign(&next, n)
+	return &next
+}
+
+// assign gives a task that is in no record yet its next attempt, on the node.
+func (c *change) assign(t *task.Task, n *task.Node) {
+	t.State = task.Assigned
+	t.Attempts = append(slices.Clip(t.Attempts), task.Attempt{
 		Number:   len(t.Attempts) + 1,
 		Node:     n.ID,
 		Zone:     n.Zone,
 		Epoch:    n.Epoch,
 		PlacedAt: c.now,
 	})
-	return &next
 }
 
 func holds(d Decision, t *task.Task, n *task.Node) bool {
