@@ -139,7 +139,9 @@ func (r *runner) quench(ctx context.Context) bool {
 	if r.container == nil || r.quiet {
 		return true
 	}
-	r.secure()
+	if r.life.Err() == nil { // nobody wants the output of an abandoned attempt
+		r.secure()
+	}
 	for pause := firstPause; ctx.Err() == nil; pause = min(2*pause, mostPause) {
 		err := r.end(ctx)
 		if err == nil {

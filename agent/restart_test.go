@@ -156,7 +156,7 @@ func TestNoByteIsLostOrDoubledOverRestarts(t *testing.T) {
 		t.Run(fmt.Sprint(max), func(t *testing.T) {
 			inRestarts(t, func(c *cluster, engine *fake.Engine) {
 				c.connected(5 * time.Second)
-				time.Sleep(2 * time.Second) // a heartbeat, and with it a lease to resume
+				time.Sleep(2 * time.Second) // beyond zero on the clock: that is no contact, and no lease to resume
 				tok := c.assign("t1", task.Spec{Image: "i", Command: append(slices.Clone(script), "exit", "0"), MaxOutput: int64(max)})
 				for i := range 6 {
 					if i > 0 { // the first agent has all of it in memory only
@@ -392,7 +392,7 @@ func TestContainerThatVanishedMeanwhileIsInterrupted(t *testing.T) {
 func TestOutputIsSecuredBeforeItsContainerIsEnded(t *testing.T) {
 	inRestarts(t, func(c *cluster, engine *fake.Engine) {
 		c.connected(5 * time.Second)
-		time.Sleep(2 * time.Second) // a heartbeat, and with it a lease to resume
+		time.Sleep(2 * time.Second) // beyond zero on the clock: that is no contact, and no lease to resume
 		tok := c.assign("t1", command("echo out;sleep 1h"))
 		time.Sleep(runningAfter / 2)
 		engine.SlowKill(time.Hour, 1)

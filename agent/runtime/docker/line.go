@@ -106,15 +106,12 @@ func (l *line) resume(ctx context.Context, from initwire.Position, then ...initw
 // Little is not worth waking an init for, and up to task.HeadBytes of a stream the
 // sink may not have for good yet.
 func (l *line) took() {
-	before := l.acked
-	for _, s := range []struct{ have, acked *int64 }{
-		{&l.have.Stdout, &l.acked.Stdout}, {&l.have.Stderr, &l.acked.Stderr},
-	} {
-		if *s.have-*s.acked >= ackAfter {
-			*s.acked = *s.have
-		}
-	}
-	if l.acked == before {
+	switch {
+	case l.have.Stdout-l.acked.Stdout >= ackAfter:
+		l.acked.Stdout = l.have.Stdout
+	case l.have.Stderr-l.acked.Stderr >= ackAfter:
+		l.acked.Stderr = l.have.Stderr
+	default:
 		return
 	}
 	l.mu.Lock()

@@ -29,8 +29,7 @@ func connect(t *testing.T) (ours, theirs *net.UnixConn) {
 	return ours, theirs
 }
 
-// initEnd is an init's end of a connection, which an agent that has taken up to
-// have has begun.
+// initEnd is an init's end of a connection.
 type initEnd struct {
 	t    *testing.T
 	conn *net.UnixConn
@@ -40,6 +39,8 @@ type initEnd struct {
 	gone chan error
 }
 
+// takenUp has an agent take up an attempt of whose output it has so much, and has
+// acknowledged so much.
 func takenUp(t *testing.T, c *attempt, have, acked initwire.Position) *initEnd {
 	t.Helper()
 	ours, theirs := connect(t)
